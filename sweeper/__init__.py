@@ -1,0 +1,3 @@
+"""What to train, where, when to stop, and what it came to."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,141 @@
+"""Typer commands, and nothing else. No import of torch or ray before a command needs it."""
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trainables.errors import UserError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Compress GANs by knowledge distillation: sweep teachers, students and controls; compare them in one table.",
+)
+
+
+class Role(StrEnum):
+    teachers = "teachers"
+    students = "students"
+
+
+class Precision(StrEnum):
+    no = "no"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class Wandb(StrEnum):
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+class Format(StrEnum):
+    rich = "rich"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+StoreOption = Annotated[Path, typer.Option("--store", help="The folder that keeps everything.")]
+
+
+@app.command("run")
+def run_command(
+    role: Annotated[Role, typer.Argument(help="What to train.")],
+    dataset: Annotated[
+        str | None, typer.Option(help="A name, or a folder of images; students take their teacher's.")
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A search space: a Python file with TEACHERS and STUDENTS.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=V1,V2", help="Set a field of the space; lists mean a grid."),
+    ] = None,
+    teacher: Annotated[str, typer.Option(help="Students' teacher: best, d=N or a signature.")] = "best",
+    name: Annotated[
+        str | None, typer.Option(help="The sweep's name.  [default: DATASET-ROLE]", show_default=False)
+    ] = None,
+    store: StoreOption = Path("runs"),
+    data_root: Annotated[Path, typer.Option(help="Where torchvision's data sets are.")] = Path("data"),
+    download: Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")] = False,
+    slots: Annotated[int | None, typer.Option(min=1, help="At most so many trials at a time.")] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster to use: auto, or HOST:PORT.")] = None,
+    precision: Annotated[Precision, typer.Option(help="Mixed precision of the training.")] = Precision.no,
+    eta: Annotated[int | None, typer.Option(min=2, help="One of eta configurations goes on at each rung.")] = None,
+    rungs: Annotated[int | None, typer.Option(min=0, help="At most so many rungs before the budget.")] = None,
+    no_pruning: Annotated[bool, typer.Option("--no-pruning", help="Train everything to the full budget.")] = False,
+    wandb: Annotated[Wandb, typer.Option(help="Weights & Biases.")] = Wandb.offline,
+) -> None:
+    """Train teachers or students. The same command again continues it."""
+    from sweeper.run import Request, run
+
+    request = Request(
+        role=role.value.removesuffix("s"),
+        dataset=dataset,
+        space=space,
+        assignments=assignments or [],
+        teacher=teacher,
+        name=name,
+        store=store,
+        data_root=data_root,
+        download=download,
+        slots=slots,
+        address=address,
+        precision=precision.value,
+        eta=eta,
+        rungs=rungs,
+        pruning=not no_pruning,
+        wandb=wandb.value,
+        command=shlex.join(["sweeper", *sys.argv[1:]]),
+    )
+    raise typer.Exit(run(request))
+
+
+@app.command("table")
+def table_command(
+    dataset: Annotated[str | None, typer.Option(help="Which data set's, if there are several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Which student sweep's, if there are several.")] = None,
+    store: StoreOption = Path("runs"),
+    style: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.rich,
+) -> None:
+    """Print the compression table."""
+    from sweeper import table
+    from sweeper.store import Store
+    from trainables.images import identify
+
+    opened = Store(store)
+    identified = identify(dataset, opened.datasets) if dataset else None
+    built = table.build(opened, *table.find(opened, identified, name))
+    if style is Format.rich:
+        table.show(built)
+    else:
+        print(table.as_text(built, style.value))
+
+
+@app.command("status")
+def status_command(store: StoreOption = Path("runs")) -> None:
+    """List the sweeps of a store and how far they are."""
+    from sweeper.status import show
+    from sweeper.store import Store
+
+    show(Store(store))
+
+
+def main() -> None:
+    """The console script: a user's mistake is one line and an exit code."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

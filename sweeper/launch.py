@@ -1,0 +1,201 @@
+"""Everything that touches Ray: the session, the searcher that hands jobs to Tune, the trainable that runs them.
+
+For Tune a trial is one job: one of our trials, from where its checkpoint stands to its next rung. A trial that waits
+at a rung is then nothing that Tune must keep alive, pause, restore or know the state of: what runs next is computed
+from the store's records each time a slot is free (`plan.Sweep.jobs`).
+"""
+
+import contextlib
+import logging
+import os
+import tempfile
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+# Before Ray is imported: silence, no usage reports, no token in the home directory, no snapshots that nobody restores.
+os.environ.update(
+    RAY_AIR_NEW_OUTPUT="0",
+    RAY_USAGE_STATS_ENABLED="0",
+    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
+    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
+    TUNE_GLOBAL_CHECKPOINT_S="3600",
+    TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
+    PYTHONWARNINGS="ignore",
+)
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+import ray
+from ray import tune
+from ray.tune import Tuner
+from ray.tune.search import Searcher
+
+from sweeper import job as jobs
+from sweeper.job import Job
+from sweeper.plan import Sweep
+from sweeper.resources import Machine, Slots, share
+from sweeper.store import Manifest, RungRecord, Store
+from trainables.errors import EnvironmentUserError, UserError
+
+RETRIES = 2  # of a job whose process died; an error of the job itself is not tried again
+
+
+class Watcher(Protocol):
+    """Who is told what happens: the terminal, W&B. Called in the driver; must be quick and must not raise."""
+
+    def started(self, sweep: Sweep, job: Job) -> None: ...
+
+    def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None: ...
+
+    def failed(self, sweep: Sweep, job: Job, reason: str) -> None: ...
+
+
+@contextlib.contextmanager
+def session(address: str | None, slots: int | None) -> Iterator[Machine]:
+    """Join the Ray cluster at `address` (or RAY_ADDRESS), or start a local one for the time being."""
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = address or os.environ.get("RAY_ADDRESS")
+    try:
+        if address:
+            ray.init(address=address, **quiet)
+        else:
+            cpus = max(os.cpu_count() or 1, slots or 1)
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EnvironmentUserError(
+            f"no Ray cluster at {address or 'local'}: {reason}; start one or leave out --address"
+        ) from None
+    try:
+        seen = ray.cluster_resources()
+        yield Machine(cpus=seen.get("CPU", 1), gpus=seen.get("GPU", 0))
+    finally:
+        ray.shutdown()
+
+
+def run(sweep: Sweep, store: Store, machine: Machine, slots: int | None, watchers: list[Watcher]) -> None:
+    """Train whatever the sweep still needs. On return `sweep.jobs()` is empty, unless it was interrupted."""
+    queue = JobQueue(sweep, store, Slots(machine, slots), watchers)
+    with tempfile.TemporaryDirectory(prefix="sweeper-tune-") as folder:
+        trainable = tune.with_resources(TrialActor, lambda config: config["share"])
+        logging.getLogger("ray.tune").setLevel(logging.ERROR)
+        Tuner(
+            trainable,
+            param_space={},
+            tune_config=tune.TuneConfig(
+                search_alg=queue,
+                num_samples=-1,
+                reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
+            ),
+            run_config=tune.RunConfig(
+                name=sweep.manifest.name,
+                storage_path=folder,
+                verbose=0,
+                failure_config=tune.FailureConfig(max_failures=RETRIES),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()
+
+
+def at_a_time(sweep: Sweep, machine: Machine, limit: int | None) -> int:
+    """How many of the sweep's trials the machine runs at once."""
+    slots = Slots(machine, limit)
+    for number, (signature, record) in enumerate(sweep.records.items()):
+        if not slots.take(signature, share(record.spec, machine)):
+            return max(1, number)
+    return len(sweep.records)
+
+
+class JobQueue(Searcher):
+    """Tune's searcher: suggests the next job whenever its share of the machine is free."""
+
+    def __init__(self, sweep: Sweep, store: Store, slots: Slots, watchers: list[Watcher]) -> None:
+        super().__init__()
+        self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
+        self.running: dict[str, Job] = {}  # Tune's id → job
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        busy = {job.signature for job in self.running.values()}
+        waiting = [job for job in self.sweep.jobs() if job.signature not in busy]
+        if not waiting and not busy:
+            return str(Searcher.FINISHED)
+        if not waiting:
+            return None
+        # Strictly in order: a job that needs a larger share is waited for, so that it does not starve.
+        job = waiting[0]
+        wish = share(self.sweep.records[job.signature].spec, self.slots.machine)
+        if not self.slots.take(trial_id, wish):
+            return None
+        self.running[trial_id] = job
+        for watcher in self.watchers:
+            watcher.started(self.sweep, job)
+        # TrialActor.setup reads this; the manifest is in the store.
+        return {
+            "signature": job.signature,
+            "updates": job.updates,
+            "sweep": self.sweep.manifest.name,
+            "store": str(self.store.root),
+            "share": wish.as_dict(),
+        }
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Nothing between rungs: a job has one result."""
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        job = self.running.pop(trial_id)
+        self.slots.give_back(trial_id)
+        record = self.store.need(job.signature)
+        self.sweep.records[job.signature] = record
+        rung = record.rung(job.updates, self.sweep.manifest.protocols["rung"])
+        if rung is None:
+            reason = "its process died" if error or result is None else result.get("failure") or "it was interrupted"
+            self.sweep.failed[job.signature] = reason
+            for watcher in self.watchers:
+                watcher.failed(self.sweep, job, reason)
+            return
+        for watcher in self.watchers:
+            watcher.reached(self.sweep, job, rung)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher for `Tuner.restore`, which is not used: nothing to keep."""
+        return {}
+
+    def save(self, checkpoint_path: str) -> None:
+        """No state: what runs next follows from the store."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """No state."""
+
+
+class TrialActor(tune.Trainable):
+    """Runs one job after the other in one process; what jobs share (data, classifier, bank) is loaded once."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self.job = Job(config["signature"], config["updates"])
+        self.store = Store(Path(config["store"]))
+        manifest = self.store.sweep(config["sweep"])
+        assert manifest is not None
+        self.sweep: Manifest = manifest
+
+    def step(self) -> dict[str, Any]:
+        try:
+            jobs.run(self.job, self.sweep, self.store)
+        except UserError as error:
+            return {"done": True, "failure": str(error)}
+        except Exception as error:  # shown to the user, and kept: the other trials go on
+            self.store.keep_traceback(self.job.signature, traceback.format_exc())
+            return {"done": True, "failure": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return {"done": True}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A trial keeps and finds its own checkpoint."""
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """A trial keeps and finds its own checkpoint."""

@@ -1,0 +1,70 @@
+"""d, image size, batch → CPUs and the share of a GPU; and how many trials run at a time."""
+
+from dataclasses import dataclass
+
+from trainables.sizes import generator_parameters
+from trainables.spec import TrialSpec
+
+GPU_BYTES = 16e9  # the smallest card that a share is computed for
+_SHARES = (0.125, 0.25, 0.5, 1.0)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What Ray sees."""
+
+    cpus: float
+    gpus: float
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one trial takes."""
+
+    cpus: float
+    gpus: float
+
+    def as_dict(self) -> dict[str, float]:
+        return {"cpu": self.cpus, "gpu": self.gpus} if self.gpus else {"cpu": self.cpus}
+
+
+def share(spec: TrialSpec, machine: Machine) -> Share:
+    """One trial's CPUs (its threads) and, where there are GPUs, the smallest share that its memory fits in.
+
+    Estimated, and not yet measured on a card: weights, gradients and Adam's two moments of both networks, activations
+    of a batch through both, and 1 GB of CUDA's own.
+    """
+    if not machine.gpus:
+        return Share(cpus=min(spec.threads, machine.cpus), gpus=0)
+    widths = [spec.d, spec.d_discriminator or 0]
+    parameters = sum(generator_parameters(d, spec.image_size, spec.channels) for d in widths if d)
+    activations = sum(10 * spec.batch_size * d * spec.image_size**2 for d in widths)
+    need = 1e9 + 4 * (4 * parameters + 3 * activations)
+    fitting = [s for s in _SHARES if s * GPU_BYTES >= need]
+    gpus = fitting[0] if fitting else 1.0
+    return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
+
+
+class Slots:
+    """What is free for trials: the machine's resources, and at most `limit` trials at a time."""
+
+    def __init__(self, machine: Machine, limit: int | None) -> None:
+        self.machine, self.limit = machine, limit
+        self._taken: dict[str, Share] = {}
+
+    def __len__(self) -> int:
+        return len(self._taken)
+
+    def take(self, trial: str, wish: Share) -> bool:
+        """Whether the share was free; it is then taken."""
+        if self.limit is not None and len(self._taken) >= self.limit:
+            return False
+        cpus = sum(s.cpus for s in self._taken.values()) + wish.cpus
+        gpus = sum(s.gpus for s in self._taken.values()) + wish.gpus
+        if cpus > self.machine.cpus + 1e-9 or gpus > self.machine.gpus + 1e-9:
+            return False
+        self._taken[trial] = wish
+        return True
+
+    def give_back(self, trial: str) -> None:
+        del self._taken[trial]

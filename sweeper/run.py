@@ -1,0 +1,222 @@
+"""From a request to a finished sweep: what `sweeper run` does, in order."""
+
+import dataclasses
+import shlex
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+
+from sweeper import table as tables
+from sweeper.plan import Sweep
+from sweeper.selection import resolve_teacher
+from sweeper.spaces import Space, expand, listed, load_space, override
+from sweeper.store import Manifest, Store, Teacher
+from trainables.errors import UserError
+from trainables.images import Images, identify, prepare
+from trainables.spec import DEFAULTS, TrialSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the command line asks for."""
+
+    role: str  # teacher or student
+    dataset: str | None = None  # a name or a folder; students take their teacher's
+    space: Path | None = None
+    assignments: list[str] = field(default_factory=list)
+    teacher: str = "best"
+    name: str | None = None
+    store: Path = Path("runs")
+    data_root: Path = Path("data")
+    download: bool = False
+    slots: int | None = None
+    address: str | None = None
+    precision: str = "no"
+    eta: int | None = None
+    rungs: int | None = None
+    pruning: bool = True
+    wandb: str = "offline"
+    command: str = "sweeper run"
+
+
+say = Console(stderr=True, highlight=False, soft_wrap=True).print
+
+
+def run(request: Request) -> int:
+    """Train what is missing of a sweep; returns the exit code. Raises UserError before anything is written, where
+    the request itself is at fault."""
+    store = Store(request.store)
+    folder = Path(request.dataset) if request.dataset else None
+    dataset = identify(request.dataset, store.datasets) if request.dataset else None
+    pinned, source = None, None
+    if request.role == "student":
+        pinned, source = _teacher(request, store, dataset)
+        dataset = source.dataset
+    if dataset is None:
+        raise UserError("run teachers needs a data set; try `sweeper run teachers --dataset mnist5k`")
+    space = _space(request, dataset)
+    size = _image_size(space, source)
+    fixed = {"precision": request.precision, "image_size": size}
+    # Once before anything is written: a wrong value in the space is an error of the request.
+    _expand(space, request, dataset, 1, pinned, fixed)
+
+    with store.driving():
+        images = prepare(
+            dataset, size, store.datasets, folder=folder, data_root=request.data_root, download=request.download
+        )
+        specs = _expand(space, request, dataset, images.channels, pinned, fixed)
+        manifest = _manifest(request, store, space, images, specs, pinned)
+        _announce(store.sweep(manifest.name), manifest, store)
+        for spec in specs:
+            if store.trial(spec.signature) is None:
+                store.add(spec)
+        store.save_sweep(manifest)
+        sweep = Sweep.read(manifest, store)
+        trained = not sweep.finished()
+        if trained:
+            _train(sweep, store, request)
+        return _conclude(sweep, store, request, trained)
+
+
+def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest]:
+    """The pinned teacher of a sweep that exists; else the one that --teacher names."""
+    found, source = resolve_teacher(store, request.teacher, dataset)
+    old = store.sweep(request.name or f"{source.dataset}-students")
+    if old is None or old.teacher is None or old.teacher.by != request.teacher or old.teacher == found:
+        return found, source
+    say(
+        f"{old.name} keeps its teacher {old.teacher.signature}; {request.teacher} is now {found.signature}: "
+        f"for a sweep with that one, add --name {old.name}-{found.signature[:4]}"
+    )
+    pinned_source = store.sweep(old.teacher.sweep)
+    assert pinned_source is not None
+    return old.teacher, pinned_source
+
+
+def _space(request: Request, dataset: str) -> Space:
+    space = override(load_space(dataset, request.role, request.space), request.assignments, request.role)
+    eta = 1 if not request.pruning else request.eta or space.eta
+    return dataclasses.replace(space, eta=eta, rungs=space.rungs if request.rungs is None else request.rungs)
+
+
+def _image_size(space: Space, source: Manifest | None) -> int:
+    default = source.image_size if source else DEFAULTS["image_size"]
+    sizes = {size for grid in space.grids for size in listed(grid.get("image_size", default))}
+    if len(sizes) > 1:
+        raise UserError(f"image_size={sizes}: a sweep has one size; run one sweep per size, each with its --name")
+    size = int(sizes.pop())
+    if source and size != source.image_size:
+        raise UserError(f"image_size={size}, but the teacher makes {source.image_size}² ones; leave it out")
+    return size
+
+
+def _expand(
+    space: Space, request: Request, dataset: str, channels: int, pinned: Teacher | None, fixed: dict[str, object]
+) -> list[TrialSpec]:
+    teacher = pinned.name if pinned else None
+    return expand(space, role=request.role, dataset=dataset, channels=channels, teacher=teacher, fixed=fixed)
+
+
+def _manifest(
+    request: Request, store: Store, space: Space, images: Images, specs: list[TrialSpec], pinned: Teacher | None
+) -> Manifest:
+    from sweeper.job import scorer_of
+
+    scorer = scorer_of(images.name, images.size, store.root)
+    n = {"rung": space.n_rung, "selection": space.n_selection, "report": space.n_report}
+    return Manifest(
+        name=request.name or f"{images.name}-{request.role}s",
+        role=request.role,
+        dataset=images.name,
+        image_size=images.size,
+        metric=images.metric,
+        real_is=scorer.real_is,
+        updates=space.updates,
+        rungs=space.ladder(),
+        eta=space.eta,
+        n=n,
+        protocols={purpose: scorer.protocol(purpose, count) for purpose, count in n.items()},
+        signatures=[spec.signature for spec in specs],
+        teacher=pinned,
+        command=request.command,
+    )
+
+
+def _announce(old: Manifest | None, new: Manifest, store: Store) -> None:
+    """What this command changes, before it starts."""
+    before, after = set(old.signatures if old else []), set(new.signatures)
+    if old and old.role != new.role:
+        raise UserError(f"{new.name} is a sweep of {old.role}s; give this one another --name")
+    done = 0
+    for signature in after:
+        record = store.trial(signature)
+        done += record is not None and record.final(new.updates, new.protocols) is not None
+    parts = [f"{done} done", f"{len(after - before)} new"] + (
+        [f"{len(before - after)} leave"] if before - after else []
+    )
+    ladder = ", ".join(str(rung) for rung in new.rungs)
+    say(f"[bold]{new.name}[/bold]: {len(after)} trials ({', '.join(parts)}); rungs at {ladder} updates, eta {new.eta}")
+    if old and (old.rungs, old.eta, old.n) != (new.rungs, new.eta, new.n):
+        say(f"  was: rungs at {', '.join(map(str, old.rungs))} updates, eta {old.eta}, n {old.n}; now n {new.n}")
+
+
+def _train(sweep: Sweep, store: Store, request: Request) -> None:
+    from sweeper import launch
+    from sweeper.progress import Progress
+
+    with ExitStack() as stack:
+        machine = stack.enter_context(launch.session(request.address, request.slots))
+        watchers: list[launch.Watcher] = [
+            stack.enter_context(Progress(sweep, launch.at_a_time(sweep, machine, request.slots)))
+        ]
+        if request.wandb != "disabled":
+            from sweeper.tracking import Tracking
+
+            watchers.append(stack.enter_context(Tracking(sweep, store, request.wandb)))
+        launch.run(sweep, store, machine, request.slots, watchers)
+
+
+def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> int:
+    """Pictures, the table for W&B, what to type next; the exit code."""
+    name, again = sweep.manifest.name, request.command
+    if sweep.jobs():
+        say(f"[yellow]interrupted[/yellow]: {name} goes on with `{again}`")
+        return 130
+    if sweep.failed:
+        say(
+            f"[red]{len(sweep.failed)} trials of {name} failed[/red] (error.txt in {store.root}/trials/SIGNATURE); "
+            f"try again with `{again}`"
+        )
+        return 3
+    for d in sweep.strata:
+        if d not in sweep.finishers():
+            say(f"[yellow]d={d}: every configuration diverged[/yellow]; try a smaller lr")
+    if sweep.manifest.role == "student":
+        _show_students(sweep, store, request, trained)
+        next_step = f"sweeper table{_store_option(request)}"
+    else:
+        next_step = f"sweeper run students --teacher best{_store_option(request)}"
+    say(f"[green]{name} is finished[/green]; next: `{next_step}`")
+    return 0
+
+
+def _show_students(sweep: Sweep, store: Store, request: Request, trained: bool) -> None:
+    assert sweep.manifest.teacher is not None
+    teachers = store.sweep(sweep.manifest.teacher.sweep)
+    assert teachers is not None
+    if trained or not store.picture(sweep.manifest.name).exists():
+        from sweeper.pictures import draw_samples
+
+        draw_samples(store, teachers, sweep.manifest)
+    if trained and request.wandb != "disabled":
+        from sweeper.tracking import Tracking
+
+        with Tracking(sweep, store, request.wandb) as tracking:
+            tracking.log_table(tables.build(store, teachers, sweep.manifest))
+    say(f"samples: {store.picture(sweep.manifest.name)}")
+
+
+def _store_option(request: Request) -> str:
+    return "" if request.store == Path("runs") else f" --store {shlex.quote(str(request.store))}"

@@ -1,0 +1,245 @@
+"""The store: a folder with everything that a sweep knows. The only reader and writer of its records.
+
+runs/
+  store.json                    the store's version
+  driver.lock                   held while a command trains; names its host and process
+  datasets/                     one uint8 array per set and size
+  scores/                       classifiers, statistics of the real images
+  bank/TEACHER/                 the teacher's images by latent index
+  sweeps/NAME.json              manifests
+  trials/SIGNATURE/record.json  spec, rung records, final scores
+                  /checkpoint.safetensors
+                  /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
+  pictures/  wandb/
+"""
+
+import dataclasses
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from trainables.errors import UserError
+from trainables.files import read_json, replacing, write_json
+from trainables.scores.protocol import Score
+from trainables.spec import TrialSpec
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RungRecord:
+    """One trial at one rung."""
+
+    updates: int
+    seconds: float  # of training since the record before
+    losses: dict[str, float]
+    scores: dict[str, Score]  # by the rung latents; empty if the trial diverged
+    diverged: bool
+
+
+@dataclass(frozen=True)
+class FinalRecord:
+    """A trial that reached a sweep's budget."""
+
+    updates: int
+    weights: str  # hash of the generator's file
+    selection: dict[str, Score]
+    report: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """All that is known of a trial."""
+
+    spec: TrialSpec
+    rungs: list[RungRecord] = field(default_factory=list)
+    finals: list[FinalRecord] = field(default_factory=list)
+
+    def rung(self, updates: int, protocol: str) -> RungRecord | None:
+        """The record at a number of updates; one that was scored by another protocol does not count."""
+        for record in self.rungs:
+            if record.updates == updates and (record.diverged or record.scores["fid"]["protocol"] == protocol):
+                return record
+        return None
+
+    def final(self, updates: int, protocols: Mapping[str, str]) -> FinalRecord | None:
+        for record in self.finals:
+            found = record.selection["fid"]["protocol"], record.report["fid"]["protocol"]
+            if record.updates == updates and found == (protocols["selection"], protocols["report"]):
+                return record
+        return None
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """A pinned teacher: signature, updates and weights name it."""
+
+    signature: str
+    updates: int
+    weights: str
+    sweep: str  # the teacher sweep that it was chosen from, where the controls are
+    by: str  # how it was asked for: best, SIGNATURE, d=N
+
+    @property
+    def name(self) -> str:
+        return f"{self.signature}@{self.updates}-{self.weights}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """A sweep: what it trains, how far, and how it scores."""
+
+    name: str
+    role: str
+    dataset: str
+    image_size: int
+    metric: str  # "is" or "fid": what chooses the best
+    real_is: float | None
+    updates: int
+    rungs: list[int]  # in updates, the budget included
+    eta: int
+    n: dict[str, int]  # images per score: rung, selection, report
+    protocols: dict[str, str]  # by the same names
+    signatures: list[str]
+    teacher: Teacher | None = None
+    command: str = ""  # how to run it again
+
+
+class Store:
+    """A store at a folder, which need not exist before the first write."""
+
+    def __init__(self, root: Path) -> None:
+        """Raises UserError if the folder is no store, or a store of another version."""
+        self.root = root.resolve()
+        mark = self.root / "store.json"
+        if mark.exists():
+            try:
+                version = read_json(mark)["version"]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{mark} is not readable as a store's version; name another folder with --store"
+                ) from None
+            if version != VERSION:
+                raise UserError(
+                    f"{self.root} is a store of version {version}, and this sweeper reads version {VERSION}; "
+                    "use the sweeper that wrote it, or name another folder with --store"
+                )
+        elif self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+            raise UserError(f"{self.root} is not a store; name a new folder, or one that sweeper made, with --store")
+
+    @contextmanager
+    def driving(self) -> Iterator[None]:
+        """Hold the store for writing. Raises UserError when another command does."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "driver.lock", "a+") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                lock.seek(0)
+                holder = lock.read().strip() or "another process"
+                raise UserError(f"{self.root} is in use by {holder}; wait for it, or use another --store") from None
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            if not (self.root / "store.json").exists():
+                write_json(self.root / "store.json", {"version": VERSION, "id": os.urandom(4).hex()})
+            yield
+
+    @property
+    def id(self) -> str:
+        """What tells this store's W&B runs from another's."""
+        return str(read_json(self.root / "store.json")["id"])
+
+    # Folders that trials fill by themselves.
+
+    @property
+    def datasets(self) -> Path:
+        return self.root / "datasets"
+
+    @property
+    def scores(self) -> Path:
+        return self.root / "scores"
+
+    def bank(self, teacher: str) -> Path:
+        return self.root / "bank" / teacher
+
+    def checkpoint(self, signature: str) -> Path:
+        return self._trial(signature) / "checkpoint.safetensors"
+
+    def weights(self, signature: str, network: str, updates: int) -> Path:
+        """network: generator or discriminator."""
+        return self._trial(signature) / f"{network}-{updates}.safetensors"
+
+    def picture(self, sweep: str) -> Path:
+        return self.root / "pictures" / f"{sweep}.png"
+
+    # Trials.
+
+    def trial(self, signature: str) -> TrialRecord | None:
+        path = self._trial(signature) / "record.json"
+        if not path.exists():
+            return None
+        record = read_json(path)
+        return TrialRecord(
+            spec=TrialSpec(**record["spec"]),
+            rungs=[RungRecord(**rung) for rung in record["rungs"]],
+            finals=[FinalRecord(**final) for final in record["finals"]],
+        )
+
+    def need(self, signature: str) -> TrialRecord:
+        """A trial that must be there. Raises UserError."""
+        record = self.trial(signature)
+        if record is None:
+            raise UserError(f"{self.root} holds no trial {signature}; `sweeper status` lists its sweeps")
+        return record
+
+    def add(self, spec: TrialSpec, *, rung: RungRecord | None = None, final: FinalRecord | None = None) -> None:
+        """Register a trial, or add to its record; a record of the same updates and protocol is replaced."""
+        old = self.trial(spec.signature) or TrialRecord(spec)
+        rungs, finals = list(old.rungs), list(old.finals)
+        if rung is not None:
+            rungs = sorted([r for r in rungs if r.updates != rung.updates] + [rung], key=lambda r: r.updates)
+        if final is not None:
+            finals = sorted([f for f in finals if f.updates != final.updates] + [final], key=lambda f: f.updates)
+        record = {
+            "spec": spec.canonical(),
+            "rungs": [dataclasses.asdict(r) for r in rungs],
+            "finals": [dataclasses.asdict(f) for f in finals],
+        }
+        write_json(self._trial(spec.signature) / "record.json", record)
+
+    def keep_traceback(self, signature: str, text: str) -> None:
+        """Beside the trial's record, for whoever wants to know why it failed."""
+        with replacing(self._trial(signature) / "error.txt") as temporary:
+            temporary.write_text(text)
+
+    # Sweeps.
+
+    def sweep(self, name: str) -> Manifest | None:
+        path = self.root / "sweeps" / f"{name}.json"
+        if not path.exists():
+            return None
+        record = read_json(path)
+        teacher = record.pop("teacher")
+        return Manifest(**record, teacher=Teacher(**teacher) if teacher else None)
+
+    def sweeps(self) -> list[Manifest]:
+        names = sorted(path.stem for path in (self.root / "sweeps").glob("*.json"))
+        return [manifest for name in names if (manifest := self.sweep(name))]
+
+    def save_sweep(self, manifest: Manifest) -> None:
+        write_json(self.root / "sweeps" / f"{manifest.name}.json", dataclasses.asdict(manifest))
+
+    def _trial(self, signature: str) -> Path:
+        return self.root / "trials" / signature
+
+
+def dump(value: Any) -> str:
+    """JSON for other programs."""
+    return json.dumps(value, indent=1, allow_nan=False)

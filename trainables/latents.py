@@ -1,0 +1,56 @@
+"""Counter-based randomness: every draw is a pure function of (stream, index), on every machine and after every resume.
+
+Nothing here has a state that a checkpoint would have to keep. Streams with different names are independent, so
+the latents that prune (`rung`), choose (`selection`), are printed (`report/0` …), train a student (`bank`) or a
+GAN (`training/SEED`) are disjoint by construction.
+"""
+
+import hashlib
+
+import numpy as np
+
+LATENT_SIZE = 100
+_BLOCK = 1024
+
+
+def _generator(stream: str, block: int) -> np.random.Generator:
+    key = int.from_bytes(hashlib.sha256(stream.encode()).digest()[:16], "little")
+    return np.random.Generator(np.random.Philox(key=key, counter=block << 128))
+
+
+def latents(stream: str, first: int, count: int) -> np.ndarray:
+    """Latents `first` … `first + count - 1` of a stream: float32 [count, 100], standard normal."""
+    if count == 0:
+        return np.empty((0, LATENT_SIZE), dtype=np.float32)
+    blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
+    drawn = [_generator(stream, b).standard_normal((_BLOCK, LATENT_SIZE), dtype=np.float32) for b in blocks]
+    start = first - blocks[0] * _BLOCK
+    return np.concatenate(drawn)[start : start + count]
+
+
+def seed_of(stream: str) -> int:
+    """A 63-bit seed for a library's own generator."""
+    return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little") >> 1
+
+
+class Order:
+    """An endless order of `size` items: each epoch is a permutation that depends on (stream, epoch) alone."""
+
+    def __init__(self, stream: str, size: int) -> None:
+        self.stream, self.size = stream, size
+        self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
+
+    def batch(self, index: int, batch_size: int) -> np.ndarray:
+        """Item numbers of batch `index`: int64 [batch_size]; batches run across the ends of epochs."""
+        positions = np.arange(index * batch_size, (index + 1) * batch_size)
+        epochs, offsets = positions // self.size, positions % self.size
+        items = np.empty(batch_size, dtype=np.int64)
+        for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
+            here = epochs == epoch
+            items[here] = self._epoch_order(epoch)[offsets[here]]
+        return items
+
+    def _epoch_order(self, epoch: int) -> np.ndarray:
+        if epoch != self._epoch:
+            self._epoch, self._permutation = epoch, _generator(self.stream, epoch).permutation(self.size)
+        return self._permutation

@@ -1,0 +1,69 @@
+"""Generator and discriminator of width d at 64×64 and 32×32: the DCGAN whose counts are the paper's Table 1."""
+
+import torch
+from torch import Tensor, nn
+
+from trainables.latents import LATENT_SIZE
+from trainables.sizes import hidden_widths
+
+
+class _NormBias(nn.Module):
+    """Normalisation without learned affine part, then the layer's counted bias (before it the bias would be dead)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=False)
+        self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(x) + self.bias
+
+
+def _initialise(network: nn.Module, seed: int) -> None:
+    """DCGAN's initialisation (weights from N(0, 0.02), biases 0), from a generator of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in network.named_parameters():
+        if name.endswith("weight"):
+            nn.init.normal_(parameter, 0.0, 0.02, generator=generator)
+        else:
+            nn.init.zeros_(parameter)
+
+
+class Generator(nn.Sequential):
+    """z [N, 100] → images [N, channels, image_size, image_size] in [-1, 1].
+
+    Parameters: 672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1), 160·d² + 6,423·d + 1 at 32×32.
+    """
+
+    def __init__(self, d: int, image_size: int, channels: int, seed: int = 0) -> None:
+        hidden = hidden_widths(d, image_size)
+        layers: list[nn.Module] = [nn.Unflatten(1, (LATENT_SIZE, 1, 1))]
+        previous = LATENT_SIZE
+        for depth, width in enumerate(hidden):
+            stride, padding = (1, 0) if depth == 0 else (2, 1)
+            layers += [
+                nn.ConvTranspose2d(previous, width, 4, stride, padding, bias=False),
+                _NormBias(width),
+                nn.ReLU(inplace=True),
+            ]
+            previous = width
+        layers += [nn.ConvTranspose2d(previous, channels, 4, 2, 1), nn.Tanh()]
+        super().__init__(*layers)
+        _initialise(self, seed)
+
+
+class Discriminator(nn.Sequential):
+    """Images [N, channels, image_size, image_size] in [-1, 1] → logits [N] (for WGAN: the critic's values)."""
+
+    def __init__(self, d: int, image_size: int, channels: int, seed: int = 0) -> None:
+        layers: list[nn.Module] = []
+        previous = channels
+        for depth, width in enumerate(reversed(hidden_widths(d, image_size))):
+            layers.append(nn.Conv2d(previous, width, 4, 2, 1, bias=depth == 0))
+            if depth > 0:
+                layers.append(_NormBias(width))
+            layers.append(nn.LeakyReLU(0.2, inplace=True))
+            previous = width
+        layers += [nn.Conv2d(previous, 1, 4, 1, 0), nn.Flatten(0)]
+        super().__init__(*layers)
+        _initialise(self, seed)

@@ -1,0 +1,194 @@
+"""TrialSpec: everything that determines a trial's numbers, and nothing else.
+
+Its signature names the trial. Not in it: the budget (a longer sweep continues a shorter one's trials), paths,
+resources, W&B.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from trainables.errors import UserError
+from trainables.objectives import GAMES, LOSSES, Loss
+
+IMAGE_SIZES = (32, 64)
+PRECISIONS = ("no", "bf16", "fp16")
+ROLES = ("teacher", "student")
+
+# Where an objective starts when a search space is silent. WGAN's are its authors' (arXiv 1701.07875).
+OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
+    "gan": {"lr": 2e-4},
+    "wgan": {"lr": 5e-5, "n_critic": 5, "clip": 0.01},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialSpec:
+    """One trial. Fields that its loss does not use stay at their default; the constructor raises UserError else."""
+
+    role: str  # teacher (regularly trained; also the control of its d) or student
+    dataset: str  # a name, or FOLDER-HASH for a folder of images
+    d: int  # the generator's width, the paper's depth scale factor
+    channels: int  # 1 or 3
+    image_size: int = 32  # 32 or 64
+    loss: str = "adversarial"  # what the generator minimises: a name in objectives.LOSSES
+    objective: str = "gan"  # the game between generator and discriminator: a name in objectives.GAMES
+    alpha: float | None = None  # weight of the adversarial term in equation (4); alpha = 0 is mse
+    warmup: int = 0  # first updates by mse alone, before the discriminator begins
+    d_discriminator: int | None = None  # the discriminator's width, free of the generator's
+    lr: float = 2e-4  # the generator's learning rate
+    lr_discriminator: float | None = None  # None: the same as lr
+    n_critic: int = 1  # discriminator updates per generator update
+    clip: float | None = None  # the critic's weights are clipped to [-clip, clip]
+    ema: float = 0.0  # decay of the average of the generator's weights that is scored and kept; 0: none
+    batch_size: int = 64
+    latents: int | None = None  # how many of the teacher's images a student sees
+    teacher: str | None = None  # SIGNATURE@UPDATES-WEIGHTSHASH
+    seed: int = 0
+    precision: str = "no"  # no, bf16, fp16
+    threads: int = 1  # CPU threads; another number sums in another order and so gives other weights
+    revision: int = 1  # raised when a correction changes numbers
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check_type(field.name, getattr(self, field.name))
+        _one_of("role", self.role, ROLES)
+        _one_of("image_size", self.image_size, IMAGE_SIZES)
+        _one_of("channels", self.channels, (1, 3))
+        _one_of("loss", self.loss, LOSSES)
+        _one_of("objective", self.objective, GAMES)
+        _one_of("precision", self.precision, PRECISIONS)
+        for name in ("d", "batch_size", "n_critic", "threads", "latents", "d_discriminator"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name}={value} is below 1; give a whole number from 1")
+        for name in ("lr", "lr_discriminator", "clip"):
+            value = getattr(self, name)
+            if value is not None and not (0 < value < math.inf):
+                raise UserError(f"{name}={value:g} is not positive and finite; try {name}=0.0002")
+        if self.alpha is not None and not 0 <= self.alpha <= 1:
+            raise UserError(f"alpha={self.alpha:g} is outside [0, 1]; alpha=0 is mse, alpha=1 the plain GAN")
+        if not 0 <= self.ema < 1:
+            raise UserError(f"ema={self.ema:g} is outside [0, 1); try ema=0.99, or ema=0 for none")
+        for name in ("warmup", "seed"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name}={getattr(self, name)} is negative; give a whole number from 0")
+        if self.batch_size < 2:
+            raise UserError("batch_size=1: batch normalisation needs at least 2; try batch_size=64")
+        self._check_relevance()
+
+    def _check_relevance(self) -> None:
+        if (self.role == "student") != self.rule.needs_teacher:
+            allowed = [n for n, rule in LOSSES.items() if rule.needs_teacher == (self.role == "student")]
+            raise UserError(f"loss={self.loss} is not a loss of a {self.role}; try loss={' or loss='.join(allowed)}")
+        for name in irrelevant(self.loss, self.objective):
+            if getattr(self, name) != DEFAULTS[name]:
+                raise UserError(f"{name}={getattr(self, name)} means nothing with loss={self.loss}; leave it out")
+        needed = {"alpha": self.rule.needs_alpha, "d_discriminator": self.rule.needs_discriminator}
+        needed |= {"teacher": self.rule.needs_teacher, "latents": self.rule.needs_teacher}
+        for name, is_needed in needed.items():
+            if is_needed and getattr(self, name) is None:
+                raise UserError(f"loss={self.loss} needs {name}; add {name}=… to the search space")
+
+    @property
+    def rule(self) -> Loss:
+        """The generator's loss."""
+        return LOSSES[self.loss]
+
+    def canonical(self) -> dict[str, Any]:
+        """Every field that differs from its default: what the signature is a hash of, and what the store keeps."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {k: v for k, v in values.items() if k not in DEFAULTS or v != DEFAULTS[k]}
+
+    @property
+    def signature(self) -> str:
+        """12 hex digits that name the trial."""
+        return _digest(self.canonical())
+
+    @property
+    def configuration(self) -> str:
+        """The signature without the seed: trials that differ in their seed alone share one fate."""
+        return _digest({k: v for k, v in self.canonical().items() if k != "seed"})
+
+    def label(self) -> str:
+        """What tells this trial from its neighbours, for people: `d=2 joint alpha=0.02 lr=0.002`."""
+        names = ["alpha", "warmup", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
+        shown = {n: getattr(self, n) for n in names if getattr(self, n) != DEFAULTS[n] or n == "lr"}
+        kind = self.objective if self.loss == "adversarial" else self.loss
+        return " ".join([f"d={self.d}", kind, *(f"{n}={v:g}" for n, v in shown.items())])
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(TrialSpec)}
+DEFAULTS = {n: f.default for n, f in FIELDS.items() if f.default is not dataclasses.MISSING}
+_TYPES = typing.get_type_hints(TrialSpec)
+
+
+def irrelevant(loss: str, objective: str) -> set[str]:
+    """Fields that a trial of this loss and objective does not read."""
+    rule = LOSSES[loss]
+    unused: set[str] = set()
+    if not rule.needs_discriminator:
+        unused |= {"objective", "d_discriminator", "lr_discriminator", "n_critic", "clip", "warmup"}
+    if not rule.needs_alpha:
+        unused |= {"alpha"}
+    if not rule.needs_teacher:
+        unused |= {"teacher", "latents", "warmup"}
+    if objective != "wgan":
+        unused |= {"clip"}
+    return unused
+
+
+def parse(name: str, text: str) -> Any:
+    """The value of a field from a word of the command line. Raises UserError."""
+    if name not in FIELDS:
+        raise UserError(f"{name!r} is no field of a trial; the fields are {', '.join(sorted(FIELDS))}")
+    kinds = _kinds(name)
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                break
+    if str in kinds:
+        return text
+    raise UserError(f"{name}={text}: {_EXPECTED[kinds[0]]}; try --set {name}={_example(name)}")
+
+
+def check_type(name: str, value: Any) -> None:
+    """Raise UserError unless a field may hold this value (a whole number may stand for a float)."""
+    kinds = _kinds(name)
+    if isinstance(value, bool) or not (isinstance(value, kinds) or (float in kinds and isinstance(value, int))):
+        raise UserError(f"{name}={value!r}: {_EXPECTED[kinds[0]]}; try {name}={_example(name)}")
+
+
+_EXPECTED = {int: "not a whole number", float: "not a number", str: "not a word"}
+
+
+def _kinds(name: str) -> tuple[type, ...]:
+    hint = _TYPES[name]
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _example(name: str) -> str:
+    examples = {"d": "2,4,8", "alpha": "0.02", "d_discriminator": "8", "latents": "20000", "clip": "0.01"}
+    return examples.get(name, str(DEFAULTS.get(name) or "1"))
+
+
+def _one_of(name: str, value: Any, allowed: typing.Iterable[Any]) -> None:
+    names = [str(a) for a in allowed]
+    if str(value) not in names:
+        raise UserError(f"{name}={value} is unknown; it is one of {', '.join(names)}")
+
+
+def _digest(values: dict[str, Any]) -> str:
+    # Whole floats are written as floats, so that lr=1 and lr=1.0 are one trial.
+    exact = {k: float(v) if float in _kinds(k) and v is not None else v for k, v in values.items()}
+    text = json.dumps(exact, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

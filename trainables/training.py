@@ -1,0 +1,202 @@
+"""THE loop: one trial, from its spec to its rungs."""
+
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+from trainables import checkpoint
+from trainables.bank import Bank
+from trainables.errors import EnvironmentUserError
+from trainables.latents import Order, latents, seed_of
+from trainables.networks import Discriminator, Generator
+from trainables.objectives import GAMES, LOSSES
+from trainables.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A trial at a number of updates. `generator` is what is scored and kept: the average if the spec has one."""
+
+    updates: int
+    generator: nn.Module
+    discriminator: nn.Module | None
+    losses: dict[str, float]  # means since the rung before
+    seconds: float  # of training since the rung before, scoring not included
+    diverged: bool  # a weight of the generator is not finite
+
+
+def train(
+    spec: TrialSpec,
+    rungs: Sequence[int],
+    *,
+    pixels: np.ndarray | None,
+    bank: Bank | None,
+    checkpoint_path: Path | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> Iterator[Rung]:
+    """Train one trial and yield it at each rung; to prune it, stop iterating.
+
+    spec: what to train. rungs: generator updates at which to yield, ascending. pixels: the real images, uint8
+    [n, C, H, W], if the loss has a discriminator. bank: the teacher's images, if the loss has a teacher.
+    checkpoint_path: where the trial goes on from, if there is such a file, and is saved: at each rung before it is
+    yielded, and about every checkpoint_seconds between rungs. Where it is already beyond the first of `rungs`, the
+    trial starts again, to the same weights.
+    Raises EnvironmentUserError when the precision needs a device that is not there.
+    """
+    # Device and precision. Accelerate's state is process-wide; an actor trains many trials one after the other.
+    torch.set_num_threads(spec.threads)
+    if spec.precision == "fp16" and not torch.cuda.is_available():
+        raise EnvironmentUserError("precision=fp16 needs a GPU, and none is visible; use --precision no or bf16")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(mixed_precision=spec.precision)
+    device = accelerator.device
+    rule, game = spec.rule, GAMES[spec.objective]
+
+    # Networks and optimisers.
+    generator: nn.Module = Generator(spec.d, spec.image_size, spec.channels, seed_of(f"generator/{spec.seed}"))
+    averaged = deepcopy(generator).to(device) if spec.ema else None
+    optimizer = _optimizer(spec, generator, spec.lr)
+    generator, optimizer = accelerator.prepare(generator, optimizer)
+    parts: checkpoint.Parts = {"generator": generator, "optimizer": optimizer.optimizer}
+    discriminator: nn.Module | None = None
+    if rule.needs_discriminator:
+        assert spec.d_discriminator is not None
+        assert pixels is not None
+        discriminator = Discriminator(
+            spec.d_discriminator, spec.image_size, spec.channels, seed_of(f"discriminator/{spec.seed}")
+        )
+        optimizer_d = _optimizer(spec, discriminator, spec.lr_discriminator or spec.lr)
+        discriminator, optimizer_d = accelerator.prepare(discriminator, optimizer_d)
+        parts |= {"discriminator": discriminator, "optimizer_d": optimizer_d.optimizer}
+        real_order = Order(f"real/{spec.seed}", len(pixels))
+    if rule.needs_teacher:
+        assert bank is not None
+        bank_order = Order(f"bank/{spec.seed}", len(bank.z))
+    if averaged is not None:
+        parts["averaged"] = averaged
+    if accelerator.scaler is not None:
+        parts["scaler"] = accelerator.scaler
+
+    def save() -> None:
+        if checkpoint_path is not None:
+            checkpoint.save(checkpoint_path, parts, update)
+
+    # Go on from the checkpoint. All randomness is a function of (seed, update): there is no RNG state to restore.
+    update = 0
+    if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
+        update = checkpoint.load(checkpoint_path, parts)
+
+    generator.train()
+    for rung in rungs:
+        totals = {"generator": torch.zeros((), device=device), "discriminator": torch.zeros((), device=device)}
+        begun, first = time.monotonic(), update
+        saved = begun
+        while update < rung:
+            adversarial = rule.needs_discriminator and update >= spec.warmup
+            critic_updates = spec.n_critic if adversarial else 1
+
+            # The discriminator: n_critic updates, each on real images and on fakes of its own latents.
+            for step in range(update * critic_updates, (update + 1) * critic_updates):
+                if bank is not None:
+                    indices = bank_order.batch(step, spec.batch_size)
+                    z = torch.from_numpy(bank.z[indices]).to(device)
+                else:
+                    z = torch.from_numpy(latents(f"training/{spec.seed}", step * spec.batch_size, spec.batch_size)).to(
+                        device
+                    )
+                fake = generator(z)
+                if adversarial:
+                    real = to_float(pixels[real_order.batch(step, spec.batch_size)], device)
+                    loss_d = game.discriminator(discriminator(real), discriminator(fake.detach()))
+                    optimizer_d.zero_grad()
+                    accelerator.backward(loss_d)
+                    optimizer_d.step()
+                    totals["discriminator"] += loss_d.detach()
+                    if spec.clip is not None:
+                        with torch.no_grad():
+                            for parameter in discriminator.parameters():
+                                parameter.clamp_(-spec.clip, spec.clip)
+
+            # The generator, through the last fakes; in the warm-up of a joint student by mse alone.
+            available = {"fake": fake, "game": game, "alpha": spec.alpha}
+            if bank is not None:
+                available["target"] = to_float(bank.images[indices], device)
+            if adversarial:
+                discriminator.requires_grad_(False)
+                available["logits"] = discriminator(fake)
+                discriminator.requires_grad_(True)
+            loss = (rule if adversarial or not rule.needs_discriminator else LOSSES["mse"])(**available)
+            optimizer.zero_grad()
+            accelerator.backward(loss)
+            optimizer.step()
+            totals["generator"] += loss.detach()
+            update += 1
+
+            # The average of the generator, its normalisation's statistics included.
+            if averaged is not None:
+                _average(averaged, generator, min(spec.ema, (1 + update) / (10 + update)))
+
+            if time.monotonic() - saved > checkpoint_seconds and update < rung:
+                save()
+                saved = time.monotonic()
+
+        seconds = time.monotonic() - begun
+        save()
+        kept = averaged if averaged is not None else generator
+        diverged = not all(bool(p.isfinite().all()) for p in kept.state_dict().values())
+        losses = {name: float(total) / max(1, rung - first) for name, total in totals.items()}
+        yield Rung(rung, kept, discriminator, losses, seconds, diverged)
+        generator.train()
+
+
+def to_float(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 [N, C, H, W] → float32 in [-1, 1] on the device."""
+    return torch.from_numpy(images).to(device, non_blocking=True).float().div_(127.5).sub_(1.0)
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """A generator's output in [-1, 1] → uint8, rounded and clamped, so that scores equal those of saved PNGs."""
+    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
+
+
+@torch.inference_mode()
+def render(generator: nn.Module, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
+    """The one way to make an image: eval mode, float32, TF32 off. z [N, 100] → uint8 [N, C, H, W]."""
+    was_training = generator.training
+    generator.eval()
+    device = next(generator.parameters()).device
+    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        with torch.autocast(device.type, enabled=False):
+            batches = [
+                to_uint8(Generator.forward(generator, torch.from_numpy(z[i : i + batch_size]).to(device))).cpu().numpy()
+                for i in range(0, len(z), batch_size)
+            ]
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
+        generator.train(was_training)
+    return np.concatenate(batches)
+
+
+def _optimizer(spec: TrialSpec, network: nn.Module, lr: float) -> torch.optim.Optimizer:
+    """Adam (0.5, 0.999) for the GAN's game, RMSprop for WGAN (momentum and clipping are a known failure)."""
+    if spec.objective == "wgan":
+        return torch.optim.RMSprop(network.parameters(), lr=lr, foreach=True)
+    return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
+    """averaged ← decay · averaged + (1 − decay) · current, over parameters and buffers that are not counters."""
+    pairs = zip(averaged.state_dict().values(), current.state_dict().values(), strict=True)
+    floats = [(a, c) for a, c in pairs if a.is_floating_point()]
+    torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - decay)
