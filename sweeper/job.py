@@ -47,7 +47,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
 
 
 def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store: Store) -> FinalRecord:
-    networks = {"generator": rung.generator}
+    networks: dict[str, nn.Module] = {"generator": rung.generator}
     if spec.role == "teacher" and rung.discriminator is not None:
         networks["discriminator"] = rung.discriminator
     for name, network in networks.items():
@@ -62,7 +62,7 @@ def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store:
     )
 
 
-def load_generator(store: Store, signature: str, updates: int) -> nn.Module:
+def load_generator(store: Store, signature: str, updates: int) -> Generator:
     """A finished trial's generator, in eval mode."""
     spec = store.need(signature).spec
     generator = Generator(spec.d, spec.image_size, spec.channels)

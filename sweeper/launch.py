@@ -70,7 +70,7 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
         ) from None
     try:
         seen = ray.cluster_resources()
-        yield Machine(cpus=seen.get("CPU", 1), gpus=seen.get("GPU", 0))
+        yield Machine(cpus=seen.get("CPU", 1), gpus=seen.get("GPU", 0), elastic=bool(address))
     finally:
         ray.shutdown()
 
@@ -117,7 +117,7 @@ class JobQueue(Searcher):
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.running: dict[str, Job] = {}  # Tune's id → job
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a str
         busy = {job.signature for job in self.running.values()}
         waiting = [job for job in self.sweep.jobs() if job.signature not in busy]
         if not waiting and not busy:

@@ -11,10 +11,11 @@ _SHARES = (0.125, 0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Machine:
-    """What Ray sees."""
+    """What Ray sees. elastic: a cluster that may grow when trials wait."""
 
     cpus: float
     gpus: float
+    elastic: bool = False
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,11 @@ class Slots:
         """Whether the share was free; it is then taken."""
         if self.limit is not None and len(self._taken) >= self.limit:
             return False
+        # Trials that wait are what makes an autoscaler start machines, up to the number that was asked for.
+        grows = self.machine.elastic and self.limit is not None
         cpus = sum(s.cpus for s in self._taken.values()) + wish.cpus
         gpus = sum(s.gpus for s in self._taken.values()) + wish.gpus
-        if cpus > self.machine.cpus + 1e-9 or gpus > self.machine.gpus + 1e-9:
+        if not grows and (cpus > self.machine.cpus + 1e-9 or gpus > self.machine.gpus + 1e-9):
             return False
         self._taken[trial] = wish
         return True

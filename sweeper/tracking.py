@@ -69,7 +69,7 @@ class Tracking:
 
         run = self._init("table-" + self.sweep.manifest.name, "table", {})
         heads = tables.columns(table["metric"])
-        run.log({"compression": wandb.Table(columns=heads, data=tables.cells(table))})
+        run.log({"compression": wandb.Table(columns=list(heads), data=tables.cells(table))})
         run.finish()
 
     def _run(self, signature: str) -> Any:

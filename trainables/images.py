@@ -99,11 +99,11 @@ class Images:
 
     @property
     def pixels(self) -> np.ndarray:
-        return np.load(self.path, mmap_mode="r")
+        return np.asarray(np.load(self.path, mmap_mode="r"))
 
     @property
     def labels(self) -> np.ndarray | None:
-        return np.load(_labels_path(self.path)) if self.classes else None
+        return np.asarray(np.load(_labels_path(self.path))) if self.classes else None
 
     @property
     def channels(self) -> int:

@@ -6,6 +6,7 @@ GAN (`training/SEED`) are disjoint by construction.
 """
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,14 +19,17 @@ def _generator(stream: str, block: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=block << 128))
 
 
+@lru_cache(maxsize=4)  # consecutive small batches lie in one block
+def _block(stream: str, block: int) -> np.ndarray:
+    return _generator(stream, block).standard_normal((_BLOCK, LATENT_SIZE), dtype=np.float32)
+
+
 def latents(stream: str, first: int, count: int) -> np.ndarray:
     """Latents `first` … `first + count - 1` of a stream: float32 [count, 100], standard normal."""
     if count == 0:
         return np.empty((0, LATENT_SIZE), dtype=np.float32)
     blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
-    drawn = [_generator(stream, b).standard_normal((_BLOCK, LATENT_SIZE), dtype=np.float32) for b in blocks]
-    start = first - blocks[0] * _BLOCK
-    return np.concatenate(drawn)[start : start + count]
+    return np.concatenate([_block(stream, b)[max(0, first - b * _BLOCK) : first + count - b * _BLOCK] for b in blocks])
 
 
 def seed_of(stream: str) -> int:

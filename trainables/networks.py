@@ -16,7 +16,8 @@ class _NormBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.norm(x) + self.bias
+        normalised: Tensor = self.norm(x)
+        return normalised + self.bias
 
 
 def _initialise(network: nn.Module, seed: int) -> None:
@@ -36,10 +37,14 @@ class Generator(nn.Sequential):
     """
 
     def __init__(self, d: int, image_size: int, channels: int, seed: int = 0) -> None:
-        hidden = hidden_widths(d, image_size)
+        super().__init__(*self.layers(d, image_size, channels))
+        _initialise(self, seed)
+
+    @staticmethod
+    def layers(d: int, image_size: int, channels: int) -> list[nn.Module]:
         layers: list[nn.Module] = [nn.Unflatten(1, (LATENT_SIZE, 1, 1))]
         previous = LATENT_SIZE
-        for depth, width in enumerate(hidden):
+        for depth, width in enumerate(hidden_widths(d, image_size)):
             stride, padding = (1, 0) if depth == 0 else (2, 1)
             layers += [
                 nn.ConvTranspose2d(previous, width, 4, stride, padding, bias=False),
@@ -47,9 +52,7 @@ class Generator(nn.Sequential):
                 nn.ReLU(inplace=True),
             ]
             previous = width
-        layers += [nn.ConvTranspose2d(previous, channels, 4, 2, 1), nn.Tanh()]
-        super().__init__(*layers)
-        _initialise(self, seed)
+        return [*layers, nn.ConvTranspose2d(previous, channels, 4, 2, 1), nn.Tanh()]
 
 
 class Discriminator(nn.Sequential):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
+from accelerate.accelerator import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
@@ -26,8 +26,8 @@ class Rung:
     """A trial at a number of updates. `generator` is what is scored and kept: the average if the spec has one."""
 
     updates: int
-    generator: nn.Module
-    discriminator: nn.Module | None
+    generator: Generator
+    discriminator: Discriminator | None
     losses: dict[str, float]  # means since the rung before
     seconds: float  # of training since the rung before, scoring not included
     diverged: bool  # a weight of the generator is not finite
@@ -58,38 +58,34 @@ def train(
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=spec.precision)
     device = accelerator.device
-    rule, game = spec.rule, GAMES[spec.objective]
+    game = GAMES[spec.objective]
 
     # Networks and optimisers.
-    generator: nn.Module = Generator(spec.d, spec.image_size, spec.channels, seed_of(f"generator/{spec.seed}"))
+    generator = Generator(spec.d, spec.image_size, spec.channels, seed_of(f"generator/{spec.seed}"))
     averaged = deepcopy(generator).to(device) if spec.ema else None
     optimizer = _optimizer(spec, generator, spec.lr)
     generator, optimizer = accelerator.prepare(generator, optimizer)
     parts: checkpoint.Parts = {"generator": generator, "optimizer": optimizer.optimizer}
-    discriminator: nn.Module | None = None
-    if rule.needs_discriminator:
-        assert spec.d_discriminator is not None
-        assert pixels is not None
-        discriminator = Discriminator(
-            spec.d_discriminator, spec.image_size, spec.channels, seed_of(f"discriminator/{spec.seed}")
-        )
+    discriminator: Discriminator | None = None
+    if spec.d_discriminator is not None:
+        seed = seed_of(f"discriminator/{spec.seed}")
+        discriminator = Discriminator(spec.d_discriminator, spec.image_size, spec.channels, seed)
         optimizer_d = _optimizer(spec, discriminator, spec.lr_discriminator or spec.lr)
         discriminator, optimizer_d = accelerator.prepare(discriminator, optimizer_d)
         parts |= {"discriminator": discriminator, "optimizer_d": optimizer_d.optimizer}
-        real_order = Order(f"real/{spec.seed}", len(pixels))
-    if rule.needs_teacher:
-        assert bank is not None
-        bank_order = Order(f"bank/{spec.seed}", len(bank.z))
     if averaged is not None:
         parts["averaged"] = averaged
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
 
+    # Data. What batch a step sees is a function of (seed, step), so that there is no order to save or restore.
+    real, latent = _RealImages(pixels, spec, device), _Latents(bank, spec, device)
+
     def save() -> None:
         if checkpoint_path is not None:
             checkpoint.save(checkpoint_path, parts, update)
 
-    # Go on from the checkpoint. All randomness is a function of (seed, update): there is no RNG state to restore.
+    # Go on from the checkpoint.
     update = 0
     if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
         update = checkpoint.load(checkpoint_path, parts)
@@ -100,40 +96,31 @@ def train(
         begun, first = time.monotonic(), update
         saved = begun
         while update < rung:
-            adversarial = rule.needs_discriminator and update >= spec.warmup
-            critic_updates = spec.n_critic if adversarial else 1
+            # A joint student warms up by mse alone, without its discriminator.
+            adversary = discriminator if update >= spec.warmup else None
+            rule = spec.rule if update >= spec.warmup else LOSSES["mse"]
+            critic_updates = spec.n_critic if adversary is not None else 1
 
             # The discriminator: n_critic updates, each on real images and on fakes of its own latents.
             for step in range(update * critic_updates, (update + 1) * critic_updates):
-                if bank is not None:
-                    indices = bank_order.batch(step, spec.batch_size)
-                    z = torch.from_numpy(bank.z[indices]).to(device)
-                else:
-                    z = torch.from_numpy(latents(f"training/{spec.seed}", step * spec.batch_size, spec.batch_size)).to(
-                        device
-                    )
+                z, target = latent.batch(step)
                 fake = generator(z)
-                if adversarial:
-                    real = to_float(pixels[real_order.batch(step, spec.batch_size)], device)
-                    loss_d = game.discriminator(discriminator(real), discriminator(fake.detach()))
+                if adversary is not None:
+                    loss_d = game.discriminator(adversary(real.batch(step)), adversary(fake.detach()))
                     optimizer_d.zero_grad()
                     accelerator.backward(loss_d)
                     optimizer_d.step()
                     totals["discriminator"] += loss_d.detach()
                     if spec.clip is not None:
-                        with torch.no_grad():
-                            for parameter in discriminator.parameters():
-                                parameter.clamp_(-spec.clip, spec.clip)
+                        _clip(adversary, spec.clip)
 
-            # The generator, through the last fakes; in the warm-up of a joint student by mse alone.
-            available = {"fake": fake, "game": game, "alpha": spec.alpha}
-            if bank is not None:
-                available["target"] = to_float(bank.images[indices], device)
-            if adversarial:
-                discriminator.requires_grad_(False)
-                available["logits"] = discriminator(fake)
-                discriminator.requires_grad_(True)
-            loss = (rule if adversarial or not rule.needs_discriminator else LOSSES["mse"])(**available)
+            # The generator, through the last fakes and a discriminator that is held still.
+            logits = None
+            if adversary is not None:
+                adversary.requires_grad_(False)
+                logits = adversary(fake)
+                adversary.requires_grad_(True)
+            loss = rule(fake=fake, target=target, logits=logits, game=game, alpha=spec.alpha)
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
@@ -157,6 +144,37 @@ def train(
         generator.train()
 
 
+class _RealImages:
+    """Batches of the data set, in an order that depends on (seed, step) alone."""
+
+    def __init__(self, pixels: np.ndarray | None, spec: TrialSpec, device: torch.device) -> None:
+        self.pixels, self.batch_size, self.device = pixels, spec.batch_size, device
+        self.order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
+
+    def batch(self, step: int) -> Tensor:
+        """Images [batch_size, C, H, W] in [-1, 1]."""
+        assert self.pixels is not None, "a loss with a discriminator needs real images"
+        return to_float(self.pixels[self.order.batch(step, self.batch_size)], self.device)
+
+
+class _Latents:
+    """Batches of latents: the bank's, with the teacher's images, or a GAN's own endless stream."""
+
+    def __init__(self, bank: Bank | None, spec: TrialSpec, device: torch.device) -> None:
+        assert (bank is not None) or not spec.rule.needs_teacher, "a loss with a teacher needs its bank"
+        self.bank = bank if spec.rule.needs_teacher else None
+        self.batch_size, self.seed, self.device = spec.batch_size, spec.seed, device
+        self.order = Order(f"bank/{spec.seed}", len(self.bank.z) if self.bank else 0)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """z [batch_size, 100], and the teacher's images of them, [batch_size, C, H, W] in [-1, 1], or None."""
+        if self.bank is None:
+            z = latents(f"training/{self.seed}", step * self.batch_size, self.batch_size)
+            return torch.from_numpy(z).to(self.device), None
+        indices = self.order.batch(step, self.batch_size)
+        return torch.from_numpy(self.bank.z[indices]).to(self.device), to_float(self.bank.images[indices], self.device)
+
+
 def to_float(images: np.ndarray, device: torch.device) -> Tensor:
     """uint8 [N, C, H, W] → float32 in [-1, 1] on the device."""
     return torch.from_numpy(images).to(device, non_blocking=True).float().div_(127.5).sub_(1.0)
@@ -168,7 +186,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def render(generator: nn.Module, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
+def render(generator: Generator, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """The one way to make an image: eval mode, float32, TF32 off. z [N, 100] → uint8 [N, C, H, W]."""
     was_training = generator.training
     generator.eval()
@@ -192,6 +210,13 @@ def _optimizer(spec: TrialSpec, network: nn.Module, lr: float) -> torch.optim.Op
     if spec.objective == "wgan":
         return torch.optim.RMSprop(network.parameters(), lr=lr, foreach=True)
     return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
+
+
+@torch.no_grad()
+def _clip(critic: nn.Module, limit: float) -> None:
+    """Weights to [-limit, limit]: what keeps the critic of equation (2) Lipschitz."""
+    for parameter in critic.parameters():
+        parameter.clamp_(-limit, limit)
 
 
 @torch.no_grad()

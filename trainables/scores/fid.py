@@ -31,13 +31,13 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        return self._sum / self.n
+        return np.asarray(self._sum / self.n)
 
     @property
     def covariance(self) -> np.ndarray:
         """Unbiased, as np.cov. Needs n ≥ 2."""
         mean = self.mean
-        return (self._outer - self.n * np.outer(mean, mean)) / (self.n - 1)
+        return np.asarray((self._outer - self.n * np.outer(mean, mean)) / (self.n - 1))
 
 
 @dataclass(frozen=True)

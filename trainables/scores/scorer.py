@@ -4,11 +4,11 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from torch import nn
 
 from trainables.files import replacing
 from trainables.images import Images
 from trainables.latents import latents
+from trainables.networks import Generator
 from trainables.scores.features import Classifier, Features, features_of
 from trainables.scores.fid import Moments, RealStatistics, fid
 from trainables.scores.inception_score import inception_score
@@ -22,8 +22,8 @@ class Scorer:
 
     def __init__(self, images: Images, cache: Path) -> None:
         """cache: where the classifier and the real statistics are kept. Raises EnvironmentUserError without weights."""
-        self.features: Features = features_of(images, cache)
         self.images = images
+        self.features: Features = features_of(images, cache)
         self._real = _real_statistics(images, self.features, cache)
 
     @property
@@ -34,28 +34,26 @@ class Scorer:
     def protocol(self, purpose: str, n: int) -> str:
         return protocol(self.features.name, self.images.hash, purpose, n)
 
-    def __call__(self, generator: nn.Module, purpose: str, n: int) -> dict[str, Score]:
+    def __call__(self, generator: Generator, purpose: str, n: int) -> dict[str, Score]:
         """fid, is (where there are classes) and sharpness of n images per set of latents.
 
         purpose: rung (what prunes), selection (what chooses) or report (what is printed: three sets).
         """
-        values: dict[str, list[float]] = {}
-        for stream in streams(purpose):
-            images = render(generator, latents(stream, 0, n))
-            features, logits = self.features(images)
-            values.setdefault("fid", []).append(fid(features, self._real))
-            if logits is not None:
-                values.setdefault("is", []).append(inception_score(logits))
-            values.setdefault("sharpness", []).append(sharpness(images))
-        return {
-            name: Score(
-                mean=float(np.mean(found)),
-                std=float(np.std(found, ddof=1)) if len(found) > 1 else None,
-                n=n,
-                protocol=self.protocol(purpose, n),
-            )
-            for name, found in values.items()
-        }
+        sets = [self.of_images(render(generator, latents(stream, 0, n))) for stream in streams(purpose)]
+        scores: dict[str, Score] = {}
+        for name in sets[0]:
+            found = [values[name] for values in sets]
+            std = float(np.std(found, ddof=1)) if len(found) > 1 else None
+            scores[name] = Score(mean=float(np.mean(found)), std=std, n=n, protocol=self.protocol(purpose, n))
+        return scores
+
+    def of_images(self, images: np.ndarray) -> dict[str, float]:
+        """The same of any uint8 images [n, C, H, W]."""
+        features, logits = self.features(images)
+        values = {"fid": fid(features, self._real), "sharpness": sharpness(images)}
+        if logits is not None:
+            values["is"] = inception_score(logits)
+        return values
 
 
 def _real_statistics(images: Images, features: Features, cache: Path) -> RealStatistics:

@@ -1,0 +1,44 @@
+"""CIFAR-10 at 64×64 (the paper's network), d = 2 … 64, WGAN, FID (the middle part of the paper's Table 1).
+
+Meant for GPUs, and needs Inception's weights; nobody has run the whole of it yet.
+"""
+
+from typing import Any
+
+from sweeper.spaces import Space
+
+# 90,000 updates of batch 64 are 115 epochs of 50,000 images. Rungs at 10,000, 30,000 and 90,000.
+SCHEDULE: dict[str, Any] = {"updates": 90_000, "first_rung": 10_000, "eta": 3}
+
+# 7 values of d × 3 rates = 21 trials; per d 3 × 10,000 + 1 × 80,000 updates instead of 270,000.
+TEACHERS = Space(
+    grids=[
+        {
+            "d": [2, 4, 8, 16, 32, 48, 64],
+            "image_size": 64,
+            "objective": "wgan",
+            "lr": [0.00005, 0.0002, 0.0005],
+            "lr_discriminator": 0.00005,
+            "d_discriminator": 64,
+        }
+    ],
+    **SCHEDULE,
+)
+
+# 6 values of d × (1 + 2) = 18 trials.
+STUDENTS = Space(
+    grids=[
+        {"d": [2, 4, 8, 16, 32, 48], "loss": "mse", "lr": 0.002, "latents": 100_000},
+        {
+            "d": [2, 4, 8, 16, 32, 48],
+            "loss": "joint",
+            "alpha": [0.0001, 0.01],
+            "warmup": 5_000,
+            "d_discriminator": 64,
+            "lr": 0.002,
+            "lr_discriminator": 0.0002,
+            "latents": 100_000,
+        },
+    ],
+    **SCHEDULE,
+)

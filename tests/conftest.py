@@ -1,0 +1,75 @@
+"""What tests share: prepared digits, and one store made by the product itself."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.images import Images, prepare
+
+# A sweep that takes seconds: two rungs, three configurations per d, one of which is pruned.
+TINY = ["--set", "updates=24", "--set", "first_rung=8", "--set", "batch_size=16"]
+TINY += ["--set", "n_rung=64", "--set", "n_selection=64", "--set", "n_report=64"]
+TEACHERS = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1,2", "--set", "lr=0.002,0.004,0.008"]
+STUDENTS = ["run", "students", *TINY, "--set", "d=1", "--set", "latents=64", "--set", "warmup=4"]
+
+
+@dataclass(frozen=True)
+class Done:
+    """A finished command."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def sweeper() -> Callable[..., Done]:
+    """Run the console script as a user does: `sweeper("table", cwd=folder)`."""
+
+    def call(*words: str, cwd: Path, **environment: str) -> Done:
+        script = Path(sys.executable).with_name("sweeper")
+        done = subprocess.run(
+            [script, *words], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True, timeout=300
+        )
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Images:
+    """The 5,000 real digits at 32×32."""
+    return prepare("mnist5k", 32, tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done]) -> Path:
+    """A folder whose store `runs` holds a finished teacher and a finished student sweep. Takes Ray's start twice."""
+    folder = tmp_path_factory.mktemp("finished")
+    for command in (TEACHERS, STUDENTS):
+        done = sweeper(*command, cwd=folder)
+        assert done.code == 0, done.err
+    return folder
+
+
+@pytest.fixture
+def colour_folder(tmp_path: Path) -> Path:
+    """Colour PNGs of mixed sizes, one subfolder per class, with a text file among them."""
+    generator = np.random.default_rng(0)
+    for label, colour in enumerate([(220, 40, 40), (40, 40, 220)]):
+        folder = tmp_path / "photos" / f"class{label}"
+        folder.mkdir(parents=True)
+        for number in range(30):
+            height, width = generator.integers(20, 60, size=2)
+            noise = generator.integers(-30, 30, size=(height, width, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{number}.png")
+        (folder / "notes.txt").write_text("not an image")
+    return tmp_path / "photos"

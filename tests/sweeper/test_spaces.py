@@ -1,0 +1,129 @@
+"""Spaces: from grids to trials, and what `--set` does to them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.spaces import Space, expand, load_space, override
+from trainables.errors import UserError
+from trainables.images import DATASETS
+from trainables.spec import TrialSpec
+
+
+def space(*grids: dict[str, Any], **settings: Any) -> Space:
+    return Space(**{"grids": grids, "updates": 90, "first_rung": 10, **settings})
+
+
+def teachers(given: Space) -> list[TrialSpec]:
+    return expand(given, role="teacher", dataset="mnist5k", channels=1, teacher=None, fixed={})
+
+
+def students(given: Space) -> list[TrialSpec]:
+    return expand(given, role="student", dataset="mnist5k", channels=1, teacher="t@1-x", fixed={"latents": 10})
+
+
+@pytest.mark.parametrize("dataset", [*DATASETS, "folder"])
+def test_every_shipped_space_is_valid_and_gives_students_what_controls_get(dataset: str) -> None:
+    """Equal configurations per d and budget, equal widths of the discriminator (decision 17)."""
+    control, student = (load_space(dataset, role, None) for role in ("teacher", "student"))
+    assert (control.updates, control.first_rung, control.eta) == (student.updates, student.first_rung, student.eta)
+    controls, distilled = teachers(control), students(student)
+    for d in {spec.d for spec in distilled}:
+        per_d = [[spec for spec in specs if spec.d == d] for specs in (controls, distilled)]
+        assert len(per_d[0]) == len(per_d[1]), f"d={d}"
+        widths = [{spec.d_discriminator for spec in specs if spec.rule.needs_discriminator} for specs in per_d]
+        assert widths[0] == widths[1]
+
+
+def test_the_digits_space_prunes() -> None:
+    given = load_space("mnist5k", "teacher", None)
+    assert len(given.ladder()) > 1
+    assert max(sum(spec.d == d for spec in teachers(given)) for d in (2, 4, 16)) >= 3
+
+
+def test_a_grid_is_the_product_of_its_lists_without_repeats() -> None:
+    specs = teachers(space({"d": [2, 4], "lr": [0.1, 0.2]}, {"d": 2, "lr": 0.1}))
+    assert sorted((spec.d, spec.lr) for spec in specs) == [(2, 0.1), (2, 0.2), (4, 0.1), (4, 0.2)]
+
+
+def test_order_does_not_depend_on_how_the_space_is_written() -> None:
+    assert teachers(space({"d": [2, 4], "lr": [0.1, 0.2]})) == teachers(space({"lr": [0.2, 0.1], "d": [4, 2]}))
+
+
+def test_fields_that_a_loss_does_not_read_are_dropped() -> None:
+    specs = students(space({"d": 2, "loss": ["mse", "joint"], "alpha": [0.1, 0.2], "d_discriminator": 4}))
+    assert sorted((spec.loss, spec.alpha or 0) for spec in specs) == [("joint", 0.1), ("joint", 0.2), ("mse", 0)]
+
+
+def test_wgan_starts_from_its_authors_values() -> None:
+    (spec,) = teachers(space({"d": 2, "objective": "wgan"}))
+    assert (spec.lr, spec.n_critic, spec.clip) == (5e-5, 5, 0.01)
+
+
+def test_the_discriminator_is_as_wide_as_the_generator_unless_it_is_said() -> None:
+    assert {(s.d, s.d_discriminator) for s in teachers(space({"d": [2, 4]}))} == {(2, 2), (4, 4)}
+
+
+def test_the_ladder_is_geometric_and_ends_at_the_budget() -> None:
+    assert space(updates=90, first_rung=10).ladder() == [10, 30, 90]
+    assert space(updates=100, first_rung=10).ladder() == [10, 30, 90, 100]
+    assert space(updates=10, first_rung=10).ladder() == [10]
+    assert space(updates=100, first_rung=10, rungs=1).ladder() == [10, 100]
+    assert space(updates=100, first_rung=10, rungs=0).ladder() == [100]
+
+
+def test_a_longer_budget_moves_no_rung() -> None:
+    short, long = space(updates=90).ladder(), space(updates=900).ladder()
+    assert short == long[: len(short)]
+
+
+def test_set_replaces_values_and_settings() -> None:
+    changed = override(space({"d": [2, 4]}), ["d=8,16", "lr=0.5", "updates=7"], "teacher")
+    assert {(spec.d, spec.lr) for spec in teachers(changed)} == {(8, 0.5), (16, 0.5)}
+    assert changed.updates == 7
+
+
+def test_set_touches_only_grids_that_use_the_field() -> None:
+    changed = override(space({"d": 2, "loss": "mse"}, {"d": 2, "loss": "joint"}), ["alpha=0.1"], "student")
+    assert sorted(spec.loss for spec in students(changed)) == ["joint", "mse"]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("d=3.5", r"d=3\.5: not a whole number; try --set d=2,4,8"),
+        ("lr=abc", "lr=abc: not a number"),
+        ("widht=3", "'widht' is unknown; the keys are"),
+        ("d", "write --set KEY=VALUE"),
+        ("d=", "write --set KEY=VALUE"),
+        ("alpha=0.1", "no teacher of this space uses alpha"),
+        ("updates=ten", "updates=ten: not a whole number"),
+        ("updates=0", "updates=0: out of range"),
+        ("teacher=x", "'teacher' is unknown"),
+    ],
+)
+def test_a_wrong_assignment_is_named(assignment: str, said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        override(space({"d": [2, 4]}), [assignment], "teacher")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1/0", "does not load: ZeroDivisionError"),
+        ("TEACHERS = 3", "defines no TEACHERS"),
+        (None, "there is no search space"),
+    ],
+)
+def test_a_broken_space_file_is_one_line(text: str | None, said: str, tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_space("mnist5k", "teacher", file)
+
+
+def test_a_field_that_is_none_of_a_trial_is_named() -> None:
+    with pytest.raises(UserError, match="sets 'depth', which is no field"):
+        teachers(space({"d": 2, "depth": 3}))

@@ -1,0 +1,67 @@
+"""The store: what is written is read, and what is no store is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from sweeper.store import RungRecord, Store
+from trainables.errors import UserError
+from trainables.files import write_json
+from trainables.scores.protocol import Score
+from trainables.spec import TrialSpec
+
+SPEC = TrialSpec(role="teacher", dataset="mnist5k", d=2, channels=1, d_discriminator=2)
+
+
+def rung(updates: int, protocol: str = "p", fid: float = 1.0) -> RungRecord:
+    return RungRecord(updates, 0.5, {}, {"fid": Score(mean=fid, std=None, n=5, protocol=protocol)}, False)
+
+
+def test_looking_at_a_store_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
+    assert Store(tmp_path / "runs").sweeps() == []
+    assert not (tmp_path / "runs").exists()
+
+
+def test_records_come_back_in_order(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(SPEC, rung=rung(30))
+    store.add(SPEC, rung=rung(10))
+    assert store.need(SPEC.signature).spec == SPEC
+    assert [r.updates for r in store.need(SPEC.signature).rungs] == [10, 30]
+
+
+def test_a_score_of_another_protocol_does_not_count(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(SPEC, rung=rung(10, "n=5"))
+    assert store.need(SPEC.signature).rung(10, "n=5")
+    assert store.need(SPEC.signature).rung(10, "n=50") is None
+
+
+def test_a_second_driver_is_told_who_the_first_is(tmp_path: Path) -> None:
+    with Store(tmp_path / "runs").driving(), pytest.raises(UserError, match=r"in use by process \d+ on"):  # noqa: SIM117
+        with Store(tmp_path / "runs").driving():
+            pass
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    write_json(tmp_path / "store.json", {"version": 99})
+    with pytest.raises(UserError, match="store of version 99, and this sweeper reads version 1"):
+        Store(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
+def test_a_spoiled_version_file_is_refused(text: str, tmp_path: Path) -> None:
+    (tmp_path / "store.json").write_text(text)
+    with pytest.raises(UserError, match=r"store\.json is not readable"):
+        Store(tmp_path)
+
+
+def test_somebody_else_s_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match="is not a store"):
+        Store(tmp_path)
+
+
+def test_an_unknown_trial_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no trial abc"):
+        Store(tmp_path).need("abc")

@@ -1,0 +1,178 @@
+"""Lives of whole sweeps, on real digits, under Ray: finished, repeated, killed, continued."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from sweeper.plan import Sweep
+from sweeper.store import Manifest, Store
+from tests.conftest import STUDENTS, TEACHERS, TINY, Done
+
+Call = Callable[..., Done]
+
+
+def sweep_of(folder: Path, name: str) -> tuple[Sweep, Manifest]:
+    store = Store(folder / "runs")
+    manifest = store.sweep(name)
+    assert manifest is not None
+    return Sweep.read(manifest, store), manifest
+
+
+def table_of(sweeper: Call, folder: Path) -> dict[str, object]:
+    done = sweeper("table", "--format", "json", cwd=folder)
+    assert done.code == 0, done.err
+    return dict(json.loads(done.out))
+
+
+def written(folder: Path) -> dict[str, int]:
+    """When each trial's record was written."""
+    return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("runs/trials/*/record.json")}
+
+
+def test_a_sweep_prunes_within_each_d_and_finishes_somebody_in_each(finished: Path) -> None:
+    sweep, _ = sweep_of(finished, "mnist5k-teachers")
+    for configurations in sweep.strata.values():
+        states = [sweep.states()[trial] for trials in configurations.values() for trial in trials]
+        assert sorted(states) == ["done", "pruned", "pruned"]
+
+
+def test_the_table_joins_both_sweeps(finished: Path, sweeper: Call) -> None:
+    table = table_of(sweeper, finished)
+    assert table["schema"] == 1
+    (row,) = [row for row in table["rows"] if row["d"] == 1]  # type: ignore[attr-defined]
+    assert row["student"]["scores"]["fid"]["n"] == 64
+    assert row["student"]["scores"]["fid"]["protocol"] == table["teacher"]["scores"]["fid"]["protocol"]  # type: ignore[index]
+
+
+def test_the_sheet_of_samples_has_a_row_for_each_network(finished: Path) -> None:
+    with Image.open(finished / "runs" / "pictures" / "mnist5k-students.png") as sheet:
+        pixels = np.asarray(sheet.convert("L"))
+    assert pixels.shape[0] == 3 * (64 + 4)  # teacher, student and control of d = 1
+    assert pixels.std() > 10
+
+
+def test_ray_is_not_heard_and_the_next_command_is(finished: Path, sweeper: Call) -> None:
+    done = sweeper(*STUDENTS, cwd=finished)
+    assert done.code == 0
+    assert done.err.splitlines()[-1] == "mnist5k-students is finished; next: `sweeper table`"
+    assert not any(word in done.err for word in ("ray", "WARNING", "Warning", "tune", "wandb"))
+
+
+def test_the_same_command_trains_nothing_and_is_quick(finished: Path, sweeper: Call) -> None:
+    before, begun = written(finished), time.monotonic()
+    for command in (TEACHERS, STUDENTS):
+        assert sweeper(*command, cwd=finished).code == 0
+    assert written(finished) == before
+    assert time.monotonic() - begun < 20
+
+
+def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
+    finished: Path, sweeper: Call, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before = written(folder)
+    done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1,3", "--set", "lr=0.002", cwd=folder)
+    assert done.code == 0, done.err
+    assert "2 trials (" in done.err
+    assert "1 new, 5 leave" in done.err
+    after = written(folder)
+    assert {name: after[name] for name in before if after[name] == before[name]}.keys() >= set(list(before)[:0])
+    assert len(after) == len(before) + 1
+    sweep, _ = sweep_of(folder, "mnist5k-teachers")
+    assert set(sweep.strata) == {1, 3}
+
+
+def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    before, _ = sweep_of(folder, "mnist5k-teachers")
+    done = sweeper(*[w.replace("updates=24", "updates=72") for w in TEACHERS], cwd=folder)
+    assert done.code == 0, done.err
+    after, manifest = sweep_of(folder, "mnist5k-teachers")
+    assert manifest.rungs == [8, 24, 72]
+    assert before.records.keys() == after.records.keys()
+    for signature, record in before.records.items():
+        assert after.records[signature].rungs[: len(record.rungs)] == record.rungs
+
+
+def kill_everything(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+    """kill -9 of the driver, Ray and every actor, twice."""
+    script = Path(sys.executable).with_name("sweeper")
+    kept: dict[str, int] = {}
+    for records in (1, 4):
+        process = subprocess.Popen([script, *TEACHERS], cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while sum('"updates": 8' in p.read_text() for p in tmp_path.glob("runs/trials/*/record.json")) < records:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.05)
+        kill_everything(process)
+        done = {t: when for t, when in written(tmp_path).items() if t in kept}
+        assert done == kept, "a trial that was done at the last kill was trained again"
+        kept = {
+            path.parent.name: path.stat().st_mtime_ns
+            for path in tmp_path.glob("runs/trials/*/record.json")
+            if '"updates": 24' in path.read_text()
+        }
+    for command in (TEACHERS, STUDENTS):
+        assert sweeper(*command, cwd=tmp_path).code == 0
+    assert table_of(sweeper, tmp_path) == table_of(sweeper, finished)
+
+
+def test_interrupted_it_exits_130_and_names_the_command(tmp_path: Path) -> None:
+    script = Path(sys.executable).with_name("sweeper")
+    process = subprocess.Popen([script, *TEACHERS], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("runs/trials/*/checkpoint.safetensors")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert "goes on with `sweeper run teachers" in said.splitlines()[-1]
+
+
+def test_a_folder_of_colour_pictures_is_swept(colour_folder: Path, tmp_path: Path, sweeper: Call) -> None:
+    """Mixed sizes, one subfolder per class, a text file among them; their classifier gives the features."""
+    command = [
+        "run",
+        "teachers",
+        "--dataset",
+        "photos",
+        *TINY,
+        "--set",
+        "d=1",
+        "--set",
+        "lr=0.004",
+        "--wandb",
+        "disabled",
+    ]
+    done = sweeper(*command, cwd=tmp_path)
+    assert done.code == 0, done.err
+    sweep, manifest = sweep_of(tmp_path, next(tmp_path.glob("runs/sweeps/*.json")).stem)
+    assert manifest.metric == "fid"
+    assert manifest.protocols["report"].startswith("classifier-")
+    assert next(iter(sweep.records.values())).spec.channels == 3
+    assert sweeper("table", "--dataset", "photos", cwd=tmp_path).code == 0
+
+
+def test_a_second_command_on_the_same_store_is_refused(finished: Path, sweeper: Call) -> None:
+    with Store(finished / "runs").driving():
+        done = sweeper(*TEACHERS, cwd=finished)
+    assert done.code == 2
+    assert f"in use by process {os.getpid()} on" in done.err

@@ -1,0 +1,27 @@
+"""Inception Score: its bounds, and its independence of scale and order."""
+
+import numpy as np
+import pytest
+
+from trainables.scores.inception_score import inception_score
+
+
+@pytest.mark.parametrize("classes", [2, 10, 1000])
+def test_certain_and_uniform_predictions_score_the_number_of_classes(classes: int) -> None:
+    assert inception_score(np.eye(classes).repeat(3, axis=0) * 1000) == pytest.approx(classes)
+
+
+def test_constant_predictions_score_1() -> None:
+    assert inception_score(np.tile(np.arange(10.0), (50, 1))) == pytest.approx(1)
+
+
+def test_a_constant_added_to_an_image_s_logits_changes_nothing() -> None:
+    logits = np.random.default_rng(0).standard_normal((40, 10)) * 3
+    assert inception_score(logits + np.arange(40)[:, None] * 100) == pytest.approx(inception_score(logits))
+
+
+def test_it_is_the_standard_form() -> None:
+    logits = np.random.default_rng(1).standard_normal((40, 10))
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    expected = np.exp(np.mean([(row * np.log(row / p.mean(0))).sum() for row in p]))
+    assert inception_score(logits) == pytest.approx(expected)

@@ -1,0 +1,107 @@
+"""Images: any set becomes one uint8 array, and what cannot be read is named."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from trainables.errors import EnvironmentUserError, UserError
+from trainables.images import DATASETS, Images, identify, prepare
+
+
+def test_the_digits_are_5000_of_10_classes_padded_to_32(digits: Images) -> None:
+    assert digits.pixels.shape == (5000, 1, 32, 32)
+    assert digits.pixels.dtype == np.uint8
+    assert digits.labels is not None
+    assert np.bincount(digits.labels).tolist() == [500] * 10
+    assert digits.pixels[:, :, :2].max() == 0  # the padding
+    assert digits.pixels.max() == 255
+
+
+def test_a_set_is_decoded_once(tmp_path: Path, digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = digits.path.stat().st_mtime_ns
+    monkeypatch.setitem(DATASETS, "mnist5k", None)  # type: ignore[arg-type] # loading again would fail
+    assert prepare("mnist5k", 32, digits.path.parent).hash == digits.hash
+    assert digits.path.stat().st_mtime_ns == before
+
+
+def test_pixels_are_mapped_and_read_only(digits: Images) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        digits.pixels[0, 0, 0, 0] = 1
+
+
+def test_subfolders_are_classes_and_sizes_may_differ(colour_folder: Path, tmp_path: Path) -> None:
+    name = identify(str(colour_folder), tmp_path / "cache")
+    images = prepare(name, 32, tmp_path / "cache", folder=colour_folder)
+    assert images.pixels.shape == (60, 3, 32, 32)
+    assert images.classes == ["class0", "class1"]
+    assert images.labels is not None
+    assert images.labels.tolist() == [0] * 30 + [1] * 30
+    assert images.features == "classifier"
+    # Class 0 is red and class 1 blue: neither channels nor labels were mixed up.
+    means = images.pixels.mean(axis=(2, 3))
+    assert means[0].argmax() == 0
+    assert means[59].argmax() == 2
+
+
+def test_a_folder_without_classes_is_scored_by_inception(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "flat" / "a.png")
+    images = prepare(identify(str(tmp_path / "flat"), tmp_path), 32, tmp_path, folder=tmp_path / "flat")
+    assert (images.classes, images.features, images.metric) == (None, "inception", "fid")
+
+
+def test_grey_pictures_have_one_channel(tmp_path: Path) -> None:
+    (tmp_path / "grey").mkdir()
+    Image.new("L", (40, 50), 7).save(tmp_path / "grey" / "a.png")
+    images = prepare(identify(str(tmp_path / "grey"), tmp_path), 64, tmp_path, folder=tmp_path / "grey")
+    assert images.pixels.shape == (1, 1, 64, 64)
+    assert (images.pixels == 7).all()
+
+
+def test_a_folder_is_named_by_its_content(colour_folder: Path, tmp_path: Path) -> None:
+    before = identify(str(colour_folder), tmp_path)
+    assert identify(str(colour_folder), tmp_path) == before
+    Image.new("RGB", (9, 9)).save(colour_folder / "class0" / "new.png")
+    assert identify(str(colour_folder), tmp_path) != before
+
+
+def test_a_truncated_image_is_named_and_nothing_is_left_behind(colour_folder: Path, tmp_path: Path) -> None:
+    broken = colour_folder / "class1" / "5.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
+    with pytest.raises(UserError, match=r"5\.png cannot be read"):
+        prepare(name, 32, cache, folder=colour_folder)
+    assert not list(cache.glob("*"))
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no image"):
+        identify(str(tmp_path), tmp_path)
+
+
+def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"'nmist' is unknown.*mnist5k"):
+        identify("nmist", tmp_path)
+
+
+@pytest.mark.parametrize("name", sorted(set(DATASETS) - {"mnist5k"}))
+def test_a_set_that_is_not_here_says_where_to_put_it(name: str, tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentUserError, match="--data-root, or add --download"):
+        prepare(name, 32, tmp_path, data_root=tmp_path)
+
+
+def test_torchvision_s_own_layout_is_read(tmp_path: Path) -> None:
+    """MNIST's raw files, made here, in torchvision's folder."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, n in (("train", 3), ("t10k", 2)):
+        pixels = np.full((n, 28, 28), 9, dtype=np.uint8)
+        head = (2051).to_bytes(4, "big") + n.to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        labels = (2049).to_bytes(4, "big") + n.to_bytes(4, "big") + bytes(range(n))
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
+    images = prepare("mnist", 32, tmp_path / "cache", data_root=tmp_path)
+    assert images.pixels.shape == (3, 1, 32, 32)
+    assert images.pixels[0, 0, 16, 16] == 9

@@ -1,0 +1,74 @@
+"""Objectives: the laws between equations (1) to (4)."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainables.objectives import GAMES, LOSSES, adversarial, joint, mse
+
+IMAGES = st.integers(0, 2**31).map(
+    lambda seed: torch.rand(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+)
+LOGITS = st.lists(st.floats(-20, 20), min_size=1, max_size=8).map(torch.tensor)
+
+
+@given(IMAGES, LOGITS, st.sampled_from(sorted(GAMES)))
+def test_alpha_0_is_mse(images: torch.Tensor, logits: torch.Tensor, game: str) -> None:
+    fake, target = images
+    assert joint(fake, target, logits, GAMES[game], alpha=0.0) == mse(fake, target)
+
+
+@given(IMAGES, LOGITS, st.sampled_from(sorted(GAMES)))
+def test_alpha_1_is_adversarial(images: torch.Tensor, logits: torch.Tensor, game: str) -> None:
+    fake, target = images
+    assert joint(fake, target, logits, GAMES[game], alpha=1.0) == adversarial(logits, GAMES[game])
+
+
+@given(IMAGES, LOGITS, st.floats(0, 1))
+def test_joint_is_linear_in_alpha(images: torch.Tensor, logits: torch.Tensor, alpha: float) -> None:
+    fake, target = images
+    ends = [float(joint(fake, target, logits, GAMES["gan"], alpha=a)) for a in (0.0, 1.0)]
+    assert float(joint(fake, target, logits, GAMES["gan"], alpha=alpha)) == pytest.approx(
+        (1 - alpha) * ends[0] + alpha * ends[1], rel=1e-4, abs=1e-5
+    )
+
+
+def test_mse_is_the_mean_over_pixels() -> None:
+    small, large = torch.zeros(2, 1, 4, 4), torch.zeros(2, 3, 64, 64)
+    assert mse(small, small + 0.5) == mse(large, large + 0.5) == 0.25
+
+
+def test_an_undecided_discriminator_costs_log_4() -> None:
+    zero = torch.zeros(6)
+    assert GAMES["gan"].discriminator(zero, zero).item() == pytest.approx(math.log(4))
+    assert GAMES["gan"].generator(zero).item() == pytest.approx(math.log(2))
+
+
+def test_gan_is_equation_1_in_probabilities() -> None:
+    real, fake = torch.tensor([0.3, -1.2]), torch.tensor([0.7, 2.0])
+    expected = -(real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean())
+    assert GAMES["gan"].discriminator(real, fake).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert GAMES["gan"].generator(fake).item() == pytest.approx(-fake.sigmoid().log().mean().item(), rel=1e-6)
+
+
+def test_gan_stays_finite_where_the_sigmoid_saturates() -> None:
+    far = torch.tensor([1000.0, -1000.0])
+    assert GAMES["gan"].discriminator(far, far).isfinite()
+    assert GAMES["gan"].generator(far).isfinite()
+
+
+@given(LOGITS, LOGITS, st.floats(-5, 5))
+def test_the_critic_does_not_see_a_constant_shift(real: torch.Tensor, fake: torch.Tensor, shift: float) -> None:
+    critic = GAMES["wgan"].discriminator
+    assert critic(real + shift, fake + shift).item() == pytest.approx(critic(real, fake).item(), abs=1e-4)
+
+
+def test_a_loss_says_what_it_needs_by_its_arguments() -> None:
+    assert not LOSSES["mse"].needs_discriminator
+    assert LOSSES["mse"].needs_teacher
+    assert not LOSSES["adversarial"].needs_teacher
+    assert LOSSES["joint"].needs_teacher
+    assert LOSSES["joint"].needs_alpha

@@ -1,0 +1,112 @@
+"""TrialSpec: its signature names the trial, its errors name the value."""
+
+import dataclasses
+import json
+from typing import Any
+
+import pytest
+
+from trainables.errors import UserError
+from trainables.spec import DEFAULTS, FIELDS, TrialSpec, parse
+
+
+def teacher(**changes: Any) -> TrialSpec:
+    return TrialSpec(
+        **{"role": "teacher", "dataset": "mnist5k", "d": 4, "channels": 1, "d_discriminator": 8, **changes}
+    )
+
+
+def student(**changes: Any) -> TrialSpec:
+    base = {
+        "role": "student",
+        "dataset": "mnist5k",
+        "d": 2,
+        "channels": 1,
+        "loss": "mse",
+        "teacher": "t@1-x",
+        "latents": 9,
+    }
+    return TrialSpec(**{**base, **changes})
+
+
+def test_equal_specs_have_equal_signatures_across_processes() -> None:
+    # A golden value on purpose: if it changes, every store in the world is orphaned.
+    assert teacher().signature == "4267da2737ff"
+
+
+def test_a_field_at_its_default_is_left_out_so_that_a_new_field_renames_nothing() -> None:
+    assert set(teacher(lr=DEFAULTS["lr"]).canonical()) == {"role", "dataset", "d", "channels", "d_discriminator"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"d": 5}, {"lr": 0.001}, {"seed": 1}, {"ema": 0.9}, {"batch_size": 32}, {"precision": "bf16"}, {"threads": 2}],
+)
+def test_whatever_changes_the_result_changes_the_signature(change: dict[str, Any]) -> None:
+    assert teacher(**change).signature != teacher().signature
+
+
+def test_a_whole_number_and_its_float_are_one_trial() -> None:
+    assert student(lr=1).signature == student(lr=1.0).signature
+
+
+def test_seeds_share_a_configuration() -> None:
+    assert teacher(seed=1).configuration == teacher(seed=2).configuration != teacher(lr=0.1).configuration
+
+
+def test_the_canonical_form_makes_the_spec_again() -> None:
+    spec = student(loss="joint", alpha=0.02, warmup=10, d_discriminator=8, seed=3)
+    assert TrialSpec(**json.loads(json.dumps(spec.canonical()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"d": 3.5}, "d=3.5: not a whole number"),
+        ({"d": 0}, "d=0 is below 1"),
+        ({"d": True}, "d=True: not a whole number"),
+        ({"lr": "abc"}, "lr='abc': not a number"),
+        ({"lr": -1.0}, "lr=-1 is not positive"),
+        ({"lr": float("nan")}, "lr=nan is not positive"),
+        ({"image_size": 48}, "image_size=48 is unknown"),
+        ({"channels": 2}, "channels=2 is unknown"),
+        ({"loss": "hinge"}, "loss=hinge is unknown"),
+        ({"loss": "mse"}, "loss=mse is not a loss of a teacher"),
+        ({"alpha": 0.5}, "alpha=0.5 means nothing with loss=adversarial"),
+        ({"d_discriminator": None}, "needs d_discriminator"),
+        ({"precision": "fp8"}, "precision=fp8 is unknown"),
+        ({"batch_size": 1}, "batch_size=1"),
+        ({"ema": 1.0}, "ema=1 is outside"),
+        ({"seed": -1}, "seed=-1 is negative"),
+    ],
+)
+def test_a_wrong_value_is_named(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said.replace("(", r"\(").replace("[", r"\[")):
+        teacher(**changes)
+
+
+def test_alpha_outside_0_to_1_is_refused() -> None:
+    with pytest.raises(UserError, match="alpha=2 is outside"):
+        student(loss="joint", alpha=2.0, d_discriminator=4)
+
+
+def test_words_of_the_command_line_become_values() -> None:
+    assert (parse("d", "8"), parse("alpha", "0.02"), parse("loss", "mse"), parse("clip", "none")) == (
+        8,
+        0.02,
+        "mse",
+        None,
+    )
+
+
+def test_every_field_explains_itself_in_an_error() -> None:
+    numeric = [name for name, field in FIELDS.items() if field.type in (int, float)]
+    assert numeric
+    for name in numeric:
+        with pytest.raises(UserError, match=f"{name}=x1: not a"):
+            parse(name, "x1")
+
+
+def test_specs_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        teacher().d = 5  # type: ignore[misc]

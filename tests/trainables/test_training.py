@@ -1,0 +1,130 @@
+"""The loop: resumed equals uninterrupted, alpha = 0 is mse, scoring leaves no trace."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainables.bank import Bank
+from trainables.errors import EnvironmentUserError
+from trainables.images import Images
+from trainables.latents import latents
+from trainables.networks import Generator
+from trainables.spec import TrialSpec
+from trainables.training import Rung, render, to_uint8, train
+
+TEACHER: dict[str, Any] = {"role": "teacher", "d_discriminator": 2}
+WGAN: dict[str, Any] = {**TEACHER, "objective": "wgan", "n_critic": 2, "clip": 0.01}
+MSE: dict[str, Any] = {"role": "student", "loss": "mse", "teacher": "t@1-x", "latents": 50}
+JOINT: dict[str, Any] = {**MSE, "loss": "joint", "alpha": 0.1, "warmup": 3, "d_discriminator": 2}
+
+
+def spec_of(**fields: Any) -> TrialSpec:
+    return TrialSpec(**{"dataset": "mnist5k", "d": 1, "channels": 1, "batch_size": 8, "lr": 0.01, **fields})
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
+    return Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(Generator(1, 32, 1, seed=9), z))
+
+
+def run(
+    spec: TrialSpec, rungs: list[int], digits: Images, bank: Bank, path: Path | None = None, **more: Any
+) -> list[Rung]:
+    """All rungs, with weights as they were at the last."""
+    return list(train(spec, rungs, pixels=digits.pixels, bank=bank, checkpoint_path=path, **more))
+
+
+def weights(rung: Rung) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in rung.generator.state_dict().items()}
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("fields", [TEACHER, WGAN, MSE, JOINT, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}])
+@pytest.mark.parametrize("stop", [2, 5])
+def test_resumed_equals_uninterrupted(
+    fields: dict[str, Any], stop: int, digits: Images, bank: Bank, tmp_path: Path
+) -> None:
+    spec, path = spec_of(**fields), tmp_path / "checkpoint.safetensors"
+    whole = weights(run(spec, [8], digits, bank)[-1])
+    run(spec, [stop], digits, bank, path)
+    assert same(weights(run(spec, [8], digits, bank, path)[-1]), whole)
+
+
+def test_a_kill_between_rungs_goes_on_from_the_timed_checkpoint(digits: Images, bank: Bank, tmp_path: Path) -> None:
+    spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
+    whole = weights(run(spec, [6], digits, bank)[-1])
+    rungs = train(spec, [4, 6], pixels=digits.pixels, bank=None, checkpoint_path=path, checkpoint_seconds=0.0)
+    next(rungs)
+    rungs.close()
+    assert same(weights(run(spec, [6], digits, bank, path)[-1]), whole)
+
+
+def test_rungs_on_the_way_change_nothing(digits: Images, bank: Bank) -> None:
+    """Neither a rung nor its scoring touches the training: no RNG, no buffer of a normalisation."""
+    spec = spec_of(**TEACHER)
+    whole = weights(run(spec, [6], digits, bank)[-1])
+    for rung in train(spec, [1, 2, 4, 6], pixels=digits.pixels, bank=None):
+        torch.manual_seed(rung.updates)
+        render(rung.generator, latents("rung", 0, 20))
+    assert same(weights(rung), whole)
+
+
+def test_alpha_0_is_mse(digits: Images, bank: Bank) -> None:
+    by_mse = weights(run(spec_of(**MSE), [5], digits, bank)[-1])
+    by_joint = weights(run(spec_of(**{**JOINT, "alpha": 0.0, "warmup": 0}), [5], digits, bank)[-1])
+    assert same(by_mse, by_joint)
+
+
+def test_a_warm_up_is_mse_until_it_ends(digits: Images, bank: Bank) -> None:
+    by_mse, by_joint = (
+        [weights(r) for r in train(spec_of(**fields), [3, 4], pixels=digits.pixels, bank=bank)]
+        for fields in (MSE, JOINT)
+    )
+    assert same(by_mse[0], by_joint[0])
+    assert not same(by_mse[1], by_joint[1])
+
+
+def test_a_student_by_mse_comes_nearer_to_its_teacher(digits: Images, bank: Bank) -> None:
+    losses = [rung.losses["generator"] for rung in run(spec_of(**MSE, seed=1), [5, 40, 80], digits, bank)]
+    assert all(later < earlier for earlier, later in pairwise(losses))
+
+
+def test_the_critic_is_clipped(digits: Images, bank: Bank) -> None:
+    discriminator = run(spec_of(**WGAN), [2], digits, bank)[-1].discriminator
+    assert discriminator is not None
+    assert max(p.abs().max().item() for p in discriminator.parameters()) <= 0.01
+
+
+def test_seeds_give_different_weights(digits: Images, bank: Bank) -> None:
+    first, second = (weights(run(spec_of(**TEACHER, seed=s), [2], digits, bank)[-1]) for s in (0, 1))
+    assert not same(first, second)
+
+
+def test_divergence_is_seen(digits: Images, bank: Bank) -> None:
+    assert run(spec_of(**{**TEACHER, "lr": 1e30}), [4], digits, bank)[-1].diverged
+    assert not run(spec_of(**TEACHER), [4], digits, bank)[-1].diverged
+
+
+def test_fp16_without_a_gpu_is_one_line(digits: Images, bank: Bank) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(EnvironmentUserError, match="precision=fp16 needs a GPU"):
+        run(spec_of(**TEACHER, precision="fp16"), [1], digits, bank)
+
+
+def test_images_are_rounded_and_clamped() -> None:
+    levels = torch.tensor([-1.5, -1.0, 0.0, 1.0, 1.5, 100 / 127.5 - 1 + 0.4 / 127.5])
+    assert to_uint8(levels).tolist() == [0, 0, 128, 255, 255, 100]
+
+
+def test_an_image_does_not_depend_on_its_batch() -> None:
+    generator, z = Generator(2, 32, 1), latents("rung", 0, 10)
+    assert np.array_equal(render(generator, z, batch_size=3), render(generator, z))
+    assert generator.training
