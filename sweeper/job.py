@@ -1,6 +1,5 @@
 """One job: bring one trial to a rung, score it on the way, keep everything in the store. Needs neither Ray nor W&B."""
 
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sweeper.plan import Job
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
 from trainables.bank import Bank
 from trainables.files import file_hash, replacing
@@ -17,14 +17,6 @@ from trainables.networks import Generator
 from trainables.scores.scorer import Scorer
 from trainables.spec import TrialSpec
 from trainables.training import Rung, render, train
-
-
-@dataclass(frozen=True)
-class Job:
-    """Train a trial up to a number of updates, a rung, and score it there."""
-
-    signature: str
-    updates: int
 
 
 def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:

@@ -32,8 +32,7 @@ from ray.tune import Tuner
 from ray.tune.search import Searcher
 
 from sweeper import job as jobs
-from sweeper.job import Job
-from sweeper.plan import Sweep
+from sweeper.plan import Job, Sweep
 from sweeper.resources import Machine, Slots, share
 from sweeper.store import Manifest, RungRecord, Store
 from trainables.errors import EnvironmentUserError, UserError

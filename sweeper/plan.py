@@ -1,15 +1,23 @@
 """What a sweep has come to, what is still to do, and in which order."""
 
 import math
+from dataclasses import dataclass
 from statistics import fmean
 
-from sweeper.job import Job
 from sweeper.pruning import Standing, standing
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store, TrialRecord
 from trainables.sizes import generator_macs
 from trainables.spec import TrialSpec
 
 STATES = ("waiting", "running", "paused", "pruned", "done", "diverged", "failed")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Train a trial up to a number of updates, a rung, and score it there."""
+
+    signature: str
+    updates: int
 
 
 class Sweep:

@@ -9,8 +9,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.job import Job
-from sweeper.plan import Sweep
+from sweeper.plan import Job, Sweep
 from sweeper.store import RungRecord
 
 SHOWN = ("running", "waiting", "paused", "pruned", "done", "diverged", "failed")

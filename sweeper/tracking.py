@@ -4,8 +4,7 @@ import os
 from typing import Any
 
 from sweeper import table as tables
-from sweeper.job import Job
-from sweeper.plan import Sweep
+from sweeper.plan import Job, Sweep
 from sweeper.store import RungRecord, Store
 from trainables.spec import TrialSpec
 
