@@ -8,6 +8,7 @@ from the store's records each time a slot is free (`plan.Sweep.jobs`).
 import contextlib
 import logging
 import os
+import socket
 import tempfile
 import traceback
 from collections.abc import Iterator
@@ -58,11 +59,12 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
+            _reachable(address)
             ray.init(address=address, **quiet)
         else:
             cpus = max(os.cpu_count() or 1, slots or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EnvironmentUserError(
             f"no Ray cluster at {address or 'local'}: {reason}; start one or leave out --address"
@@ -72,6 +74,13 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
         yield Machine(cpus=seen.get("CPU", 1), gpus=seen.get("GPU", 0), elastic=bool(address))
     finally:
         ray.shutdown()
+
+
+def _reachable(address: str) -> None:
+    """Raise OSError at once where Ray itself would try for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def run(sweep: Sweep, store: Store, machine: Machine, slots: int | None, watchers: list[Watcher]) -> None:

@@ -125,7 +125,7 @@ def columns(metric: str) -> list[str]:
     """Headings; Stu. and Reg. are the paper's words. D: widths of the discriminators, student's/control's."""
     first, second = ("IS", "FID") if metric == "is" else ("FID", "IS")
     scores = [f"{name} ({who})" for name in (first, second) for who in ("Stu.", "Reg.")]
-    return ["d", "Parameters", "Ratio", *scores, "Student", "D"]
+    return ["d", "Params", "Ratio", *scores, "Student", "D"]
 
 
 def cells(table: dict[str, Any]) -> list[list[str]]:
@@ -146,7 +146,7 @@ def cells(table: dict[str, Any]) -> list[list[str]]:
         teacher = table["teacher"]
         scores = [text for name in order for text in ("—", _shown(teacher, name))]
         width = str(teacher["d_discriminator"])
-        lines.append([str(teacher["d"]), f"{teacher['parameters']:,}", "1:1", *scores, "(teacher)", width])
+        lines.append([str(teacher["d"]), f"{teacher['parameters']:,}", "1:1", *scores, "teacher", width])
     return lines
 
 
@@ -155,7 +155,7 @@ def _shown(entry: dict[str, Any] | None, name: str) -> str:
     if not score:
         return "—"
     digits = 2 if name == "is" else 1
-    spread = f" ±{score['std']:.{digits}f}" if score["std"] is not None else ""
+    spread = f"±{score['std']:.{digits}f}" if score["std"] is not None else ""
     return f"{score['mean']:.{digits}f}{spread}"
 
 
