@@ -52,7 +52,9 @@ class Tracking:
         run = self._run(job.signature)
         scores = {f"rung/{name}": score["mean"] for name, score in record.scores.items()}
         losses = {f"loss/{name}": value for name, value in record.losses.items()}
-        run.log({**scores, **losses, "seconds": record.seconds, "updates": record.updates}, step=record.updates)
+        run.log(
+            {**scores, **losses, "seconds": record.seconds, "updates": record.updates}, step=record.updates, commit=True
+        )
         run.summary["diverged"] = record.diverged
         final = sweep.final(job.signature)
         if final is not None:

@@ -1,5 +1,6 @@
 """What the user sees while it runs."""
 
+import io
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from tests.sweeper.made import sweep, teacher, trial
 
 
 def drawn(progress: Progress) -> str:
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))
+    console = Console(width=120, record=True, file=io.StringIO())
     console.print(progress._view())
     return console.export_text()
 
