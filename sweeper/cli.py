@@ -44,6 +44,12 @@ class Format(StrEnum):
     json = "json"
 
 
+FeaturesOption = Annotated[
+    str | None,
+    typer.Option(help="What FID is computed on: inception, classifier, imagenet, or package.module:Name."),
+]
+DataRootOption = Annotated[Path, typer.Option("--data-root", help="Where torchvision's data sets are.")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")]
 StoreOption = Annotated[Path, typer.Option("--store", help="The folder that keeps everything.")]
 
 
@@ -65,14 +71,15 @@ def run_command(
         str | None, typer.Option(help="The sweep's name.  [default: DATASET-ROLE]", show_default=False)
     ] = None,
     store: StoreOption = Path("runs"),
-    data_root: Annotated[Path, typer.Option(help="Where torchvision's data sets are.")] = Path("data"),
-    download: Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")] = False,
+    data_root: DataRootOption = Path("data"),
+    download: DownloadOption = False,
     slots: Annotated[int | None, typer.Option(min=1, help="At most so many trials at a time.")] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster to use: auto, or HOST:PORT.")] = None,
     precision: Annotated[Precision, typer.Option(help="Mixed precision of the training.")] = Precision.no,
     eta: Annotated[int | None, typer.Option(min=2, help="One of eta configurations goes on at each rung.")] = None,
     rungs: Annotated[int | None, typer.Option(min=0, help="At most so many rungs before the budget.")] = None,
     no_pruning: Annotated[bool, typer.Option("--no-pruning", help="Train everything to the full budget.")] = False,
+    features: FeaturesOption = None,
     wandb: Annotated[Wandb, typer.Option(help="Weights & Biases.")] = Wandb.offline,
 ) -> None:
     """Train teachers or students. The same command again continues it."""
@@ -94,6 +101,7 @@ def run_command(
         eta=eta,
         rungs=rungs,
         pruning=not no_pruning,
+        features=features,
         wandb=wandb.value,
         command=shlex.join(["sweeper", *sys.argv[1:]]),
     )
@@ -119,6 +127,24 @@ def table_command(
         table.show(built)
     else:
         print(table.as_text(built, style.value))
+
+
+@app.command("score")
+def score_command(
+    samples: Annotated[list[Path], typer.Argument(metavar="IMAGES...", help="Folders of images to score.")],
+    against: Annotated[str, typer.Option(help="What to score them against: a folder of images, or a data set.")],
+    features: FeaturesOption = None,
+    dims: Annotated[str | None, typer.Option(help="The features' dimensions; inception has 64,192,768,2048.")] = None,
+    n: Annotated[int | None, typer.Option("--n", min=2, help="Score the first n images of each folder alone.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    store: StoreOption = Path("runs"),
+    data_root: DataRootOption = Path("data"),
+    download: DownloadOption = False,
+) -> None:
+    """Score folders of images: FID, KID, IS where there are classes, sharpness; with n and protocol."""
+    from sweeper.score import Scoring, run
+
+    run(Scoring(samples, against, features, dims, n, as_json, store, data_root, download))
 
 
 @app.command("status")

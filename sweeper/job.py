@@ -11,6 +11,7 @@ from torch import nn
 from sweeper.plan import Job
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
 from trainables.bank import Bank
+from trainables.errors import NotFiniteError, UserError
 from trainables.files import file_hash, replacing
 from trainables.images import prepare
 from trainables.networks import Generator
@@ -25,13 +26,20 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     At the sweep's budget the networks are kept and the final scores taken, too.
     """
     spec = store.need(job.signature).spec
-    scorer = scorer_of(sweep.dataset, sweep.image_size, store.root)
+    scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
+    if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
+        raise UserError(
+            f"the weights of {sweep.features} are not those that {sweep.name} began with; type its command again"
+        )
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
     pixels = scorer.images.pixels if spec.rule.needs_discriminator else None
     (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, checkpoint_path=store.checkpoint(job.signature))
-    scores = {} if rung.diverged else scorer(rung.generator, "rung", sweep.n["rung"])
-    record = RungRecord(rung.updates, rung.seconds, rung.losses, scores, rung.diverged)
-    if rung.updates == sweep.updates and not rung.diverged:
+    try:
+        scores = scorer(rung.generator, "rung", sweep.n["rung"])
+    except NotFiniteError:
+        scores = {}
+    record = RungRecord(rung.updates, rung.seconds, rung.losses, scores, diverged=not scores)
+    if rung.updates == sweep.updates and scores:
         store.add(spec, final=_finish(spec, rung, sweep, scorer, store))
     # The record last: a rung that has one is never visited again.
     store.add(spec, rung=record)
@@ -65,9 +73,9 @@ def load_generator(store: Store, signature: str, updates: int) -> Generator:
 
 # What the trials of one process share.
 @lru_cache(maxsize=2)
-def scorer_of(dataset: str, size: int, store_root: Path) -> Scorer:
+def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
     store = Store(store_root)
-    return Scorer(prepare(dataset, size, store.datasets), store.scores)
+    return Scorer(prepare(dataset, size, store.datasets), store.scores, features)
 
 
 @lru_cache(maxsize=2)

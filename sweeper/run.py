@@ -37,6 +37,7 @@ class Request:
     eta: int | None = None
     rungs: int | None = None
     pruning: bool = True
+    features: str | None = None  # by default the set's, for students their teacher's
     wandb: str = "offline"
     command: str = "sweeper run"
 
@@ -67,7 +68,9 @@ def run(request: Request) -> int:
             dataset, size, store.datasets, folder=folder, data_root=request.data_root, download=request.download
         )
         specs = _expand(space, request, dataset, images.channels, pinned, fixed)
-        manifest = _manifest(request, store, space, images, specs, pinned)
+        manifest = _manifest(request, store, space, images, specs, pinned, source)
+        if source:
+            _check_comparable(manifest, source)
         _announce(store.sweep(manifest.name), manifest, store)
         for spec in specs:
             if store.trial(spec.signature) is None:
@@ -120,11 +123,18 @@ def _expand(
 
 
 def _manifest(
-    request: Request, store: Store, space: Space, images: Images, specs: list[TrialSpec], pinned: Teacher | None
+    request: Request,
+    store: Store,
+    space: Space,
+    images: Images,
+    specs: list[TrialSpec],
+    pinned: Teacher | None,
+    source: Manifest | None,
 ) -> Manifest:
     from sweeper.job import scorer_of
 
-    scorer = scorer_of(images.name, images.size, store.root)
+    features = request.features or (source.features if source else images.features)
+    scorer = scorer_of(images.name, images.size, features, store.root)
     n = {"rung": space.n_rung, "selection": space.n_selection, "report": space.n_report}
     return Manifest(
         name=request.name or f"{images.name}-{request.role}s",
@@ -132,7 +142,8 @@ def _manifest(
         dataset=images.name,
         image_size=images.size,
         metric=images.metric,
-        real_is=scorer.real_is,
+        features=features,
+        real=scorer.real,
         updates=space.updates,
         rungs=space.ladder(),
         eta=space.eta,
@@ -142,6 +153,17 @@ def _manifest(
         teacher=pinned,
         command=request.command,
     )
+
+
+def _check_comparable(students: Manifest, teachers: Manifest) -> None:
+    """The table compares their report scores: better known now than after the training."""
+    if students.features != teachers.features:
+        raise UserError(f"--features {students.features}: {teachers.name} has {teachers.features}; leave it out")
+    if students.n["report"] != teachers.n["report"]:
+        raise UserError(
+            f"n_report={students.n['report']}: {teachers.name} was scored with {teachers.n['report']} images, and FID "
+            f"depends on n; add --set n_report={teachers.n['report']}"
+        )
 
 
 def _announce(old: Manifest | None, new: Manifest, store: Store) -> None:

@@ -6,12 +6,13 @@ from statistics import fmean
 from sweeper.plan import Sweep
 from sweeper.store import Manifest, Store, Teacher
 from trainables.errors import NotYetError, UserError
+from trainables.scores.protocol import comparable
 
 
 def quality(sweep: Sweep, trials: Iterable[str], metric: str) -> float:
     """A configuration's selection score, the mean over its seeds, turned so that higher is better."""
     finals = [final for trial in trials if (final := sweep.final(trial))]
-    mean = fmean(final.selection[metric]["mean"] for final in finals)
+    mean = fmean(score["mean"] for score in comparable(final.selection[metric] for final in finals))
     return mean if metric == "is" else -mean
 
 

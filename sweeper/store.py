@@ -100,7 +100,8 @@ class Manifest:
     dataset: str
     image_size: int
     metric: str  # "is" or "fid": what chooses the best
-    real_is: float | None
+    features: str  # what FID is computed on: a name in trainables.scores.features, or an import path
+    real: dict[str, float | None]  # the real images' own is and sharpness
     updates: int
     rungs: list[int]  # in updates, the budget included
     eta: int
@@ -147,9 +148,13 @@ class Store:
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
-            if not (self.root / "store.json").exists():
-                write_json(self.root / "store.json", {"version": VERSION, "id": os.urandom(4).hex()})
+            self.create()
             yield
+
+    def create(self) -> None:
+        """Make the folder a store, if it is none yet."""
+        if not (self.root / "store.json").exists():
+            write_json(self.root / "store.json", {"version": VERSION, "id": os.urandom(4).hex()})
 
     @property
     def id(self) -> str:

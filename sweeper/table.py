@@ -9,7 +9,7 @@ from sweeper.plan import Sweep
 from sweeper.selection import best
 from sweeper.store import Manifest, Store, dump
 from trainables.errors import NotYetError, UserError
-from trainables.scores.protocol import Score
+from trainables.scores.protocol import Score, comparable
 from trainables.sizes import discriminator_parameters, generator_parameters
 
 SCORES = ("is", "fid", "kid", "sharpness")
@@ -57,7 +57,7 @@ def build(store: Store, teachers: Manifest, students: Manifest | None) -> dict[s
         "schema": 1,
         "dataset": teachers.dataset,
         "metric": teachers.metric,
-        "real": {"is": teachers.real_is},
+        "real": teachers.real,
         "teacher": teacher,
         "rows": rows,
         "limit": _limit(rows, teacher, teachers.metric),
@@ -67,14 +67,17 @@ def build(store: Store, teachers: Manifest, students: Manifest | None) -> dict[s
 def _row(d: int, controls: Sweep, distilled: Sweep | None, teacher: dict[str, Any] | None) -> dict[str, Any]:
     spec = next(iter(controls.records.values())).spec
     parameters = generator_parameters(d, spec.image_size, spec.channels)
-    student = best(distilled, d) if distilled else None
-    control = best(controls, d)
+    student_trials = best(distilled, d) if distilled else None
+    control_trials = best(controls, d)
+    student = _entry(distilled, student_trials) if distilled and student_trials else None
+    control = _entry(controls, control_trials) if control_trials else None
+    comparable([entry["scores"]["fid"] for entry in (student, control, teacher) if entry])
     return {
         "d": d,
         "parameters": parameters,
         "ratio": teacher["parameters"] / parameters if teacher else None,
-        "student": _entry(distilled, student) if distilled and student else None,
-        "control": _entry(controls, control) if control else None,
+        "student": student,
+        "control": control,
     }
 
 
@@ -99,7 +102,7 @@ def _entry(sweep: Sweep, trials: list[str]) -> dict[str, Any]:
 def _over_seeds(scores: list[Score]) -> Score:
     if len(scores) == 1:
         return scores[0]
-    means = [score["mean"] for score in scores]
+    means = [score["mean"] for score in comparable(scores)]
     return Score(mean=fmean(means), std=stdev(means), n=scores[0]["n"], protocol=scores[0]["protocol"])
 
 

@@ -7,6 +7,10 @@ class UserError(Exception):
     exit_code = 2
 
 
+class NotFiniteError(UserError):
+    """A generator's images are NaN or infinite: it has diverged."""
+
+
 class NotYetError(UserError):
     """Something must be run first (exit code 4)."""
 

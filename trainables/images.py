@@ -4,7 +4,7 @@ To add a dataset, write one function under `@dataset` and one file in `search_sp
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def identify(name: str, cache: Path) -> str:
             f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {known}"
         )
     content = hashlib.sha256()
-    for file in _image_files(folder):
+    for file in image_files(folder):
         content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
     stem = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
     return f"{stem}-{content.hexdigest()[:8]}"
@@ -181,7 +181,7 @@ def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Pa
     write_json(path.with_suffix(".json"), facts)
 
 
-def _opened(images: Sequence[Any]) -> Iterable[Image.Image]:
+def _opened(images: Sequence[Any]) -> Iterator[Image.Image]:
     for index in range(len(images)):
         image = images[index]
         if isinstance(image, Path):
@@ -212,7 +212,8 @@ def _square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """The images below a folder, in order of their paths. Raises UserError when there is none."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
     if not files:
         kinds = " ".join(sorted(EXTENSIONS))
@@ -222,21 +223,42 @@ def _image_files(folder: Path) -> list[Path]:
     return files
 
 
+def folder_batches(files: Sequence[Path], batch_size: int = 50) -> Iterator[np.ndarray]:
+    """Images at their own sizes, as RGB: uint8 [N, 3, H, W]; neighbours of one size share a batch.
+
+    An alpha channel is dropped and grey becomes RGB, as pytorch-fid does it.
+    """
+    batch: list[np.ndarray] = []
+    for image in _opened(files):
+        pixels = np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
+        if batch and (batch[0].shape != pixels.shape or len(batch) == batch_size):
+            yield np.stack(batch)
+            batch = []
+        batch.append(pixels)
+    if batch:
+        yield np.stack(batch)
+
+
 def _folder(folder: Path) -> tuple[Source, list[str] | None]:
     """Images of a folder; with two or more subfolders and no image beside them, these are the classes."""
-    files = _image_files(folder)
+    files = image_files(folder)
     tops = [p.relative_to(folder).parts for p in files]
     classes = sorted({parts[0] for parts in tops if len(parts) > 1})
     labelled = len(classes) > 1 and all(len(parts) > 1 for parts in tops)
     labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
-    grey = all(_mode(p) in ("1", "L", "LA") for p in files)
+    grey = all(_header(p).mode in ("1", "L", "LA") for p in files)
     return Source(files, labels, channels=1 if grey else 3), classes if labelled else None
 
 
-def _mode(path: Path) -> str:
+def image_size(path: Path) -> tuple[int, int]:
+    """(width, height), from the file's header."""
+    return _header(path).size
+
+
+def _header(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.mode
+            return image
     except (OSError, SyntaxError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); replace it or take it out of the folder") from None
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from trainables import checkpoint
 from trainables.bank import Bank
-from trainables.errors import EnvironmentUserError
+from trainables.errors import EnvironmentUserError, NotFiniteError
 from trainables.latents import Order, latents, seed_of
 from trainables.networks import Discriminator, Generator
 from trainables.objectives import GAMES, LOSSES
+from trainables.precision import exact_float32
 from trainables.spec import TrialSpec
 
 
@@ -30,7 +31,6 @@ class Rung:
     discriminator: Discriminator | None
     losses: dict[str, float]  # means since the rung before
     seconds: float  # of training since the rung before, scoring not included
-    diverged: bool  # a weight of the generator is not finite
 
 
 def train(
@@ -138,9 +138,8 @@ def train(
         seconds = time.monotonic() - begun
         save()
         kept = averaged if averaged is not None else generator
-        diverged = not all(bool(p.isfinite().all()) for p in kept.state_dict().values())
         losses = {name: float(total) / max(1, rung - first) for name, total in totals.items()}
-        yield Rung(rung, kept, discriminator, losses, seconds, diverged)
+        yield Rung(rung, kept, discriminator, losses, seconds)
         generator.train()
 
 
@@ -187,21 +186,22 @@ def to_uint8(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def render(generator: Generator, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
-    """The one way to make an image: eval mode, float32, TF32 off. z [N, 100] → uint8 [N, C, H, W]."""
+    """The one way to make an image: eval mode, float32, TF32 off. z [N, 100] → uint8 [N, C, H, W].
+
+    Raises NotFiniteError.
+    """
     was_training = generator.training
     generator.eval()
     device = next(generator.parameters()).device
-    tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.autocast(device.type, enabled=False):
-            batches = [
-                to_uint8(Generator.forward(generator, torch.from_numpy(z[i : i + batch_size]).to(device))).cpu().numpy()
-                for i in range(0, len(z), batch_size)
-            ]
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
-        generator.train(was_training)
+    batches = []
+    with exact_float32():
+        for start in range(0, len(z), batch_size):
+            # The class's own forward: Accelerate has wrapped the instance's in autocast.
+            images = Generator.forward(generator, torch.from_numpy(z[start : start + batch_size]).to(device))
+            if not bool(images.isfinite().all()):
+                raise NotFiniteError("the generator's images are not finite: it has diverged; try a smaller lr")
+            batches.append(to_uint8(images).cpu().numpy())
+    generator.train(was_training)
     return np.concatenate(batches)
 
 

@@ -1,149 +1,128 @@
-"""What FID and Inception Score are computed on. Features take uint8 [N, C, H, W]; they own every conversion."""
+"""What scores are computed on: a fixed network, and everything that happens to an image before it.
 
+Three are here; a user's own is named by its import path, `package.module:Name`, a class (or function) without
+arguments that gives an object like Features.
+"""
+
+import importlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from trainables.errors import EnvironmentUserError
-from trainables.files import file_hash, read_json, replacing, write_json
+from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images
-from trainables.latents import Order, seed_of
-from trainables.scores.inception_score import inception_score
+from trainables.precision import exact_float32
 
-HELD_OUT = 0.2  # part of the labelled images on which the classifier's accuracy and the real images' IS are taken
+NAMES = ("classifier", "inception", "imagenet")
+
+
+@dataclass(frozen=True)
+class Activations:
+    """features: dimensions → [N, dimensions], all of one forward pass; logits: [N, K], or None without classes."""
+
+    features: dict[int, np.ndarray]
+    logits: np.ndarray | None = None
 
 
 class Features(Protocol):
-    """A fixed network that scores are computed on."""
+    """A fixed network. It takes uint8 [N, C, H, W] and owns greyscale → RGB, resizing and normalisation."""
 
-    name: str  # network and weights: "classifier-3f2a91c0d4e5"
-    dims: int
+    name: str  # network and hash of its weights: "classifier-3f2a91c0d4e5"
+    dims: int  # what scores are computed on, unless others are asked for
+    preprocessing: str  # in words; part of the protocol
 
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """uint8 [N, C, H, W] → features float32 [N, dims], and logits [N, K] where there are classes."""
-        ...
-
-
-class _LeNet(nn.Module):
-    """LeNet-5 with ReLU and max-pooling; 84 features. At 64×64 the images are first averaged to 32×32."""
-
-    def __init__(self, channels: int, classes: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.AdaptiveAvgPool2d(32),
-            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-        )  # fmt: skip
-        self.head = nn.Linear(84, classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(images.float().div(127.5).sub(1.0))
-        return features, self.head(features)
+    def __call__(self, images: np.ndarray) -> Activations: ...
 
 
-class Classifier:
-    """A classifier trained on the dataset's own labels: logits for IS, 84 features for FID."""
+def load_features(name: str, images: Images | None, cache: Path) -> Features:
+    """A network by its name.
 
-    dims = 84
+    images: the labelled set, for `classifier`. cache: where a trained classifier is kept.
+    Raises EnvironmentUserError without weights, UserError for a name that is none.
+    """
+    if name == "classifier":
+        from trainables.scores.classifier import classifier
 
-    def __init__(self, network: _LeNet, name: str, accuracy: float, real_is: float) -> None:
-        self.network, self.name, self.accuracy, self.real_is = network.eval(), name, accuracy, real_is
+        if images is None or images.classes is None:
+            raise UserError("features=classifier needs classes; sort the images into one subfolder per class")
+        return classifier(images, cache)
+    if name == "inception":
+        from trainables.scores.inception import Inception
 
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        batches = [self.network(torch.tensor(images[i : i + 500])) for i in range(0, len(images), 500)]
-        return torch.cat([f for f, _ in batches]).numpy(), torch.cat([g for _, g in batches]).numpy()
+        return Inception()
+    if name == "imagenet":
+        from trainables.scores.imagenet import ImageNet
 
-
-def classifier(images: Images, cache: Path) -> Classifier:
-    """Train a set's classifier, or find it in `cache`. Its held-out accuracy and the real images' IS are recorded."""
-    assert images.classes is not None
-    path = cache / f"classifier-{images.hash}.safetensors"
-    record = path.with_suffix(".json")
-    network = _LeNet(images.channels, len(images.classes))
-    if not record.exists():
-        accuracy, real_is = _fit(network, images)
-        with replacing(path) as temporary:
-            save_file(network.state_dict(), temporary)
-        write_json(record, {"name": f"classifier-{file_hash(path)}", "accuracy": accuracy, "real_is": real_is})
-    network.load_state_dict(load_file(path))
-    facts = read_json(record)
-    return Classifier(network, facts["name"], facts["accuracy"], facts["real_is"])
-
-
-def _fit(network: _LeNet, images: Images, epochs: int = 12, batch_size: int = 64) -> tuple[float, float]:
-    """Adam with a one-cycle rate, deterministic; returns (held-out accuracy, IS of the held-out real images)."""
-    pixels, labels = images.pixels, images.labels
-    assert labels is not None
-    shuffled = Order("classifier/split", len(labels)).batch(0, len(labels))
-    held = max(1, int(len(labels) * HELD_OUT))
-    test, part = shuffled[:held], shuffled[held:]
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(seed_of("classifier/weights"))
-    for parameter in network.parameters():
-        bound = 1 / max(1, parameter[0].numel()) ** 0.5
-        nn.init.uniform_(parameter, -bound, bound, generator=generator)
-    optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    steps = max(200, min(20_000, epochs * len(part) // batch_size))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    order = Order("classifier/order", len(part))
-    network.train()
-    for step in range(steps):
-        batch = part[order.batch(step, batch_size)]
-        _, logits = network(torch.from_numpy(pixels[batch]))
-        optimizer.zero_grad()
-        cross_entropy(logits, torch.from_numpy(labels[batch])).backward()
-        optimizer.step()
-        schedule.step()
-    network.eval()
-    with torch.inference_mode():
-        logits = network(torch.from_numpy(pixels[test]))[1].numpy()
-    torch.set_num_threads(threads)
-    return float((logits.argmax(axis=1) == labels[test]).mean()), inception_score(logits)
+        return ImageNet()
+    module, colon, attribute = name.partition(":")
+    if not colon:
+        raise UserError(
+            f"features={name} is unknown; it is one of {', '.join(NAMES)}, or package.module:Name of your own"
+        )
+    try:
+        made: Features = getattr(importlib.import_module(module), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"features={name} does not load: {error}; is it on PYTHONPATH?") from None
+    missing = [field for field in ("name", "dims", "preprocessing") if not hasattr(made, field)]
+    if missing:
+        raise UserError(f"features={name} has no {missing[0]}; see Features in trainables/scores/features.py")
+    return made
 
 
-class Inception:
-    """pytorch-fid's InceptionV3: the FID of the literature, 2048 features."""
+class TorchFeatures:
+    """What networks of torch share: device, memory format, folded normalisation, batches that fit."""
 
-    dims = 2048
-
-    def __init__(self) -> None:
-        from pytorch_fid.inception import InceptionV3
-
-        path = inception_weights()
-        if not path.exists():
-            raise EnvironmentUserError(
-                f"Inception's weights are not at {path}: put the file {path.name} of pytorch-fid's releases there, or "
-                "sort the images into one subfolder per class, so that a classifier of their own gives the features"
-            )
+    def __init__(self, network: Any, name: str, dims: int, preprocessing: str, batch_size: int) -> None:
+        self.name, self.dims, self.preprocessing, self.batch_size = name, dims, preprocessing, batch_size
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.network = InceptionV3([InceptionV3.BLOCK_INDEX_BY_DIM[self.dims]]).to(self.device).eval()
-        self.name = f"inception-{file_hash(path)}"
+        self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
-    @torch.inference_mode()
-    def __call__(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        coloured = np.repeat(images, 3, axis=1) if images.shape[1] == 1 else images
-        batches = []
-        for i in range(0, len(coloured), 50):
-            batch = torch.from_numpy(coloured[i : i + 50]).to(self.device).float().div(255)
-            batches.append(self.network(batch)[0].flatten(1).cpu().numpy())
-        return np.concatenate(batches), None
+    def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+        """uint8 [N, C, H, W] on the device → features by dimensions, and logits."""
+        raise TypeError(f"{type(self).__name__} has no forward")
+
+    def __call__(self, images: np.ndarray) -> Activations:
+        features: dict[int, list[np.ndarray]] = {}
+        logits: list[np.ndarray] = []
+        with torch.inference_mode(), exact_float32():
+            for start in range(0, len(images), self.batch_size):
+                batch = torch.tensor(images[start : start + self.batch_size], device=self.device)
+                found, scores = self.forward(batch.contiguous(memory_format=torch.channels_last))
+                for dims, values in found.items():
+                    features.setdefault(dims, []).append(values.cpu().numpy())
+                if scores is not None:
+                    logits.append(scores.cpu().numpy())
+        return Activations(
+            {dims: np.concatenate(values) for dims, values in features.items()},
+            np.concatenate(logits) if logits else None,
+        )
 
 
-def inception_weights() -> Path:
-    """Where pytorch-fid looks for its weights: torch.hub's folder of checkpoints."""
-    from pytorch_fid.inception import FID_WEIGHTS_URL
-
-    return Path(torch.hub.get_dir()) / "checkpoints" / FID_WEIGHTS_URL.rsplit("/", 1)[-1]
+def as_colour(images: Tensor) -> Tensor:
+    """One channel becomes three equal ones."""
+    return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
-def features_of(images: Images, cache: Path) -> Features:
-    """The features that a dataset is scored with."""
-    return classifier(images, cache) if images.features == "classifier" else Inception()
+def fold_normalisation(network: nn.Module, convolution: str, normalisation: str) -> None:
+    """Fold each BatchNorm into the convolution before it, in every submodule that has both under these names."""
+    for module in network.modules():
+        conv, norm = getattr(module, convolution, None), getattr(module, normalisation, None)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            fused = fuse_conv_bn_eval(conv.eval(), norm.eval())
+            conv.weight, conv.bias = fused.weight, fused.bias
+            setattr(module, normalisation, nn.Identity())
+
+
+def needs_file(path: Path, what: str) -> Path:
+    """Raise EnvironmentUserError unless a weights file is there."""
+    if not path.exists():
+        raise EnvironmentUserError(
+            f"{what} is not at {path}: put it there, or use --features imagenet (pip install 'sweeper[imagenet]'), or "
+            "sort the images into one subfolder per class and use --features classifier"
+        )
+    return path

@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of features, from streaming float64 sums; no matrix square root at run time."""
+"""Fréchet distance between two sets of features, in float64; no matrix square root at run time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Moments:
-    """Sums of features, fed in batches of any size; merging two is addition."""
+    """Sums of features, fed in batches of any size; merging two is addition. Memory does not grow with n."""
 
     def __init__(self, dims: int) -> None:
         self.n = 0
@@ -50,27 +50,33 @@ class RealStatistics:
 
     @classmethod
     def of(cls, moments: Moments) -> RealStatistics:
-        covariance = moments.covariance
+        return cls.from_moments(moments.mean, moments.covariance)
+
+    @classmethod
+    def from_moments(cls, mean: np.ndarray, covariance: np.ndarray) -> RealStatistics:
         values, vectors = np.linalg.eigh(covariance)
         root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-        return cls(moments.mean, covariance, root)
+        return cls(mean, covariance, root)
 
 
-def fid(features: np.ndarray, real: RealStatistics) -> float:
-    """‖m − m_r‖² + tr(S + S_r − 2 (S_r S)^½) for generated features [n, D] (Heusel et al., arXiv 1706.08500).
+def fid_of_moments(mean: np.ndarray, covariance: np.ndarray, real: RealStatistics) -> float:
+    """‖m − m_r‖² + tr(S + S_r − 2 (S_r S)^½) (Heusel et al., arXiv 1706.08500).
 
-    tr (S_r S)^½ is the sum of the roots of the eigenvalues of S_r^½ S S_r^½ or, for n ≤ D, of the n × n matrix
-    X S_r Xᵀ / (n − 1) with X the centred features: the same non-zero eigenvalues. Needs n ≥ 2.
+    tr (S_r S)^½ is the sum of the roots of the eigenvalues of the symmetric R S R, with R = S_r^½.
     """
+    return _fid(mean, float(np.trace(covariance)), real.root @ covariance @ real.root, real)
+
+
+def fid_of_features(features: np.ndarray, real: RealStatistics) -> float:
+    """The same of features [n, D] with 2 ≤ n ≤ D, where it is cheaper and more exact: X S_r Xᵀ / (n − 1), n × n with X
+    the centred features, has the same non-zero eigenvalues."""
     exact = features.astype(np.float64)
-    n, dims = exact.shape
     mean = exact.mean(axis=0)
     centred = exact - mean
-    trace = float(np.square(centred).sum() / (n - 1))
-    if n <= dims:
-        inner = centred @ real.covariance @ centred.T
-    else:
-        projected = centred @ real.root
-        inner = projected.T @ projected
-    roots = np.sqrt(np.linalg.eigvalsh(inner / (n - 1)).clip(min=0)).sum()
+    trace = float(np.square(centred).sum() / (len(exact) - 1))
+    return _fid(mean, trace, centred @ real.covariance @ centred.T / (len(exact) - 1), real)
+
+
+def _fid(mean: np.ndarray, trace: float, inner: np.ndarray, real: RealStatistics) -> float:
+    roots = np.sqrt(np.linalg.eigvalsh(inner).clip(min=0)).sum()
     return float(np.square(mean - real.mean).sum() + trace + np.trace(real.covariance) - 2 * roots)

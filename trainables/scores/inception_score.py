@@ -1,16 +1,40 @@
 """Inception Score (Salimans et al., arXiv 1606.03498)."""
 
+from __future__ import annotations
+
 import numpy as np
 
 
-def inception_score(logits: np.ndarray) -> float:
-    """exp(E_x KL(p(y|x) ‖ p(y))) from a classifier's logits [n, K], in float64, splits = 1.
+class InceptionScore:
+    """exp(E_x KL(p(y|x) ‖ p(y))) in float64, splits = 1; fed with logits in batches of any size. Between 1 and K.
 
-    The paper words equation (5) as a cross entropy; its figures are those of this standard form. Between 1 and K.
+    The paper words its equation (5) as a cross entropy; its figures are those of this standard form.
     """
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    p = np.exp(log_p)
-    marginal = p.mean(axis=0)
-    log_marginal = np.log(np.where(marginal > 0, marginal, 1.0))
-    return float(np.exp((p * (log_p - log_marginal)).sum(axis=1).mean()))
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._negative_entropy = 0.0
+        self._marginal: np.ndarray | float = 0.0
+
+    def add(self, logits: np.ndarray) -> InceptionScore:
+        """logits: [N, K]."""
+        shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+        log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+        p = np.exp(log_p)
+        self.n += len(logits)
+        self._negative_entropy += float((p * log_p).sum())
+        self._marginal = self._marginal + p.sum(axis=0)
+        return self
+
+    def merge(self, other: InceptionScore) -> InceptionScore:
+        self.n += other.n
+        self._negative_entropy += other._negative_entropy
+        self._marginal = self._marginal + other._marginal
+        return self
+
+    @property
+    def value(self) -> float:
+        # E_x Σ p log p − Σ m log m, with m the mean of p.
+        m = np.asarray(self._marginal) / self.n
+        entropy = -float((m * np.log(np.where(m > 0, m, 1.0))).sum())
+        return float(np.exp(self._negative_entropy / self.n + entropy))

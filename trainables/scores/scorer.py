@@ -1,68 +1,67 @@
-"""All scores of a generator against one set of real images."""
+"""All scores of a sweep's generators against its set of real images."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
-from trainables.files import replacing
 from trainables.images import Images
 from trainables.latents import latents
 from trainables.networks import Generator
-from trainables.scores.features import Classifier, Features, features_of
-from trainables.scores.fid import Moments, RealStatistics, fid
-from trainables.scores.inception_score import inception_score
+from trainables.scores.classifier import Classifier
+from trainables.scores.features import Features, load_features
 from trainables.scores.protocol import Score, protocol, streams
-from trainables.scores.sharpness import sharpness
+from trainables.scores.tally import Reference, Tally
 from trainables.training import render
+
+BATCH = 1_000
 
 
 class Scorer:
-    """Scores generators against one set of real images; made once per process and set."""
+    """Made once per process and set."""
 
-    def __init__(self, images: Images, cache: Path) -> None:
-        """cache: where the classifier and the real statistics are kept. Raises EnvironmentUserError without weights."""
+    def __init__(self, images: Images, cache: Path, features: str = "") -> None:
+        """features: a network's name, by default the set's. cache: for the classifier and the real images' statistics.
+        Raises EnvironmentUserError without weights."""
         self.images = images
-        self.features: Features = features_of(images, cache)
-        self._real = _real_statistics(images, self.features, cache)
+        self.features: Features = load_features(features or images.features, images, cache)
+        pixels = images.pixels
+        path = cache / f"real-{images.hash}-{self.features.name}.safetensors"
+        self.reference = Reference.cached(path, Tally(self.features, len(pixels)), batches(pixels))
 
     @property
-    def real_is(self) -> float | None:
-        """Inception Score of held-out real images: the most that a generator of this set can hope for."""
-        return self.features.real_is if isinstance(self.features, Classifier) else None
+    def real(self) -> dict[str, float | None]:
+        """The real images' own scores. IS is that of the part that the classifier has not seen."""
+        held_out = self.features.real_is if isinstance(self.features, Classifier) else self.reference.inception_score
+        return {"is": held_out, "sharpness": self.reference.sharpness}
 
     def protocol(self, purpose: str, n: int) -> str:
-        return protocol(self.features.name, self.images.hash, purpose, n)
+        return protocol(self.features, self.features.dims, self.images.hash, purpose, n, len(streams(purpose)))
 
     def __call__(self, generator: Generator, purpose: str, n: int) -> dict[str, Score]:
-        """fid, is (where there are classes) and sharpness of n images per set of latents.
+        """fid, is (where there are classes) and sharpness of n images per set of latents; kid of what is printed.
 
         purpose: rung (what prunes), selection (what chooses) or report (what is printed: three sets).
+        Raises NotFiniteError when the generator's images are not.
         """
-        sets = [self.of_images(render(generator, latents(stream, 0, n))) for stream in streams(purpose)]
+        values: dict[str, list[float]] = {}
+        for stream in streams(purpose):
+            tally = Tally(self.features, n)
+            for start in range(0, n, BATCH):
+                tally.add(render(generator, latents(stream, start, min(BATCH, n - start))))
+            values.setdefault("fid", []).append(tally.fid(self.reference, self.features.dims))
+            values.setdefault("sharpness", []).append(tally.sharpness)
+            if tally.inception_score.n:
+                values.setdefault("is", []).append(tally.inception_score.value)
+            if purpose == "report":
+                values.setdefault("kid", []).append(tally.kid(self.reference, self.features.dims)[0])
         scores: dict[str, Score] = {}
-        for name in sets[0]:
-            found = [values[name] for values in sets]
+        for name, found in values.items():
             std = float(np.std(found, ddof=1)) if len(found) > 1 else None
             scores[name] = Score(mean=float(np.mean(found)), std=std, n=n, protocol=self.protocol(purpose, n))
         return scores
 
-    def of_images(self, images: np.ndarray) -> dict[str, float]:
-        """The same of any uint8 images [n, C, H, W]."""
-        features, logits = self.features(images)
-        values = {"fid": fid(features, self._real), "sharpness": sharpness(images)}
-        if logits is not None:
-            values["is"] = inception_score(logits)
-        return values
 
-
-def _real_statistics(images: Images, features: Features, cache: Path) -> RealStatistics:
-    path = cache / f"real-{images.hash}-{features.name}.safetensors"
-    if not path.exists():
-        moments, pixels = Moments(features.dims), images.pixels
-        for start in range(0, len(pixels), 1000):
-            moments.add(features(pixels[start : start + 1000])[0])
-        real = RealStatistics.of(moments)
-        with replacing(path) as temporary:
-            save_file({"mean": real.mean, "covariance": real.covariance, "root": real.root}, temporary)
-    return RealStatistics(**load_file(path))
+def batches(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(pixels), BATCH):
+        yield pixels[start : start + BATCH]

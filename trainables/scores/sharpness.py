@@ -5,13 +5,13 @@ import numpy as np
 _LUMA = np.array([0.299, 0.587, 0.114])
 
 
-def sharpness(images: np.ndarray) -> float:
-    """Mean over images of the variance of the 4-neighbour Laplacian of luminance; uint8 [n, C, H, W], levels²."""
-    variances = []
-    for batch in np.array_split(images, max(1, len(images) // 512)):
-        x = batch.astype(np.float64)
-        grey = x[:, 0] if x.shape[1] == 1 else np.einsum("nchw,c->nhw", x, _LUMA)
-        centre = grey[:, 1:-1, 1:-1]
-        laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * centre
-        variances.append(laplacian.var(axis=(1, 2)))
-    return float(np.concatenate(variances).mean())
+def sharpness(images: np.ndarray) -> np.ndarray:
+    """Per image [n], the variance of the 4-neighbour Laplacian of its luminance; uint8 [n, C, H, W], levels².
+
+    Needs images of at least 3×3.
+    """
+    x = images.astype(np.float64)
+    grey = x[:, 0] if x.shape[1] == 1 else np.einsum("nchw,c->nhw", x, _LUMA)
+    centre = grey[:, 1:-1, 1:-1]
+    laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * centre
+    return np.asarray(laplacian.var(axis=(1, 2)))

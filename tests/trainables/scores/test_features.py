@@ -1,4 +1,4 @@
-"""Features: the digits' classifier, and Inception's loading code."""
+"""Features: the digits' classifier, Inception by pytorch-fid's own file, a network from a package, a user's own."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -8,11 +8,14 @@ import pytest
 import torch
 from pytorch_fid import inception as reference
 
-from trainables.errors import EnvironmentUserError
+from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images
 from trainables.networks import Generator
-from trainables.scores.features import Classifier, Inception, classifier, inception_weights
+from trainables.scores.classifier import Classifier, classifier
+from trainables.scores.features import Activations, load_features
+from trainables.scores.inception import Inception, inception_weights
 from trainables.scores.scorer import Scorer
+from trainables.scores.tally import Tally
 
 
 @pytest.fixture(scope="module")
@@ -22,37 +25,54 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorer(digits: Images, cache: Path) -> Scorer:
-    """Trains the classifier: about 15 s."""
+    """Trains the classifier: about 10 s."""
     return Scorer(digits, cache)
+
+
+def scores_of(scorer: Scorer, images: np.ndarray) -> dict[str, float]:
+    tally = Tally(scorer.features, len(images)).add(images)
+    dims = scorer.features.dims
+    return {"fid": tally.fid(scorer.reference, dims), "is": tally.inception_score.value, "sharpness": tally.sharpness}
 
 
 def test_the_classifier_knows_held_out_digits(scorer: Scorer) -> None:
     assert isinstance(scorer.features, Classifier)
     assert scorer.features.accuracy > 0.96
-    assert scorer.real_is is not None
-    assert 9.3 < scorer.real_is < 10
+    real_is = scorer.real["is"]
+    assert real_is is not None
+    assert 9.3 < real_is < 10
 
 
 def test_the_classifier_is_cached(scorer: Scorer, digits: Images, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainables.scores.features._fit", None)
+    monkeypatch.setattr("trainables.scores.classifier._fit", None)
     again = Scorer(digits, cache)
     assert again.features.name == scorer.features.name
+    assert again.real == scorer.real
 
 
-def test_real_digits_score_better_than_noise_and_noise_than_nothing(scorer: Scorer, digits: Images) -> None:
+def test_a_classifier_s_weights_are_deterministic(digits: Images, scorer: Scorer, tmp_path: Path) -> None:
+    """Another process on another machine must give the same protocol. Trains again: about 10 s."""
+    assert classifier(digits, tmp_path).name == scorer.features.name
+
+
+def test_real_digits_score_better_than_noise_and_a_collapsed_generator_scores_1(scorer: Scorer, digits: Images) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (500, 1, 32, 32), dtype=np.uint8)
-    real = scorer.of_images(digits.pixels[::10])
-    assert real["fid"] < 10 < scorer.of_images(noise)["fid"]
+    real, collapsed = scores_of(scorer, digits.pixels[::10]), scores_of(scorer, np.zeros_like(noise))
+    assert real["fid"] < 10 < scores_of(scorer, noise)["fid"]
     assert real["is"] > 9
-    assert scorer.of_images(np.zeros_like(noise))["is"] == pytest.approx(1, abs=1e-6)
+    assert collapsed["is"] == pytest.approx(1, abs=1e-6)
+    assert np.isfinite(collapsed["fid"])
+    assert collapsed["sharpness"] == 0
 
 
 def test_scores_carry_their_protocol_and_purposes_never_share_one(scorer: Scorer) -> None:
     generator = Generator(1, 32, 1)
-    scores = [scorer(generator, purpose, 50)["fid"] for purpose in ("rung", "selection", "report")]
-    assert len({score["protocol"] for score in scores}) == 3
-    assert [score["std"] is None for score in scores] == [True, True, False]
-    assert scores[0]["mean"] != scores[1]["mean"]
+    scores = [scorer(generator, purpose, 50) for purpose in ("rung", "selection", "report")]
+    assert len({score["fid"]["protocol"] for score in scores}) == 3
+    assert [score["fid"]["std"] is None for score in scores] == [True, True, False]
+    assert scores[0]["fid"]["mean"] != scores[1]["fid"]["mean"]
+    assert "kid" in scores[2]
+    assert scorer.features.preprocessing in scores[0]["fid"]["protocol"]
 
 
 def test_a_score_is_repeatable(scorer: Scorer) -> None:
@@ -62,26 +82,99 @@ def test_a_score_is_repeatable(scorer: Scorer) -> None:
 
 def test_missing_inception_weights_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(EnvironmentUserError, match=r"put the file pt_inception-2015-12-05-6726825d\.pth"):
+    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth: put it there"):
         Inception()
 
 
-def test_inception_loads_pytorch_fid_s_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seeded random weights stand in for the file: what is tested is the loading, not the numbers."""
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    inception_weights().parent.mkdir(parents=True)
+def save_random_weights(path: Path) -> None:
+    """pytorch-fid's network with seeded random weights, under the file name that pytorch-fid looks for."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     with (
         patch.object(reference, "load_state_dict_from_url", return_value={}),
         patch.object(torch.nn.Module, "load_state_dict"),
     ):
         network = reference.fid_inception_v3()
-    torch.save(network.state_dict(), inception_weights())
-    features, logits = Inception()(np.zeros((2, 1, 32, 32), dtype=np.uint8))
-    assert features.shape == (2, 2048)
-    assert logits is None
+    torch.save(network.state_dict(), path)
 
 
-def test_a_classifier_s_weights_are_deterministic(digits: Images, scorer: Scorer, tmp_path: Path) -> None:
-    """Another process on another machine must give the same protocol. Trains again: about 15 s."""
-    assert classifier(digits, tmp_path).name == scorer.features.name
+def test_inception_s_four_widths_are_pytorch_fid_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Images
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    save_random_weights(inception_weights())
+    found = Inception()(digits.pixels[:3])
+    assert sorted(found.features) == [64, 192, 768, 2048]
+    network = reference.InceptionV3([0, 1, 2, 3]).eval()
+    with torch.no_grad():
+        blocks = network(torch.tensor(digits.pixels[:3]).repeat(1, 3, 1, 1).float() / 255)
+    for block in blocks:
+        mine, theirs = found.features[block.shape[1]], block.mean((2, 3)).numpy()
+        assert np.abs(mine - theirs).max() <= 2e-5 * np.abs(theirs).max()
+
+
+def test_the_network_of_the_optional_packages_tells_images_apart(digits: Images, tmp_path: Path) -> None:
+    features = load_features("imagenet", None, tmp_path)
+    found = features(digits.pixels[[0, 1, 2500]]).features[1280]
+    assert found.shape == (3, 1280)
+    near, far = np.square(found[0] - found[1]).sum(), np.square(found[0] - found[2]).sum()
+    assert near < far  # two zeros are nearer to each other than to a five
+
+
+class Mean:
+    """A user's own: the mean of each channel, as three dimensions."""
+
+    name, dims, preprocessing = "mean-1", 3, "none"
+
+    def __call__(self, images: np.ndarray) -> Activations:
+        return Activations({3: np.repeat(images.mean((2, 3)), 3 // images.shape[1], axis=1).astype(np.float32)})
+
+
+def test_features_of_one_s_own_are_named_by_import_path(tmp_path: Path) -> None:
+    assert load_features(f"{__name__}:Mean", None, tmp_path).name == "mean-1"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("vgg", "features=vgg is unknown"), ("no.such:Thing", "does not load"), ("json:JSONDecoder", "has no name")],
+)
+def test_features_that_are_none_are_one_line(name: str, said: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=said):
+        load_features(name, None, tmp_path)
+
+
+def test_the_classifier_needs_classes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs classes"):
+        load_features("classifier", None, tmp_path)
+
+
+def test_statistics_fed_in_parts_are_those_of_the_whole(digits: Images) -> None:
+    whole = Tally(Mean(), 50).add(digits.pixels[:50])
+    parts = Tally(Mean(), 50).add_all([digits.pixels[:7], digits.pixels[7:50]])
+    assert np.allclose(whole.moments[3].covariance, parts.moments[3].covariance)
+    assert np.array_equal(whole.sample(3), parts.sample(3))
+    assert whole.sharpness == pytest.approx(parts.sharpness)
+
+
+def test_of_many_images_a_fixed_random_part_is_kept(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainables.scores.tally.SAMPLE", 10)
+    pixels = digits.pixels[:200]
+    kept = Tally(Mean(), 200).add_all([pixels[:150], pixels[150:]]).sample(3)
+    assert len(kept) == 10
+    assert np.array_equal(kept, Tally(Mean(), 200).add(pixels).sample(3))
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_fewer_than_two_images_are_refused(n: int) -> None:
+    with pytest.raises(UserError, match=f"at least 2 images, and here is {n}"):
+        Tally(Mean(), n)
+
+
+def test_dims_that_a_network_has_not_are_refused(digits: Images) -> None:
+    with pytest.raises(UserError, match="dims=5: mean-1 has no such features; it has 3"):
+        Tally(Mean(), 2, [5]).add(digits.pixels[:2])
+
+
+def test_images_too_small_are_refused() -> None:
+    with pytest.raises(UserError, match="2×2 are too small"):
+        Tally(Mean(), 2).add(np.zeros((2, 1, 2, 2), dtype=np.uint8))

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytorch_fid.fid_score import calculate_frechet_distance
 
-from trainables.scores.fid import Moments, RealStatistics, fid
+from trainables.scores.fid import Moments, RealStatistics, fid_of_features, fid_of_moments
 
 
 def normal(seed: int, n: int, dims: int, scale: float = 1.0, shift: float = 0.0) -> np.ndarray:
@@ -16,6 +16,14 @@ def normal(seed: int, n: int, dims: int, scale: float = 1.0, shift: float = 0.0)
 
 def real(features: np.ndarray) -> RealStatistics:
     return RealStatistics.of(Moments(features.shape[1]).add(features))
+
+
+def fid(features: np.ndarray, against: RealStatistics) -> float:
+    """As `Tally` chooses: the Gram form for n ≤ D, the symmetric form beyond."""
+    if len(features) <= features.shape[1]:
+        return fid_of_features(features, against)
+    moments = Moments(features.shape[1]).add(features)
+    return fid_of_moments(moments.mean, moments.covariance, against)
 
 
 @pytest.mark.parametrize(("n", "dims"), [(500, 20), (20, 50)])
@@ -55,6 +63,22 @@ def test_merging_is_addition(left: int, right: int) -> None:
     assert np.allclose(merged.mean, whole.mean)
     assert np.allclose(merged.covariance, whole.covariance)
     assert np.allclose(whole.covariance, np.cov(features, rowvar=False))
+
+
+@pytest.mark.parametrize("n", [10, 40])
+def test_both_forms_agree(n: int) -> None:
+    a, b = normal(6, n, 40), normal(7, 500, 40)
+    moments = Moments(40).add(a)
+    by_moments = fid_of_moments(moments.mean, moments.covariance, real(b))
+    assert fid_of_features(a, real(b)) == pytest.approx(by_moments, rel=5e-6)
+
+
+def test_from_the_same_means_and_covariances_it_is_pytorch_fid_s() -> None:
+    a, b = normal(8, 400, 64), normal(9, 500, 64, shift=0.1)
+    mean, covariance = a.mean(0), np.cov(a, rowvar=False)
+    against = RealStatistics.from_moments(b.mean(0), np.cov(b, rowvar=False))
+    reference = calculate_frechet_distance(mean, covariance, against.mean, against.covariance)
+    assert fid_of_moments(mean, covariance, against) == pytest.approx(reference, rel=1e-8)
 
 
 def test_a_collapsed_generator_has_a_finite_distance() -> None:

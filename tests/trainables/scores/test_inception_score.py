@@ -1,9 +1,13 @@
-"""Inception Score: its bounds, and its independence of scale and order."""
+"""Inception Score: its bounds, and its independence of scale, order and batches."""
 
 import numpy as np
 import pytest
 
-from trainables.scores.inception_score import inception_score
+from trainables.scores.inception_score import InceptionScore
+
+
+def inception_score(logits: np.ndarray) -> float:
+    return InceptionScore().add(logits).value
 
 
 @pytest.mark.parametrize("classes", [2, 10, 1000])
@@ -13,6 +17,7 @@ def test_certain_and_uniform_predictions_score_the_number_of_classes(classes: in
 
 def test_constant_predictions_score_1() -> None:
     assert inception_score(np.tile(np.arange(10.0), (50, 1))) == pytest.approx(1)
+    assert inception_score(np.tile([1000.0, 0, 0], (50, 1))) == pytest.approx(1)
 
 
 def test_a_constant_added_to_an_image_s_logits_changes_nothing() -> None:
@@ -25,3 +30,9 @@ def test_it_is_the_standard_form() -> None:
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     expected = np.exp(np.mean([(row * np.log(row / p.mean(0))).sum() for row in p]))
     assert inception_score(logits) == pytest.approx(expected)
+
+
+def test_merging_is_addition() -> None:
+    logits = np.random.default_rng(2).standard_normal((40, 10))
+    merged = InceptionScore().add(logits[:13]).merge(InceptionScore().add(logits[13:]))
+    assert merged.value == pytest.approx(inception_score(logits), rel=1e-12)

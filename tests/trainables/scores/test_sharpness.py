@@ -5,7 +5,11 @@ import pytest
 from PIL import Image, ImageFilter
 
 from trainables.images import Images
-from trainables.scores.sharpness import sharpness
+from trainables.scores.sharpness import sharpness as each
+
+
+def sharpness(images: np.ndarray) -> float:
+    return float(each(images).mean())
 
 
 def test_a_flat_image_has_none() -> None:

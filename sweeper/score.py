@@ -1,0 +1,105 @@
+"""What `sweeper score` does: folders of images against a folder or a data set."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from sweeper.store import Store, dump
+from trainables.errors import UserError
+from trainables.images import DATASETS, Images, identify, image_files, image_size, prepare
+from trainables.scores.protocol import Score, comparable
+
+NAMES = ("fid", "kid", "is", "sharpness")
+_DIGITS = {"fid": 3, "kid": 6, "is": 3, "sharpness": 1}
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """What the command line asks for."""
+
+    samples: list[Path]
+    against: str
+    features: str | None
+    dims: str | None
+    n: int | None
+    as_json: bool
+    store: Path
+    data_root: Path
+    download: bool
+
+
+def run(scoring: Scoring) -> None:
+    """Print the scores of each folder. Raises UserError, also where the folders' scores could not be compared."""
+    for folder in scoring.samples:
+        if not folder.is_dir():
+            raise UserError(f"{folder} is no folder; name a folder of images")
+    wanted = _dimensions(scoring.dims)
+    store, real = Store(scoring.store), Path(scoring.against)
+    is_folder = scoring.against not in DATASETS and real.is_dir()
+    images = None if is_folder and scoring.features != "classifier" else _prepared(scoring, store, is_folder)
+
+    # torch, from here on.
+    from trainables.scores.comparing import image_set, score
+    from trainables.scores.features import load_features
+
+    name = scoring.features or (images.features if images else "inception")
+    network = load_features(name, images, store.scores)
+    reference = image_set(real if is_folder or images is None else images)
+    cache = None if is_folder else store.scores
+    sets = [image_set(folder, scoring.n) for folder in scoring.samples]
+    found = [(samples.name, score(samples, reference, network, dims=wanted, cache=cache)) for samples in sets]
+    comparable(scores["fid"] for _, scores in found)
+    if scoring.as_json:
+        entries = [_entry(folder, scores) for folder, scores in found]
+        print(dump({"schema": 1, **entries[0]} if len(entries) == 1 else {"schema": 1, "scores": entries}))
+    else:
+        _show(found, scoring.against)
+
+
+def _entry(folder: str, scores: dict[str, Score]) -> dict[str, Any]:
+    entry: dict[str, Any] = {"images": folder, "n": scores["fid"]["n"], "protocol": scores["fid"]["protocol"]}
+    entry |= {name: scores.get(name) for name in NAMES}
+    by_dims = {name.removeprefix("fid-"): value for name, value in scores.items() if name.startswith("fid-")}
+    return entry | ({"fid_by_dims": by_dims} if by_dims else {})
+
+
+def _show(found: list[tuple[str, dict[str, Score]]], against: str) -> None:
+    drawn = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("images", "score", "", "n", "protocol"):
+        drawn.add_column(heading, justify="right" if heading in ("", "n") else "left", overflow="fold")
+    for folder, scores in found:
+        for name, value in scores.items():
+            digits = _DIGITS[name.split("-")[0]]
+            spread = f" ±{value['std']:.{digits}f}" if value["std"] is not None else ""
+            cells = [folder, name.upper() if name != "sharpness" else name, f"{value['mean']:.{digits}f}{spread}"]
+            drawn.add_row(*cells, f"{value['n']:,}", value["protocol"])
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"against {against}")
+    console.print(drawn)
+
+
+def _prepared(scoring: Scoring, store: Store, is_folder: bool) -> Images:
+    """The data set at the samples' size; for a folder, what its classifier is trained on."""
+    name = identify(scoring.against, store.datasets)
+    size = 32 if is_folder else _size(scoring.samples)
+    store.create()
+    folder = Path(scoring.against) if is_folder else None
+    return prepare(name, size, store.datasets, folder=folder, data_root=scoring.data_root, download=scoring.download)
+
+
+def _size(samples: list[Path]) -> int:
+    """The size of the samples, which a data set is prepared at."""
+    sizes = {image_size(file) for folder in samples for file in image_files(folder)[:50]}
+    if len(sizes) > 1 or len(set(next(iter(sizes)))) > 1:
+        raise UserError(f"images of {sizes} cannot be scored against a data set; make them square and of one size")
+    return next(iter(sizes))[0]
+
+
+def _dimensions(dims: str | None) -> list[int]:
+    try:
+        return [int(word) for word in dims.split(",")] if dims else []
+    except ValueError:
+        raise UserError(f"--dims {dims}: not whole numbers; try --dims 2048 or --dims 64,2048") from None

@@ -1,0 +1,100 @@
+"""A classifier trained on the data set's own labels: logits for the Inception Score, 84 features for FID and KID."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from trainables.files import file_hash, read_json, replacing, write_json
+from trainables.images import Images
+from trainables.latents import Order, seed_of
+from trainables.scores.features import TorchFeatures
+from trainables.scores.inception_score import InceptionScore
+
+HELD_OUT = 0.2  # part of the labelled images on which the accuracy and the real images' IS are taken
+
+
+class _LeNet(nn.Module):
+    """LeNet-5 with ReLU and max-pooling; 84 features."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.AdaptiveAvgPool2d(32),
+            nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(84, classes)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(images.float().div(127.5).sub(1.0))
+        return features, self.head(features)
+
+
+class Classifier(TorchFeatures):
+    """accuracy and real_is are those of the held-out real images."""
+
+    def __init__(self, network: _LeNet, channels: int, name: str, accuracy: float, real_is: float) -> None:
+        super().__init__(network, name, 84, "averaged to 32×32, [-1, 1]", batch_size=500)
+        self.channels, self.accuracy, self.real_is = channels, accuracy, real_is
+
+    def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+        if images.shape[1] != self.channels:
+            grey = images.float().mul(images.new_tensor([0.299, 0.587, 0.114], dtype=torch.float32).view(1, 3, 1, 1))
+            images = images.expand(-1, 3, -1, -1) if self.channels == 3 else grey.sum(1, keepdim=True)
+        features, logits = self.network(images)
+        return {self.dims: features}, logits
+
+
+def classifier(images: Images, cache: Path) -> Classifier:
+    """Train a labelled set's classifier, or find it in `cache`."""
+    assert images.classes is not None
+    path = cache / f"classifier-{images.hash}.safetensors"
+    record = path.with_suffix(".json")
+    network = _LeNet(images.channels, len(images.classes))
+    if not record.exists():
+        accuracy, real_is = _fit(network, images)
+        with replacing(path) as temporary:
+            save_file(network.state_dict(), temporary)
+        write_json(record, {"name": f"classifier-{file_hash(path)}", "accuracy": accuracy, "real_is": real_is})
+    network.load_state_dict(load_file(path))
+    facts = read_json(record)
+    return Classifier(network, images.channels, facts["name"], facts["accuracy"], facts["real_is"])
+
+
+def _fit(network: _LeNet, images: Images, epochs: int = 12, batch_size: int = 64) -> tuple[float, float]:
+    """Adam with a one-cycle rate, deterministic; returns (held-out accuracy, IS of the held-out real images)."""
+    pixels, labels = images.pixels, images.labels
+    assert labels is not None
+    shuffled = Order("classifier/split", len(labels)).batch(0, len(labels))
+    held = max(1, int(len(labels) * HELD_OUT))
+    test, part = shuffled[:held], shuffled[held:]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    generator = torch.Generator().manual_seed(seed_of("classifier/weights"))
+    for parameter in network.parameters():
+        bound = 1 / max(1, parameter[0].numel()) ** 0.5
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    steps = max(200, min(20_000, epochs * len(part) // batch_size))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
+    order = Order("classifier/order", len(part))
+    network.train()
+    for step in range(steps):
+        batch = part[order.batch(step, batch_size)]
+        _, logits = network(torch.from_numpy(pixels[batch]))
+        optimizer.zero_grad()
+        cross_entropy(logits, torch.from_numpy(labels[batch])).backward()
+        optimizer.step()
+        schedule.step()
+    network.eval()
+    with torch.inference_mode():
+        logits = np.concatenate(
+            [network(torch.from_numpy(pixels[part]))[1].numpy() for part in np.array_split(test, 10)]
+        )
+    torch.set_num_threads(threads)
+    return float((logits.argmax(axis=1) == labels[test]).mean()), InceptionScore().add(logits).value

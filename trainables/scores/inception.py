@@ -1,0 +1,35 @@
+"""pytorch-fid's InceptionV3, by its conventions: the FID of the literature."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from trainables.files import file_hash
+from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation, needs_file
+
+
+class Inception(TorchFeatures):
+    """64, 192, 768 and 2048 features from one forward pass. Raises EnvironmentUserError without the weights file."""
+
+    def __init__(self) -> None:
+        from pytorch_fid.inception import InceptionV3
+
+        path = needs_file(inception_weights(), "Inception's weights file, from pytorch-fid's releases,")
+        network = InceptionV3(list(range(4)))
+        fold_normalisation(network, "conv", "bn")
+        name = f"inception-{file_hash(path)}"
+        super().__init__(network, name, 2048, "RGB, [0, 1], bilinear to 299×299, [-1, 1]", batch_size=50)
+
+    def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+        blocks = self.network(as_colour(images).float().div(255))
+        pooled = [adaptive_avg_pool2d(block, 1).flatten(1) for block in blocks]
+        return {block.shape[1]: block for block in pooled}, None
+
+
+def inception_weights() -> Path:
+    """Where pytorch-fid looks for its weights: torch.hub's folder of checkpoints."""
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / str(FID_WEIGHTS_URL).rsplit("/", 1)[-1]
