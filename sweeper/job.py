@@ -1,5 +1,6 @@
 """One job: bring one trial to a rung, score it on the way, keep everything in the store. Needs neither Ray nor W&B."""
 
+import math
 from functools import lru_cache
 from pathlib import Path
 
@@ -38,7 +39,8 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
         scores = scorer(rung.generator, "rung", sweep.n["rung"])
     except NotFiniteError:
         scores = {}
-    record = RungRecord(rung.updates, rung.seconds, rung.losses, scores, diverged=not scores)
+    losses = {name: value for name, value in rung.losses.items() if math.isfinite(value)}
+    record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
     if rung.updates == sweep.updates and scores:
         store.add(spec, final=_finish(spec, rung, sweep, scorer, store))
     # The record last: a rung that has one is never visited again.
@@ -66,7 +68,10 @@ def load_generator(store: Store, signature: str, updates: int) -> Generator:
     """A finished trial's generator, in eval mode."""
     spec = store.need(signature).spec
     generator = Generator(spec.d, spec.image_size, spec.channels)
-    generator.load_state_dict(load_file(store.weights(signature, "generator", updates)))
+    path = store.weights(signature, "generator", updates)
+    if not path.exists():
+        raise UserError(f"{path} is gone; put it back, or train again in a new --store")
+    generator.load_state_dict(load_file(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return generator.to(device).eval()
 

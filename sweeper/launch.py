@@ -9,9 +9,11 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,16 +35,17 @@ from ray.tune import Tuner
 from ray.tune.search import Searcher
 
 from sweeper import job as jobs
-from sweeper.plan import Job, Sweep
+from sweeper.plan import Failure, Job, Sweep
 from sweeper.resources import Machine, Slots, share
 from sweeper.store import Manifest, RungRecord, Store
 from trainables.errors import EnvironmentUserError, UserError
 
+WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trial
 RETRIES = 2  # of a job whose process died; an error of the job itself is not tried again
 
 
 class Watcher(Protocol):
-    """Who is told what happens: the terminal, W&B. Called in the driver; must be quick and must not raise."""
+    """Who is told what happens: the terminal, W&B. Called in the driver, so it must be quick."""
 
     def started(self, sweep: Sweep, job: Job) -> None: ...
 
@@ -55,6 +58,7 @@ class Watcher(Protocol):
 def session(address: str | None, slots: int | None) -> Iterator[Machine]:
     """Join the Ray cluster at `address` (or RAY_ADDRESS), or start a local one for the time being."""
     logging.getLogger("ray").setLevel(logging.ERROR)
+    begun = time.monotonic()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
@@ -62,7 +66,7 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
             _reachable(address)
             ray.init(address=address, **quiet)
         else:
-            cpus = max(os.cpu_count() or 1, slots or 1)
+            cpus = max(len(os.sched_getaffinity(0)), slots or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -71,6 +75,9 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
         ) from None
     try:
         seen = ray.cluster_resources()
+        while address and not seen.get("CPU") and time.monotonic() - begun < WORKER_SECONDS:
+            time.sleep(2)
+            seen = ray.cluster_resources()
         yield Machine(cpus=seen.get("CPU", 1), gpus=seen.get("GPU", 0), elastic=bool(address))
     finally:
         ray.shutdown()
@@ -138,8 +145,7 @@ class JobQueue(Searcher):
         if not self.slots.take(trial_id, wish):
             return None
         self.running[trial_id] = job
-        for watcher in self.watchers:
-            watcher.started(self.sweep, job)
+        self._tell(lambda watcher: watcher.started(self.sweep, job))
         # TrialActor.setup reads this; the manifest is in the store.
         return {
             "signature": job.signature,
@@ -159,13 +165,22 @@ class JobQueue(Searcher):
         self.sweep.records[job.signature] = record
         rung = record.rung(job.updates, self.sweep.manifest.protocols["rung"])
         if rung is None:
-            reason = "its process died" if error or result is None else result.get("failure") or "it was interrupted"
-            self.sweep.failed[job.signature] = reason
-            for watcher in self.watchers:
-                watcher.failed(self.sweep, job, reason)
-            return
-        for watcher in self.watchers:
-            watcher.reached(self.sweep, job, rung)
+            failure = Failure("its process died", exit_code=1)
+            if result and not error:
+                failure = Failure(result.get("failure", "it was interrupted"), result.get("exit_code", 1))
+            self.sweep.failed[job.signature] = failure
+            self._tell(lambda watcher: watcher.failed(self.sweep, job, failure.reason))
+        else:
+            self._tell(lambda watcher: watcher.reached(self.sweep, job, rung))
+
+    def _tell(self, what: Callable[[Watcher], None]) -> None:
+        """Watchers look on: one that breaks is named and left out, and the sweep goes on."""
+        for watcher in list(self.watchers):
+            try:
+                what(watcher)
+            except Exception as error:
+                self.watchers.remove(watcher)
+                print(f"{type(watcher).__name__} stopped: {type(error).__name__}: {error}", file=sys.stderr)
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher for `Tuner.restore`, which is not used: nothing to keep."""
@@ -192,7 +207,7 @@ class TrialActor(tune.Trainable):
         try:
             jobs.run(self.job, self.sweep, self.store)
         except UserError as error:
-            return {"done": True, "failure": str(error)}
+            return {"done": True, "failure": str(error), "exit_code": error.exit_code}
         except Exception as error:  # shown to the user, and kept: the other trials go on
             self.store.keep_traceback(self.job.signature, traceback.format_exc())
             return {"done": True, "failure": f"{type(error).__name__}: {error}".splitlines()[0]}

@@ -5,7 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from sweeper.job import load_generator
 from sweeper.plan import Sweep
-from sweeper.selection import best
+from sweeper.selection import best, controls_of
 from sweeper.store import Manifest, Store
 from trainables.files import replacing
 from trainables.latents import latents
@@ -18,14 +18,9 @@ _SCALE, _LABEL, _GAP = 2, 150, 4
 def draw_samples(store: Store, teachers: Manifest, students: Manifest) -> None:
     """Write the sheet of a student sweep to `store.picture(sweep)`."""
     assert students.teacher is not None
-    controls, distilled = Sweep.read(teachers, store), Sweep.read(students, store)
-    rows = [
-        (
-            f"teacher d={controls.records[students.teacher.signature].spec.d}",
-            students.teacher.signature,
-            students.teacher.updates,
-        )
-    ]
+    controls, distilled = controls_of(store, teachers, students), Sweep.read(students, store)
+    pinned = students.teacher
+    rows = [(f"teacher d={store.need(pinned.signature).spec.d}", pinned.signature, pinned.updates)]
     for d in sorted(distilled.strata):
         for name, sweep in (("student", distilled), ("control", controls)):
             trials = best(sweep, d) if d in sweep.strata else None

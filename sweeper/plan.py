@@ -20,12 +20,20 @@ class Job:
     updates: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial failed, in one line, and the exit code of that kind of error."""
+
+    reason: str
+    exit_code: int
+
+
 class Sweep:
     """A manifest with the records of its trials: what every decision is computed from."""
 
     def __init__(self, manifest: Manifest, records: dict[str, TrialRecord]) -> None:
         self.manifest, self.records = manifest, records
-        self.failed: dict[str, str] = {}  # signature → one line; a failed trial is tried again by the next command
+        self.failed: dict[str, Failure] = {}  # a failed trial is tried again by the next command
         self.strata: dict[int, dict[str, list[str]]] = {}  # d → configuration → its trials, one per seed
         for signature in sorted(records, key=lambda s: (records[s].spec.d, s)):
             spec = records[signature].spec
@@ -76,9 +84,14 @@ class Sweep:
 
     def best_rung(self, d: int) -> RungRecord | None:
         """The best record of a stratum's furthest rung: what a live view shows."""
-        records = [self.records[s].rungs for trials in self.strata[d].values() for s in trials]
-        reached = [r[-1] for r in records if r and r[-1].scores]
-        return min(reached, key=lambda r: (-r.updates, r.scores["fid"]["mean"])) if reached else None
+        trials = [self.records[s] for seeds in self.strata[d].values() for s in seeds]
+        for updates in reversed(self.manifest.rungs):
+            reached = [
+                rung for t in trials if (rung := t.rung(updates, self.manifest.protocols["rung"])) and rung.scores
+            ]
+            if reached:
+                return min(reached, key=lambda rung: rung.scores["fid"]["mean"])
+        return None
 
     def work(self, signature: str, updates: int) -> float:
         """An estimate of a trial's work up to a number of updates, in multiply-accumulates."""

@@ -9,10 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.plan import Job, Sweep
+from sweeper.plan import STATES, Job, Sweep
 from sweeper.store import RungRecord
-
-SHOWN = ("running", "waiting", "paused", "pruned", "done", "diverged", "failed")
 
 
 class Progress:
@@ -80,7 +78,7 @@ class Progress:
     def _table(self) -> Table:
         """Trials per state and the best score, per d; made once per event, not per frame."""
         table = Table(title=f"{self.sweep.manifest.name}: trials", title_justify="left", box=None, padding=(0, 2))
-        for heading in ("d", *SHOWN, "best FID", "IS", "at"):
+        for heading in ("d", *STATES, "best FID", "IS", "at"):
             table.add_column(heading, justify="right")
         states = self.sweep.states() | dict.fromkeys(self.running, "running")
         for d, configurations in self.sweep.strata.items():
@@ -91,7 +89,7 @@ class Progress:
             ]
             cells = [
                 str(d),
-                *(str(counts[name] or "·") for name in SHOWN),
+                *(str(counts[name] or "·") for name in STATES),
                 *scores,
                 str(record.updates) if record else "—",
             ]

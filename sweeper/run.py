@@ -1,8 +1,9 @@
 """From a request to a finished sweep: what `sweeper run` does, in order."""
 
 import dataclasses
+import re
 import shlex
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from sweeper.plan import Sweep
 from sweeper.selection import resolve_teacher
 from sweeper.spaces import Space, expand, listed, load_space, override
 from sweeper.store import Manifest, Store, Teacher
-from trainables.errors import UserError
+from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images, identify, prepare
 from trainables.spec import DEFAULTS, TrialSpec
 
@@ -33,7 +34,7 @@ class Request:
     download: bool = False
     slots: int | None = None
     address: str | None = None
-    precision: str = "no"
+    precision: str | None = None
     eta: int | None = None
     rungs: int | None = None
     pruning: bool = True
@@ -49,7 +50,9 @@ def run(request: Request) -> int:
     """Train what is missing of a sweep; returns the exit code. Raises UserError before anything is written, where
     the request itself is at fault."""
     store = Store(request.store)
-    folder = Path(request.dataset) if request.dataset else None
+    if request.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", request.name):
+        raise UserError(f"--name {request.name}: letters, digits, '.', '_' and '-' alone; try --name mine")
+    folder = Path(request.dataset).expanduser() if request.dataset else None
     dataset = identify(request.dataset, store.datasets) if request.dataset else None
     pinned, source = None, None
     if request.role == "student":
@@ -59,7 +62,7 @@ def run(request: Request) -> int:
         raise UserError("run teachers needs a data set; try `sweeper run teachers --dataset mnist5k`")
     space = _space(request, dataset)
     size = _image_size(space, source)
-    fixed = {"precision": request.precision, "image_size": size}
+    fixed: dict[str, object] = {"image_size": size} | ({"precision": request.precision} if request.precision else {})
     # Once before anything is written: a wrong value in the space is an error of the request.
     _expand(space, request, dataset, 1, pinned, fixed)
 
@@ -85,23 +88,30 @@ def run(request: Request) -> int:
 
 def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest]:
     """The pinned teacher of a sweep that exists; else the one that --teacher names."""
-    found, source = resolve_teacher(store, request.teacher, dataset)
-    old = store.sweep(request.name or f"{source.dataset}-students")
-    if old is None or old.teacher is None or old.teacher.by != request.teacher or old.teacher == found:
-        return found, source
-    say(
-        f"{old.name} keeps its teacher {old.teacher.signature}; {request.teacher} is now {found.signature}: "
-        f"for a sweep with that one, add --name {old.name}-{found.signature[:4]}"
-    )
-    pinned_source = store.sweep(old.teacher.sweep)
-    assert pinned_source is not None
-    return old.teacher, pinned_source
+    datasets = {m.dataset for m in store.sweeps() if m.role == "teacher"}
+    known = dataset or (datasets.pop() if len(datasets) == 1 else None)
+    name = request.name or f"{known}-students"
+    old = store.sweep(name)
+    if old is None or old.teacher is None or old.teacher.by != request.teacher or dataset not in (None, old.dataset):
+        return resolve_teacher(store, request.teacher, dataset)
+    source = store.sweep(old.teacher.sweep)
+    assert source is not None
+    # Pinned: what is better by now is only named. A teacher sweep that is being extended changes nothing here.
+    with suppress(UserError):
+        found, _ = resolve_teacher(store, request.teacher, dataset)
+        if found != old.teacher:
+            say(
+                f"{name} keeps its teacher {old.teacher.signature}; {request.teacher} is now {found.signature}: "
+                f"for a sweep with that one, add --name {name}-{found.signature[:4]}"
+            )
+    return old.teacher, source
 
 
 def _space(request: Request, dataset: str) -> Space:
     space = override(load_space(dataset, request.role, request.space), request.assignments, request.role)
-    eta = 1 if not request.pruning else request.eta or space.eta
-    return dataclasses.replace(space, eta=eta, rungs=space.rungs if request.rungs is None else request.rungs)
+    return dataclasses.replace(
+        space, eta=request.eta or space.eta, rungs=space.rungs if request.rungs is None else request.rungs
+    )
 
 
 def _image_size(space: Space, source: Manifest | None) -> int:
@@ -146,7 +156,7 @@ def _manifest(
         real=scorer.real,
         updates=space.updates,
         rungs=space.ladder(),
-        eta=space.eta,
+        eta=space.eta if request.pruning else 1,
         n=n,
         protocols={purpose: scorer.protocol(purpose, count) for purpose, count in n.items()},
         signatures=[spec.signature for spec in specs],
@@ -159,6 +169,11 @@ def _check_comparable(students: Manifest, teachers: Manifest) -> None:
     """The table compares their report scores: better known now than after the training."""
     if students.features != teachers.features:
         raise UserError(f"--features {students.features}: {teachers.name} has {teachers.features}; leave it out")
+    if students.updates != teachers.updates:
+        say(
+            f"[yellow]unequal budgets[/yellow]: students {students.updates} updates, controls {teachers.updates}; "
+            f"for a fair table add --set updates={teachers.updates} here, or updates={students.updates} there"
+        )
     if students.n["report"] != teachers.n["report"]:
         raise UserError(
             f"n_report={students.n['report']}: {teachers.name} was scored with {teachers.n['report']} images, and FID "
@@ -171,13 +186,13 @@ def _announce(old: Manifest | None, new: Manifest, store: Store) -> None:
     before, after = set(old.signatures if old else []), set(new.signatures)
     if old and old.role != new.role:
         raise UserError(f"{new.name} is a sweep of {old.role}s; give this one another --name")
-    done = 0
+    done: set[str] = set()
     for signature in after:
         record = store.trial(signature)
-        done += record is not None and record.final(new.updates, new.protocols) is not None
-    parts = [f"{done} done", f"{len(after - before)} new"] + (
-        [f"{len(before - after)} leave"] if before - after else []
-    )
+        if record is not None and record.final(new.updates, new.protocols) is not None:
+            done.add(signature)
+    parts = [f"{len(done)} done", f"{len(after - before - done)} new"]
+    parts += [f"{len(before - after)} leave"] if before - after else []
     ladder = ", ".join(str(rung) for rung in new.rungs)
     say(f"[bold]{new.name}[/bold]: {len(after)} trials ({', '.join(parts)}); rungs at {ladder} updates, eta {new.eta}")
     if old and (old.rungs, old.eta, old.n) != (new.rungs, new.eta, new.n):
@@ -207,17 +222,19 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
         say(f"[yellow]interrupted[/yellow]: {name} goes on with `{again}`")
         return 130
     if sweep.failed:
-        say(
-            f"[red]{len(sweep.failed)} trials of {name} failed[/red] (error.txt in {store.root}/trials/SIGNATURE); "
-            f"try again with `{again}`"
-        )
-        return 3
+        say(f"[red]{len(sweep.failed)} trials of {name} failed[/red]; try again with `{again}`")
+        for signature in sweep.failed:
+            if (trace := store.traceback(signature)).exists():
+                say(f"  what went wrong: {trace}")
+        codes = {failure.exit_code for failure in sweep.failed.values()}
+        return EnvironmentUserError.exit_code if codes == {EnvironmentUserError.exit_code} else 3
     for d in sweep.strata:
         if d not in sweep.finishers():
-            say(f"[yellow]d={d}: every configuration diverged[/yellow]; try a smaller lr")
+            say(f"[yellow]d={d} has no finisher: what was left of it diverged[/yellow]; try a smaller lr")
     if sweep.manifest.role == "student":
         _show_students(sweep, store, request, trained)
-        next_step = f"sweeper table{_store_option(request)}"
+        named = f" --name {request.name}" if request.name else ""
+        next_step = f"sweeper table{named}{_store_option(request)}"
     else:
         next_step = f"sweeper run students --teacher best{_store_option(request)}"
     say(f"[green]{name} is finished[/green]; next: `{next_step}`")

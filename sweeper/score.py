@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from sweeper.store import Store, dump
 from trainables.errors import UserError
@@ -67,18 +66,14 @@ def _entry(folder: str, scores: dict[str, Score]) -> dict[str, Any]:
 
 
 def _show(found: list[tuple[str, dict[str, Score]]], against: str) -> None:
-    drawn = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("images", "score", "", "n", "protocol"):
-        drawn.add_column(heading, justify="right" if heading in ("", "n") else "left", overflow="fold")
+    say = Console(highlight=False, soft_wrap=True).print
     for folder, scores in found:
+        say(f"[bold]{folder}[/bold] against {against}")
         for name, value in scores.items():
             digits = _DIGITS[name.split("-")[0]]
             spread = f" ±{value['std']:.{digits}f}" if value["std"] is not None else ""
-            cells = [folder, name.upper() if name != "sharpness" else name, f"{value['mean']:.{digits}f}{spread}"]
-            drawn.add_row(*cells, f"{value['n']:,}", value["protocol"])
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(f"against {against}")
-    console.print(drawn)
+            shown, label = f"{value['mean']:.{digits}f}{spread}", name.upper() if name != "sharpness" else name
+            say(f"  {label:<10}{shown:>24}  n={value['n']:,}  [dim]{value['protocol']}[/dim]")
 
 
 def _prepared(scoring: Scoring, store: Store, is_folder: bool) -> Images:

@@ -1,5 +1,6 @@
 """Best teacher, best student per row: from final scores by the selection latents, never from those that pruned."""
 
+import dataclasses
 from collections.abc import Iterable
 from statistics import fmean
 
@@ -25,6 +26,16 @@ def best(sweep: Sweep, d: int) -> list[str] | None:
     return finishers[name]
 
 
+def controls_of(store: Store, teachers: Manifest, students: Manifest | None) -> Sweep:
+    """The teacher sweep, as it stood at the students' budget if it was ever there: equal updates on both sides."""
+    if students is None or students.updates == teachers.updates:
+        return Sweep.read(teachers, store)
+    rungs = [rung for rung in teachers.rungs if rung < students.updates]
+    then = dataclasses.replace(teachers, updates=students.updates, rungs=[*rungs, students.updates])
+    at_budget = Sweep.read(then, store)
+    return at_budget if at_budget.finishers() else Sweep.read(teachers, store)
+
+
 def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher, Manifest]:
     """The teacher that `best`, `d=N` or a signature names, and the sweep that it is from.
 
@@ -40,14 +51,16 @@ def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher
     if len(names) > 1 and _is_relative(by):
         raise UserError(f"--teacher {by}: there are teachers of {', '.join(names)}; add --dataset {names[0]}")
     read = [Sweep.read(m, store) for m in sweeps]
-    unfinished = [s.manifest for s in read if not s.finished()]
-    if unfinished and (_is_relative(by) or len(unfinished) == len(read)):
-        raise NotYetError(f"teacher sweep {unfinished[0].name} is not finished; run `{unfinished[0].command}` first")
-    found = [(sweep, trial) for sweep in read for trial in _candidates(sweep, by)]
+    finished = [sweep for sweep in read if sweep.finished()]
+    if not finished:
+        raise NotYetError(f"teacher sweep {sweeps[0].name} is not finished; run `{sweeps[0].command}` first")
+    ds = sorted({d for sweep in finished for d in sweep.finishers()})
+    if not ds:
+        raise NotYetError(f"no teacher of {sweeps[0].name} is left: all diverged; run its command with a smaller lr")
+    found = [(sweep, trial) for sweep in finished for trial in _candidates(sweep, by)]
     if not found:
-        ds = sorted({d for sweep in read for d in sweep.finishers()})
         raise UserError(f"--teacher {by}: no finished teacher of that name; use best, d=N (N in {ds}) or a signature")
-    if len({sweep.manifest.protocols["selection"] for sweep, _ in found}) > 1:
+    if _is_relative(by) and len({sweep.manifest.protocols["selection"] for sweep, _ in found}) > 1:
         raise UserError(f"--teacher {by}: the teacher sweeps were scored by different protocols; name a signature")
     sweep, trial = min(found, key=lambda item: (-quality(item[0], [item[1]], item[0].manifest.metric), item[1]))
     final = sweep.final(trial)

@@ -70,7 +70,8 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
     """Apply `KEY=V1,V2` assignments: settings of the sweep, or fields of a trial in every grid that uses them."""
     grids = [dict(grid) for grid in space.grids]
     settings: dict[str, Any] = {}
-    for assignment in assignments:
+    # Which fields mean something depends on loss and objective: these first.
+    for assignment in sorted(assignments, key=lambda text: text.partition("=")[0] not in ("loss", "objective")):
         key, equals, text = assignment.partition("=")
         if not equals or not text:
             raise UserError(f"--set {assignment}: write --set KEY=VALUE or KEY=V1,V2; for example --set d=2,4")
@@ -78,7 +79,10 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
             settings[key] = _whole(key, text)
         elif key in FIELDS and key not in _GIVEN:
             values = [parse(key, word) for word in text.split(",")]
-            users = [grid for grid in grids if _uses(grid, key)] if key not in ("loss", "objective") else grids
+            if key == "loss":
+                grids = _with_losses(grids, values)
+                continue
+            users = [grid for grid in grids if key == "objective" or _uses(grid, key)]
             if not users:
                 raise UserError(f"--set {assignment}: no {role} of this space uses {key}; leave it out")
             for grid in users:
@@ -87,6 +91,8 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
             known = ", ".join(sorted((set(FIELDS) | set(SETTINGS)) - _GIVEN))
             raise UserError(f"--set {assignment}: {key!r} is unknown; the keys are {known}")
     changed = dataclasses.replace(space, grids=grids, **settings)
+    if changed.rungs is not None and changed.rungs < 0:
+        raise UserError(f"rungs={changed.rungs} is negative; use --rungs 0 for none before the budget")
     if (
         changed.updates < 1
         or changed.first_rung < 1
@@ -113,6 +119,14 @@ def expand(
             fields = {**dict(zip(lists, values, strict=True)), **fixed}
             spec = _spec(fields, role=role, dataset=dataset, channels=channels, teacher=teacher)
             specs[spec.signature] = spec
+    if not specs:
+        raise UserError(f"the search space has no {role} in it; give its grids a list of d")
+    for spec in specs.values():
+        if spec.warmup >= space.ladder()[0]:
+            raise UserError(
+                f"warmup={spec.warmup}: at the first rung, {space.ladder()[0]} updates, every alpha is still mse; "
+                "add --set warmup=… below it, or --set first_rung=… above it"
+            )
     return [specs[signature] for signature in sorted(specs)]
 
 
@@ -130,6 +144,14 @@ def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, tea
             f"the search space sets {sorted(unknown)[0]!r}, which is no field of a trial; see trainables/spec.py"
         )
     return TrialSpec(**fields)
+
+
+def _with_losses(grids: list[dict[str, Any]], losses: list[str]) -> list[dict[str, Any]]:
+    """The grids of these losses alone; a loss that no grid has is tried in all of them."""
+    of = [(grid, listed(grid.get("loss", DEFAULTS["loss"]))) for grid in grids]
+    kept = [{**grid, "loss": [loss for loss in losses if loss in has]} for grid, has in of if set(losses) & set(has)]
+    new = [loss for loss in losses if not any(loss in has for _, has in of)]
+    return kept + [{**grid, "loss": new} for grid in grids if new]
 
 
 def _uses(grid: Grid, key: str) -> bool:

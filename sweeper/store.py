@@ -131,13 +131,18 @@ class Store:
                     f"{self.root} is a store of version {version}, and this sweeper reads version {VERSION}; "
                     "use the sweeper that wrote it, or name another folder with --store"
                 )
-        elif self.root.exists() and (not self.root.is_dir() or any(self.root.iterdir())):
+        elif self.root.exists() and not _is_empty(self.root):
             raise UserError(f"{self.root} is not a store; name a new folder, or one that sweeper made, with --store")
 
     @contextmanager
     def driving(self) -> Iterator[None]:
         """Hold the store for writing. Raises UserError when another command does."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"{self.root} cannot be made ({error.strerror}); name another folder with --store"
+            ) from None
         with open(self.root / "driver.lock", "a+") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -190,7 +195,7 @@ class Store:
         path = self._trial(signature) / "record.json"
         if not path.exists():
             return None
-        record = read_json(path)
+        record = _read(path)
         return TrialRecord(
             spec=TrialSpec(**record["spec"]),
             rungs=[RungRecord(**rung) for rung in record["rungs"]],
@@ -209,9 +214,9 @@ class Store:
         old = self.trial(spec.signature) or TrialRecord(spec)
         rungs, finals = list(old.rungs), list(old.finals)
         if rung is not None:
-            rungs = sorted([r for r in rungs if r.updates != rung.updates] + [rung], key=lambda r: r.updates)
+            rungs = sorted([r for r in rungs if _key(r) != _key(rung)] + [rung], key=lambda r: r.updates)
         if final is not None:
-            finals = sorted([f for f in finals if f.updates != final.updates] + [final], key=lambda f: f.updates)
+            finals = sorted([f for f in finals if _key(f) != _key(final)] + [final], key=lambda f: f.updates)
         record = {
             "spec": spec.canonical(),
             "rungs": [dataclasses.asdict(r) for r in rungs],
@@ -219,9 +224,12 @@ class Store:
         }
         write_json(self._trial(spec.signature) / "record.json", record)
 
+    def traceback(self, signature: str) -> Path:
+        return self._trial(signature) / "error.txt"
+
     def keep_traceback(self, signature: str, text: str) -> None:
         """Beside the trial's record, for whoever wants to know why it failed."""
-        with replacing(self._trial(signature) / "error.txt") as temporary:
+        with replacing(self.traceback(signature)) as temporary:
             temporary.write_text(text)
 
     # Sweeps.
@@ -230,7 +238,7 @@ class Store:
         path = self.root / "sweeps" / f"{name}.json"
         if not path.exists():
             return None
-        record = read_json(path)
+        record = _read(path)
         teacher = record.pop("teacher")
         return Manifest(**record, teacher=Teacher(**teacher) if teacher else None)
 
@@ -243,6 +251,25 @@ class Store:
 
     def _trial(self, signature: str) -> Path:
         return self.root / "trials" / signature
+
+
+def _is_empty(root: Path) -> bool:
+    """But for what a killed command may have left before it made the store."""
+    return root.is_dir() and all(p.name == "driver.lock" or p.name.startswith(".") for p in root.iterdir())
+
+
+def _key(record: RungRecord | FinalRecord) -> tuple[int, str, str]:
+    """What makes two records of a trial the same one: how far, and scored how."""
+    scores = [record.scores] if isinstance(record, RungRecord) else [record.selection, record.report]
+    protocols = [score["fid"]["protocol"] if score else "diverged" for score in scores]
+    return record.updates, protocols[0], protocols[-1]
+
+
+def _read(path: Path) -> Any:
+    try:
+        return read_json(path)
+    except ValueError as error:
+        raise UserError(f"{path} is spoiled ({error}); put it back from a copy, or delete it") from None
 
 
 def dump(value: Any) -> str:

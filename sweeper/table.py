@@ -6,11 +6,12 @@ from statistics import fmean, stdev
 from typing import Any
 
 from sweeper.plan import Sweep
-from sweeper.selection import best
-from sweeper.store import Manifest, Store, dump
+from sweeper.selection import best, controls_of, quality
+from sweeper.store import FinalRecord, Manifest, Store, dump
 from trainables.errors import NotYetError, UserError
 from trainables.scores.protocol import Score, comparable
 from trainables.sizes import discriminator_parameters, generator_parameters
+from trainables.spec import TrialSpec
 
 SCORES = ("is", "fid", "kid", "sharpness")
 TOLERANCE = 0.10  # of the teacher's score: the limit of compression is the smallest student within it
@@ -38,18 +39,9 @@ def find(store: Store, dataset: str | None, name: str | None) -> tuple[Manifest,
 
 def build(store: Store, teachers: Manifest, students: Manifest | None) -> dict[str, Any]:
     """The table as data, in the schema that `--format json` prints. Every score is by the report latents."""
-    controls = Sweep.read(teachers, store)
+    controls = controls_of(store, teachers, students)
     distilled = Sweep.read(students, store) if students else None
-    teacher = None
-    if students and students.teacher:
-        teacher = _entry(controls, [students.teacher.signature])
-    else:
-        ranked = [trials for d in controls.finishers() if (trials := best(controls, d))]
-        if ranked:
-            sign = 1 if teachers.metric == "is" else -1
-            teacher = max(
-                (_entry(controls, t) for t in ranked), key=lambda e: sign * e["scores"][teachers.metric]["mean"]
-            )
+    teacher = _teacher(store, controls, students)
     widths = set(controls.strata) - ({teacher["d"]} if teacher else set())
     widths |= set(distilled.strata) if distilled else set()
     rows = [_row(d, controls, distilled, teacher) for d in sorted(widths)]
@@ -69,8 +61,8 @@ def _row(d: int, controls: Sweep, distilled: Sweep | None, teacher: dict[str, An
     parameters = generator_parameters(d, spec.image_size, spec.channels)
     student_trials = best(distilled, d) if distilled else None
     control_trials = best(controls, d)
-    student = _entry(distilled, student_trials) if distilled and student_trials else None
-    control = _entry(controls, control_trials) if control_trials else None
+    student = _of(distilled, student_trials) if distilled and student_trials else None
+    control = _of(controls, control_trials) if control_trials else None
     comparable([entry["scores"]["fid"] for entry in (student, control, teacher) if entry])
     return {
         "d": d,
@@ -81,20 +73,41 @@ def _row(d: int, controls: Sweep, distilled: Sweep | None, teacher: dict[str, An
     }
 
 
-def _entry(sweep: Sweep, trials: list[str]) -> dict[str, Any]:
+def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> dict[str, Any] | None:
+    """The students' own teacher, as it was pinned; without students the best by the selection scores."""
+    if students is not None and students.teacher is not None:
+        pinned = students.teacher
+        record = store.need(pinned.signature)
+        finals = [f for f in record.finals if f.updates == pinned.updates and f.weights == pinned.weights]
+        named = [f for f in finals if f.report["fid"]["protocol"] == students.protocols["report"]]
+        if not named:
+            raise NotYetError(f"the teacher {pinned.name} has no scores like its students'; run `{students.command}`")
+        return _entry([record.spec], named)
+    ranked = [trials for d in controls.finishers() if (trials := best(controls, d))]
+    if not ranked:
+        return None
+    return _of(controls, max(ranked, key=lambda trials: quality(controls, trials, controls.manifest.metric)))
+
+
+def _of(sweep: Sweep, trials: list[str]) -> dict[str, Any]:
+    finals = [final for trial in trials if (final := sweep.final(trial))]
+    return _entry([sweep.records[trial].spec for trial in trials], finals)
+
+
+def _entry(specs: list[TrialSpec], finals: list[FinalRecord]) -> dict[str, Any]:
     """One configuration: its scores are those of its one seed, or mean and standard deviation over its seeds."""
-    spec = sweep.records[trials[0]].spec
-    reports = [final.report for trial in trials if (final := sweep.final(trial))]
+    spec, reports = specs[0], [final.report for final in finals]
     width = spec.d_discriminator
     return {
-        "signature": trials[0],
+        "signature": spec.signature,
         "d": spec.d,
         "parameters": generator_parameters(spec.d, spec.image_size, spec.channels),
+        "updates": finals[0].updates,
         "loss": spec.objective if spec.loss == "adversarial" else spec.loss,
         "alpha": spec.alpha,
         "d_discriminator": width,
         "discriminator_parameters": discriminator_parameters(width, spec.image_size, spec.channels) if width else None,
-        "seeds": len(trials),
+        "seeds": len(specs),
         "scores": {name: _over_seeds([r[name] for r in reports]) if name in reports[0] else None for name in SCORES},
     }
 
@@ -177,6 +190,12 @@ def caption(table: dict[str, Any]) -> str:
         parts.append(f"scores of {score['n']:,} images × 3 sets of fresh latents, mean ± std; {score['protocol']}")
     if table["real"]["is"]:
         parts.append(f"IS of held-out real images {table['real']['is']:.2f}")
+    unequal = [
+        f"d={row['d']}: {row['student']['updates']:,} updates against {row['control']['updates']:,} ≠"
+        for row in table["rows"]
+        if row["student"] and row["control"] and row["student"]["updates"] != row["control"]["updates"]
+    ]
+    parts += unequal
     limit = table["limit"]
     if limit:
         parts.append(

@@ -6,9 +6,9 @@ from typing import Any
 from sweeper import table as tables
 from sweeper.plan import Job, Sweep
 from sweeper.store import RungRecord, Store
+from trainables.errors import EnvironmentUserError
 from trainables.spec import TrialSpec
 
-MODES = ("offline", "online", "disabled")
 _LEAN: dict[str, Any] = {
     "console": "off",
     "silent": True,
@@ -35,6 +35,11 @@ class Tracking:
             os.environ.setdefault(name, str(folder.parent if name == "WANDB_DIR" else folder / name[6:-4].lower()))
 
     def __enter__(self) -> "Tracking":
+        if self.mode == "online":
+            import wandb
+
+            if wandb.api.api_key is None:
+                raise EnvironmentUserError("--wandb online needs an API key: type `wandb login`, or use offline")
         return self
 
     def __exit__(self, *_: object) -> None:

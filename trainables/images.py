@@ -15,6 +15,7 @@ from PIL import Image
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import file_hash, read_json, replacing, write_json
 
+_GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
@@ -119,7 +120,7 @@ def identify(name: str, cache: Path) -> str:
 
     Writes nothing. Raises UserError when there is no such set or no image in the folder.
     """
-    if name in DATASETS or (cache / f"{name}.json").exists():
+    if name in DATASETS or (name == Path(name).name and _known(name, cache).exists()):
         return name
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -151,7 +152,7 @@ def prepare(
     path = cache / f"{name}-{size}.npy"
     if not path.with_suffix(".json").exists():
         _decode(name, size, path, folder, data_root, download)
-        write_json(cache / f"{name}.json", {"name": name})
+        write_json(_known(name, cache), {"name": name})
     return Images(path=path, **read_json(path.with_suffix(".json")))
 
 
@@ -168,6 +169,8 @@ def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Pa
         raise UserError(
             f"{name} has no {size}×{size} array yet; run `sweeper run teachers --dataset FOLDER` with its folder"
         )
+    if len(source.images) < 2:
+        raise UserError(f"{folder or name} has {len(source.images)} image; a GAN needs more than one")
     with replacing(path) as temporary:
         shape = (len(source.images), source.channels, size, size)
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
@@ -197,6 +200,8 @@ def _opened(images: Sequence[Any]) -> Iterator[Image.Image]:
 
 def _square(image: Image.Image, size: int, channels: int) -> np.ndarray:
     """uint8 [channels, size, size]. 28×28 is padded to 32×32; else the central square is resized (bicubic)."""
+    if image.mode.startswith("I"):  # 16 bits of grey, of which the upper 8 are kept
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size == (28, 28):
         padded = Image.new(image.mode, (32, 32))
@@ -246,7 +251,7 @@ def _folder(folder: Path) -> tuple[Source, list[str] | None]:
     classes = sorted({parts[0] for parts in tops if len(parts) > 1})
     labelled = len(classes) > 1 and all(len(parts) > 1 for parts in tops)
     labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
-    grey = all(_header(p).mode in ("1", "L", "LA") for p in files)
+    grey = all(_header(p).mode in _GREY for p in files)
     return Source(files, labels, channels=1 if grey else 3), classes if labelled else None
 
 
@@ -266,7 +271,7 @@ def _header(path: Path) -> Image.Image:
 def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None, channels: int) -> Source:
     try:
         loaded = build()
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise EnvironmentUserError(
             f"the set is not under {data_root} ({reason}); put it there in torchvision's layout, name its folder with "
@@ -287,6 +292,11 @@ class _First(Sequence[Any]):
 
     def __getitem__(self, index: Any) -> Any:
         return self.items[index][0]
+
+
+def _known(name: str, cache: Path) -> Path:
+    """Marks a folder of images that has been prepared: later commands name it without its path."""
+    return cache / "known" / f"{name}.json"
 
 
 def _labels_path(path: Path) -> Path:

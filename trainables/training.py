@@ -82,7 +82,8 @@ def train(
     real, latent = _RealImages(pixels, spec, device), _Latents(bank, spec, device)
 
     def save() -> None:
-        if checkpoint_path is not None:
+        # A trial that was sent back to an earlier rung does not lose the later state.
+        if checkpoint_path is not None and checkpoint.updates(checkpoint_path) < update:
             checkpoint.save(checkpoint_path, parts, update)
 
     # Go on from the checkpoint.

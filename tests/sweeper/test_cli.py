@@ -37,6 +37,10 @@ def mistake(done: Done, code: int, *said: str) -> None:
         (["run", "teachers", "--dataset", "mnist5k", "--space", "no.py"], 2, ["no.py"]),
         (["run", "teachers", "--dataset", "celeba"], 5, ["data", "--download"]),
         (["table"], 4, ["sweeper run teachers"]),
+        (["run", "teachers", "--dataset", "mnist5k", "--name", "a/b"], 2, ["--name a/b"]),
+        (["run", "teachers", "--dataset", "mnist5k", "--store", "/proc/x"], 2, ["/proc/x cannot be made", "--store"]),
+        (["run", "teachers", "--dataset", "mnist5k", "--set", "rungs=-1"], 2, ["rungs=-1"]),
+        (["score", "nope", "--against", "mnist5k"], 2, ["nope is no folder"]),
     ],
 )
 def test_a_mistake_is_one_line_with_the_value_and_what_to_type(

@@ -64,6 +64,14 @@ def test_an_unfinished_teacher_sweep_is_not_chosen_from(tmp_path: Path) -> None:
         resolve_teacher(store, "best", None)
 
 
+def test_an_abandoned_sweep_does_not_hide_a_finished_one(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    done = trial(store, teacher(2), 1.0, final(5.0))
+    sweep(store, "teacher", [done])
+    sweep(store, "teacher", [done, trial(store, teacher(4), 1.0)], name="abandoned")
+    assert resolve_teacher(store, "best", None)[0].signature == done
+
+
 def test_two_data_sets_are_named(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(2), 1.0, final(5.0))])

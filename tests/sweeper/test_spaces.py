@@ -32,6 +32,7 @@ def test_every_shipped_space_is_valid_and_gives_students_what_controls_get(datas
     for d in {spec.d for spec in distilled}:
         per_d = [[spec for spec in specs if spec.d == d] for specs in (controls, distilled)]
         assert len(per_d[0]) == len(per_d[1]), f"d={d}"
+        assert {s.objective for s in per_d[1] if s.rule.needs_discriminator} == {s.objective for s in per_d[0]}
         widths = [{spec.d_discriminator for spec in specs if spec.rule.needs_discriminator} for specs in per_d]
         assert widths[0] == widths[1]
 
@@ -84,6 +85,25 @@ def test_set_replaces_values_and_settings() -> None:
     assert changed.updates == 7
 
 
+def test_set_loss_chooses_the_grids_that_have_it_whatever_the_order() -> None:
+    grids = {"d": 2, "loss": "mse"}, {"d": 2, "loss": "joint", "alpha": 0.5, "d_discriminator": 8}
+    for assignments in (["loss=joint", "alpha=0.1"], ["alpha=0.1", "loss=joint"]):
+        (spec,) = students(override(space(*grids), assignments, "student"))
+        assert (spec.loss, spec.alpha, spec.d_discriminator) == ("joint", 0.1, 8)
+
+
+def test_a_warm_up_that_covers_the_first_rung_is_refused() -> None:
+    joint = {"d": 2, "loss": "joint", "alpha": 0.1, "d_discriminator": 2}
+    with pytest.raises(UserError, match="warmup=10: at the first rung, 10 updates"):
+        students(space({**joint, "warmup": 10}))
+    assert students(space({**joint, "warmup": 9}))
+
+
+def test_an_empty_space_is_refused() -> None:
+    with pytest.raises(UserError, match="has no teacher in it"):
+        teachers(space())
+
+
 def test_set_touches_only_grids_that_use_the_field() -> None:
     changed = override(space({"d": 2, "loss": "mse"}, {"d": 2, "loss": "joint"}), ["alpha=0.1"], "student")
     assert sorted(spec.loss for spec in students(changed)) == ["joint", "mse"]
@@ -100,6 +120,7 @@ def test_set_touches_only_grids_that_use_the_field() -> None:
         ("alpha=0.1", "no teacher of this space uses alpha"),
         ("updates=ten", "updates=ten: not a whole number"),
         ("updates=0", "updates=0: out of range"),
+        ("rungs=-1", "rungs=-1 is negative"),
         ("teacher=x", "'teacher' is unknown"),
     ],
 )

@@ -37,6 +37,28 @@ def test_a_score_of_another_protocol_does_not_count(tmp_path: Path) -> None:
     assert store.need(SPEC.signature).rung(10, "n=50") is None
 
 
+def test_sweeps_that_score_differently_keep_both_records(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(SPEC, rung=rung(10, "n=5", fid=1.0))
+    store.add(SPEC, rung=rung(10, "n=50", fid=2.0))
+    store.add(SPEC, rung=rung(10, "n=5", fid=3.0))
+    record = store.need(SPEC.signature)
+    assert [record.rung(10, p).scores["fid"]["mean"] for p in ("n=5", "n=50")] == [3.0, 2.0]  # type: ignore[union-attr]
+
+
+def test_a_kill_before_the_store_was_made_locks_nobody_out(tmp_path: Path) -> None:
+    (tmp_path / "driver.lock").touch()
+    Store(tmp_path)
+
+
+def test_a_spoiled_record_is_named(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(SPEC)
+    (tmp_path / "trials" / SPEC.signature / "record.json").write_text("{")
+    with pytest.raises(UserError, match=r"record\.json is spoiled"):
+        store.need(SPEC.signature)
+
+
 def test_a_second_driver_is_told_who_the_first_is(tmp_path: Path) -> None:
     with Store(tmp_path / "runs").driving(), pytest.raises(UserError, match=r"in use by process \d+ on"):  # noqa: SIM117
         with Store(tmp_path / "runs").driving():

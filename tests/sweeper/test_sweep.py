@@ -99,7 +99,7 @@ def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     assert "2 trials (" in done.err
     assert "1 new, 5 leave" in done.err
     after = written(folder)
-    assert {name: after[name] for name in before if after[name] == before[name]}.keys() >= set(list(before)[:0])
+    assert {name: after[name] for name in before} == before, "what was there was trained again"
     assert len(after) == len(before) + 1
     sweep, _ = sweep_of(folder, "mnist5k-teachers")
     assert set(sweep.strata) == {1, 3}
@@ -118,6 +118,13 @@ def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, s
         assert after.records[signature].rungs[: len(record.rungs)] == record.rungs
 
 
+def reached(folder: Path, updates: int) -> list[str]:
+    """Trials with a record at a rung."""
+    store = Store(folder / "runs")
+    names = [path.parent.name for path in folder.glob("runs/trials/*/record.json")]
+    return [name for name in names if any(r.updates == updates for r in store.need(name).rungs)]
+
+
 def kill_everything(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -127,23 +134,22 @@ def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(finished: Path, sweepe
     """kill -9 of the driver, Ray and every actor, twice."""
     script = Path(sys.executable).with_name("sweeper")
     kept: dict[str, int] = {}
-    for records in (1, 4):
+    for rung, records in ((8, 2), (24, 1)):
         process = subprocess.Popen([script, *TEACHERS], cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while sum('"updates": 8' in p.read_text() for p in tmp_path.glob("runs/trials/*/record.json")) < records:
+        while len(reached(tmp_path, rung)) < records:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
         kill_everything(process)
-        done = {t: when for t, when in written(tmp_path).items() if t in kept}
-        assert done == kept, "a trial that was done at the last kill was trained again"
-        kept = {
-            path.parent.name: path.stat().st_mtime_ns
-            for path in tmp_path.glob("runs/trials/*/record.json")
-            if '"updates": 24' in path.read_text()
-        }
+        after = written(tmp_path)
+        assert {t: after[t] for t in kept} == kept, "a finished rung was trained again"
+        kept |= {t: after[t] for t in reached(tmp_path, 24)}
+    assert kept
     for command in (TEACHERS, STUDENTS):
         assert sweeper(*command, cwd=tmp_path).code == 0
+    after = written(tmp_path)
+    assert {t: after[t] for t in kept} == kept, "a finished trial was trained again"
     assert table_of(sweeper, tmp_path) == table_of(sweeper, finished)
 
 
@@ -189,3 +195,22 @@ def test_a_second_command_on_the_same_store_is_refused(finished: Path, sweeper: 
         done = sweeper(*TEACHERS, cwd=finished)
     assert done.code == 2
     assert f"in use by process {os.getpid()} on" in done.err
+
+
+def test_no_pruning_trains_everything_and_divergence_is_no_failure(sweeper: Call, tmp_path: Path) -> None:
+    space = ["--set", "d=1", "--set", "lr=0.004,1e30", "--set", "lr_discriminator=0.001", "--no-pruning"]
+    command = ["run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--wandb", "disabled"]
+    done = sweeper(*command, cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert "diverged" in done.err
+    sweep, manifest = sweep_of(tmp_path, "mnist5k-teachers")
+    assert manifest.rungs == [8, 24]
+    assert sorted(sweep.states().values()) == ["diverged", "done"]
+    assert sweeper(*command, cwd=tmp_path).code == 0
+
+
+def test_a_precision_that_no_machine_has_is_an_error_of_the_environment(sweeper: Call, tmp_path: Path) -> None:
+    space = ["--set", "d=1", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
+    done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--precision", "fp16", cwd=tmp_path)
+    assert done.code == 5, done.err
+    assert "precision=fp16 needs a GPU" in done.err

@@ -90,6 +90,30 @@ def test_discriminators_of_different_width_are_flagged(store: Store) -> None:
     assert table.cells(built)[0][-1] == "—/8"  # mse has none: nothing to flag
 
 
+def test_the_teacher_stays_when_its_sweep_goes_on_without_it(store: Store, built: dict[str, Any]) -> None:
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    kept = [s for s in manifest.signatures if s != built["teacher"]["signature"]]
+    sweep(store, "teacher", kept)
+    assert table.build(store, *table.find(store, None, None))["teacher"] == built["teacher"]
+
+
+def test_controls_are_taken_at_the_students_budget(store: Store, built: dict[str, Any]) -> None:
+    """Extending the teachers afterwards changes neither the teacher nor the controls of the table."""
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    sweep(store, "teacher", manifest.signatures, updates=90, rungs=[10, 30, 90])
+    again = table.build(store, *table.find(store, None, None))
+    assert again["rows"] == built["rows"]
+    assert again["teacher"] == built["teacher"]
+
+
+def test_unequal_budgets_are_flagged(built: dict[str, Any]) -> None:
+    assert "≠" not in table.caption(built)
+    built["rows"][0]["control"]["updates"] = 90
+    assert "d=2: 30 updates against 90 ≠" in table.caption(built)
+
+
 def test_teachers_alone_make_a_table_of_controls(tmp_path: Path) -> None:
     store = Store(tmp_path)
     found = [trial(store, teacher(d), 1.0, {"selection": (9.0, d), "report": (9.0, d)}) for d in (2, 4)]

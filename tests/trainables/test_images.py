@@ -47,16 +47,18 @@ def test_subfolders_are_classes_and_sizes_may_differ(colour_folder: Path, tmp_pa
 
 def test_a_folder_without_classes_is_scored_by_inception(tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
-    Image.new("RGB", (40, 40)).save(tmp_path / "flat" / "a.png")
+    for name in ("a", "b"):
+        Image.new("RGB", (40, 40)).save(tmp_path / "flat" / f"{name}.png")
     images = prepare(identify(str(tmp_path / "flat"), tmp_path), 32, tmp_path, folder=tmp_path / "flat")
     assert (images.classes, images.features, images.metric) == (None, "inception", "fid")
 
 
 def test_grey_pictures_have_one_channel(tmp_path: Path) -> None:
     (tmp_path / "grey").mkdir()
-    Image.new("L", (40, 50), 7).save(tmp_path / "grey" / "a.png")
+    for name in ("a", "b"):
+        Image.new("L", (40, 50), 7).save(tmp_path / "grey" / f"{name}.png")
     images = prepare(identify(str(tmp_path / "grey"), tmp_path), 64, tmp_path, folder=tmp_path / "grey")
-    assert images.pixels.shape == (1, 1, 64, 64)
+    assert images.pixels.shape == (2, 1, 64, 64)
     assert (images.pixels == 7).all()
 
 
@@ -74,6 +76,33 @@ def test_a_truncated_image_is_named_and_nothing_is_left_behind(colour_folder: Pa
     with pytest.raises(UserError, match=r"5\.png cannot be read"):
         prepare(name, 32, cache, folder=colour_folder)
     assert not list(cache.glob("*"))
+
+
+def test_a_file_beside_a_folder_is_left_alone(colour_folder: Path, tmp_path: Path) -> None:
+    annotations = tmp_path / "photos.json"
+    annotations.write_text("precious")
+    name = identify(str(colour_folder), tmp_path / "cache")
+    assert name.startswith("photos-")
+    prepare(name, 32, tmp_path / "cache", folder=colour_folder)
+    assert identify(name, tmp_path / "cache") == name
+    assert annotations.read_text() == "precious"
+
+
+def test_sixteen_bits_of_grey_are_scaled_not_cut(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    for number in range(2):
+        pixels = np.full((40, 40), 0x8000, dtype=np.uint16)
+        Image.fromarray(pixels).save(tmp_path / "deep" / f"{number}.png")
+    images = prepare(identify(str(tmp_path / "deep"), tmp_path), 32, tmp_path / "cache", folder=tmp_path / "deep")
+    assert images.pixels.shape == (2, 1, 32, 32)
+    assert (images.pixels == 0x80).all()
+
+
+def test_one_image_is_no_data_set(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    Image.new("RGB", (40, 40)).save(tmp_path / "one" / "a.png")
+    with pytest.raises(UserError, match="has 1 image; a GAN needs more than one"):
+        prepare(identify(str(tmp_path / "one"), tmp_path), 32, tmp_path / "cache", folder=tmp_path / "one")
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.errors import EnvironmentUserError, NotFiniteError
 from trainables.images import Images
@@ -60,10 +61,34 @@ def test_resumed_equals_uninterrupted(
 def test_a_kill_between_rungs_goes_on_from_the_timed_checkpoint(digits: Images, bank: Bank, tmp_path: Path) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     whole = weights(run(spec, [6], digits, bank)[-1])
-    rungs = train(spec, [4, 6], pixels=digits.pixels, bank=None, checkpoint_path=path, checkpoint_seconds=0.0)
-    next(rungs)
-    rungs.close()
+
+    class Killed(np.ndarray):
+        """Images that fail at the fifth batch, as a killed process would."""
+
+        left = 5
+
+        def __getitem__(self, key: Any) -> Any:
+            Killed.left -= 1
+            if Killed.left == 0:
+                raise KeyboardInterrupt
+            return super().__getitem__(key).view(np.ndarray)
+
+    with pytest.raises(KeyboardInterrupt):
+        list(
+            train(spec, [6], pixels=digits.pixels.view(Killed), bank=None, checkpoint_path=path, checkpoint_seconds=0.0)
+        )
+    assert checkpoint.updates(path) == 4
     assert same(weights(run(spec, [6], digits, bank, path)[-1]), whole)
+
+
+def test_a_trial_sent_back_to_an_earlier_rung_keeps_its_later_checkpoint(
+    digits: Images, bank: Bank, tmp_path: Path
+) -> None:
+    spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
+    run(spec, [6], digits, bank, path)
+    early = weights(run(spec, [2], digits, bank, path)[-1])
+    assert same(early, weights(run(spec, [2], digits, bank)[-1]))
+    assert checkpoint.updates(path) == 6
 
 
 def test_rungs_on_the_way_change_nothing(digits: Images, bank: Bank) -> None:
