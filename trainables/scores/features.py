@@ -109,12 +109,15 @@ def as_colour(images: Tensor) -> Tensor:
 
 
 def fold_normalisation(network: nn.Module, convolution: str, normalisation: str) -> None:
-    """Fold each BatchNorm into the convolution before it, in every submodule that has both under these names."""
+    """Fold each BatchNorm into the convolution before it, in every submodule that has both under these names.
+
+    In float64: an error of a folded weight is the same in every image, and so would not average out of a score.
+    """
     for module in network.modules():
         conv, norm = getattr(module, convolution, None), getattr(module, normalisation, None)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            fused = fuse_conv_bn_eval(conv.eval(), norm.eval())
-            conv.weight, conv.bias = fused.weight, fused.bias
+            fused = fuse_conv_bn_eval(conv.double().eval(), norm.double().eval()).float()
+            setattr(module, convolution, fused)
             setattr(module, normalisation, nn.Identity())
 
 
