@@ -1,6 +1,7 @@
 """What tests share: prepared digits, and one store made by the product itself."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeper.store import Store
 from trainables.images import Images, prepare
 
 # A sweep that takes seconds: two rungs, three configurations per d, one of which is pruned.
@@ -58,6 +60,16 @@ def finished(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Do
         done = sweeper(*command, cwd=folder)
         assert done.code == 0, done.err
     return folder
+
+
+@pytest.fixture
+def fresh(finished: Path, tmp_path: Path) -> Path:
+    """A folder whose store holds the digits and their classifier, which take 10 s to make, and no trial."""
+    store = Store(tmp_path / "runs")
+    store.create()
+    for part in ("datasets", "scores"):
+        shutil.copytree(finished / "runs" / part, store.root / part)
+    return tmp_path
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_ray_accepts_cluster_yaml() -> None:
     assert worker["max_workers"] > worker["min_workers"]
 
 
-def test_a_sweep_runs_on_logical_gpus_of_a_cluster_that_is_there(sweeper: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_sweep_runs_on_logical_gpus_of_a_cluster_that_is_there(sweeper: Callable[..., Done], fresh: Path) -> None:
     """Ray believes in two GPUs; the trials find none and train on the CPU. Takes a Ray cluster's start."""
     code = """
 import sys
@@ -48,15 +48,15 @@ cluster.shutdown()
         assert host.stdout is not None
         address = next(line.strip() for line in host.stdout if line.startswith(("1", "loc")))
         space = ["--set", "d=1,2", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
-        done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--address", address, cwd=tmp_path)
+        done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--address", address, cwd=fresh)
         assert done.code == 0, done.err
-        assert len(list(tmp_path.glob("runs/trials/*/generator-24.safetensors"))) == 2
+        assert len(list(fresh.glob("runs/trials/*/generator-24.safetensors"))) == 2
     finally:
         host.communicate(timeout=60)
 
 
-def test_a_cluster_that_is_not_there_is_one_line(sweeper: Callable[..., Done], tmp_path: Path) -> None:
+def test_a_cluster_that_is_not_there_is_one_line(sweeper: Callable[..., Done], fresh: Path) -> None:
     words = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address", "127.0.0.1:1"]
-    done = sweeper(*words, cwd=tmp_path)
+    done = sweeper(*words, cwd=fresh)
     assert done.code == 5
     assert "no Ray cluster at 127.0.0.1:1" in done.err.splitlines()[-1]

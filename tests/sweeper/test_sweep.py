@@ -130,34 +130,34 @@ def kill_everything(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(finished: Path, sweeper: Call, fresh: Path) -> None:
     """kill -9 of the driver, Ray and every actor, twice."""
     script = Path(sys.executable).with_name("sweeper")
     kept: dict[str, int] = {}
     for rung, records in ((8, 2), (24, 1)):
-        process = subprocess.Popen([script, *TEACHERS], cwd=tmp_path, start_new_session=True, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen([script, *TEACHERS], cwd=fresh, start_new_session=True, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while len(reached(tmp_path, rung)) < records:
+        while len(reached(fresh, rung)) < records:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
         kill_everything(process)
-        after = written(tmp_path)
+        after = written(fresh)
         assert {t: after[t] for t in kept} == kept, "a finished rung was trained again"
-        kept |= {t: after[t] for t in reached(tmp_path, 24)}
+        kept |= {t: after[t] for t in reached(fresh, 24)}
     assert kept
     for command in (TEACHERS, STUDENTS):
-        assert sweeper(*command, cwd=tmp_path).code == 0
-    after = written(tmp_path)
+        assert sweeper(*command, cwd=fresh).code == 0
+    after = written(fresh)
     assert {t: after[t] for t in kept} == kept, "a finished trial was trained again"
-    assert table_of(sweeper, tmp_path) == table_of(sweeper, finished)
+    assert table_of(sweeper, fresh) == table_of(sweeper, finished)
 
 
-def test_interrupted_it_exits_130_and_names_the_command(tmp_path: Path) -> None:
+def test_interrupted_it_exits_130_and_names_the_command(fresh: Path) -> None:
     script = Path(sys.executable).with_name("sweeper")
-    process = subprocess.Popen([script, *TEACHERS], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen([script, *TEACHERS], cwd=fresh, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("runs/trials/*/checkpoint.safetensors")):
+    while not list(fresh.glob("runs/trials/*/checkpoint.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -197,20 +197,20 @@ def test_a_second_command_on_the_same_store_is_refused(finished: Path, sweeper: 
     assert f"in use by process {os.getpid()} on" in done.err
 
 
-def test_no_pruning_trains_everything_and_divergence_is_no_failure(sweeper: Call, tmp_path: Path) -> None:
+def test_no_pruning_trains_everything_and_divergence_is_no_failure(sweeper: Call, fresh: Path) -> None:
     space = ["--set", "d=1", "--set", "lr=0.004,1e30", "--set", "lr_discriminator=0.001", "--no-pruning"]
     command = ["run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--wandb", "disabled"]
-    done = sweeper(*command, cwd=tmp_path)
+    done = sweeper(*command, cwd=fresh)
     assert done.code == 0, done.err
     assert "diverged" in done.err
-    sweep, manifest = sweep_of(tmp_path, "mnist5k-teachers")
+    sweep, manifest = sweep_of(fresh, "mnist5k-teachers")
     assert manifest.rungs == [8, 24]
     assert sorted(sweep.states().values()) == ["diverged", "done"]
-    assert sweeper(*command, cwd=tmp_path).code == 0
+    assert sweeper(*command, cwd=fresh).code == 0
 
 
-def test_a_precision_that_no_machine_has_is_an_error_of_the_environment(sweeper: Call, tmp_path: Path) -> None:
+def test_a_precision_that_no_machine_has_is_an_error_of_the_environment(sweeper: Call, fresh: Path) -> None:
     space = ["--set", "d=1", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
-    done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--precision", "fp16", cwd=tmp_path)
+    done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--precision", "fp16", cwd=fresh)
     assert done.code == 5, done.err
     assert "precision=fp16 needs a GPU" in done.err
