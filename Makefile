@@ -21,8 +21,11 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)
+bench: $(READY)  ## what docs/scores.md quotes, and milliseconds per update
 	$(BIN)/python benchmarks/step.py
+	$(BIN)/python benchmarks/scores.py frechet
+	$(BIN)/python benchmarks/scores.py inception
+	$(BIN)/python benchmarks/scores.py memory
 
 clean:  ## the environment and caches; stores stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

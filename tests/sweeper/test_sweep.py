@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from sweeper.plan import Sweep
@@ -105,6 +106,7 @@ def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     assert set(sweep.strata) == {1, 3}
 
 
+@pytest.mark.long
 def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, sweeper: Call, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
@@ -130,11 +132,14 @@ def kill_everything(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(finished: Path, sweeper: Call, fresh: Path) -> None:
-    """kill -9 of the driver, Ray and every actor, twice."""
+@pytest.mark.parametrize("kills", [[(24, 1)], pytest.param([(8, 2), (24, 1)], marks=pytest.mark.long)])
+def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(
+    finished: Path, sweeper: Call, fresh: Path, kills: list[tuple[int, int]]
+) -> None:
+    """kill -9 of the driver, Ray and every actor, each time that so many trials have a record at a rung."""
     script = Path(sys.executable).with_name("sweeper")
     kept: dict[str, int] = {}
-    for rung, records in ((8, 2), (24, 1)):
+    for rung, records in kills:
         process = subprocess.Popen([script, *TEACHERS], cwd=fresh, start_new_session=True, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
         while len(reached(fresh, rung)) < records:
@@ -209,6 +214,7 @@ def test_no_pruning_trains_everything_and_divergence_is_no_failure(sweeper: Call
     assert sweeper(*command, cwd=fresh).code == 0
 
 
+@pytest.mark.long
 def test_a_precision_that_no_machine_has_is_an_error_of_the_environment(sweeper: Call, fresh: Path) -> None:
     space = ["--set", "d=1", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
     done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--precision", "fp16", cwd=fresh)
