@@ -3,7 +3,7 @@
 Teachers and controls are one sweep: the best of all is the teacher, the best of each d its control. Students get what
 controls get: four configurations per d, 2,000 updates, one seed, a discriminator of d = 8, an average of the weights.
 The rates were searched for the controls as hard as for the students: at 0.0002, DCGAN's own, a control of d = 2 has
-learned nothing after 2,400 updates, and any student would look good beside it.
+learned nothing after 2,000 updates, and any student would look good beside it.
 """
 
 from typing import Any
