@@ -147,7 +147,7 @@ def prepare(
     """Decode a set once into `cache`, or find it there.
 
     name: what `identify` returned. folder: where its files are, for a folder of images.
-    Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not on this machine.
+    Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
     if not path.with_suffix(".json").exists():
