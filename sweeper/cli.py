@@ -150,6 +150,44 @@ def score_command(
     run(Scoring(samples, against, features, dims, n, as_json, store, data_root, download))
 
 
+@app.command("simulate")
+def simulate_command(
+    curves: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON lines: stratum, trial, seconds_per_update, points [[updates, fid], …].  [default: the store's]",
+            show_default=False,
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Which sweep's curves, if the store holds several.")] = None,
+    slots: Annotated[float, typer.Option(min=0.001, help="How many trials of share 1 run at a time.")] = 1,
+    eta: Annotated[int | None, typer.Option(min=2, help="One of eta configurations goes on at each rung.")] = None,
+    first_rung: Annotated[int | None, typer.Option(min=1, help="Updates at the first rung.")] = None,
+    rungs: Annotated[int | None, typer.Option(min=0, help="At most so many rungs before the budget.")] = None,
+    updates: Annotated[int | None, typer.Option(min=1, help="The budget.")] = None,
+    orders: Annotated[int, typer.Option(min=1, help="Simulate so many orders of the trials.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    store: StoreOption = Path("runs"),
+) -> None:
+    """Play the pruning rule over recorded learning curves, against no pruning and stop-only ASHA. Trains nothing."""
+    from sweeper.simulate import Simulation, run
+
+    run(
+        Simulation(
+            curves=curves,
+            name=name,
+            store=store,
+            slots=slots,
+            eta=eta,
+            first_rung=first_rung,
+            rungs=rungs,
+            updates=updates,
+            orders=orders,
+            as_json=as_json,
+        )
+    )
+
+
 @app.command("status")
 def status_command(store: StoreOption = Path("runs")) -> None:
     """List the sweeps of a store and how far they are."""

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sweeper.plan import Job
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
+from sweeper.sweep import Job
 from trainables.bank import Bank
 from trainables.errors import NotFiniteError, UserError
 from trainables.files import file_hash, replacing

@@ -2,7 +2,7 @@
 
 For Tune a trial is one job: one of our trials, from where its checkpoint stands to its next rung. A trial that waits
 at a rung is then nothing that Tune must keep alive, pause, restore or know the state of: what runs next is computed
-from the store's records each time a slot is free (`plan.Sweep.jobs`).
+from the store's records each time a slot is free (`sweep.Sweep.next`).
 """
 
 import contextlib
@@ -35,9 +35,9 @@ from ray.tune import Tuner
 from ray.tune.search import Searcher
 
 from sweeper import job as jobs
-from sweeper.plan import Failure, Job, Sweep
 from sweeper.resources import Machine, Slots, share
 from sweeper.store import Manifest, RungRecord, Store
+from sweeper.sweep import Failure, Job, Sweep
 from trainables.errors import EnvironmentUserError, UserError
 
 WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trial
@@ -90,11 +90,21 @@ def _reachable(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def run(sweep: Sweep, store: Store, machine: Machine, slots: int | None, watchers: list[Watcher]) -> None:
-    """Train whatever the sweep still needs. On return `sweep.jobs()` is empty, unless it was interrupted."""
+def run(
+    sweep: Sweep,
+    store: Store,
+    machine: Machine,
+    slots: int | None,
+    watchers: list[Watcher],
+    actor: "type[TrialActor] | None" = None,
+) -> None:
+    """Train whatever the sweep still needs. On return the sweep is finished, unless it was interrupted.
+
+    actor: who does the jobs, TrialActor unless given.
+    """
     queue = JobQueue(sweep, store, Slots(machine, slots), watchers)
     with tempfile.TemporaryDirectory(prefix="sweeper-tune-") as folder:
-        trainable = tune.with_resources(TrialActor, lambda config: config["share"])
+        trainable = tune.with_resources(actor or TrialActor, lambda config: config["share"])
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         Tuner(
             trainable,
@@ -113,6 +123,8 @@ def run(sweep: Sweep, store: Store, machine: Machine, slots: int | None, watcher
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
+    if queue.error is not None:
+        raise queue.error
 
 
 def at_a_time(sweep: Sweep, machine: Machine, limit: int | None) -> int:
@@ -131,20 +143,18 @@ class JobQueue(Searcher):
         super().__init__()
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.running: dict[str, Job] = {}  # Tune's id → job
+        self.error: Exception | None = None  # what would have been raised into Tune, which would lose the running jobs
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a str
-        busy = {job.signature for job in self.running.values()}
-        waiting = [job for job in self.sweep.jobs() if job.signature not in busy]
-        if not waiting and not busy:
-            return str(Searcher.FINISHED)
-        if not waiting:
-            return None
+        job = None if self.error else self.sweep.next()
+        if job is None:
+            return None if self.running else str(Searcher.FINISHED)
         # Strictly in order: a job that needs a larger share is waited for, so that it does not starve.
-        job = waiting[0]
         wish = share(self.sweep.records[job.signature].spec, self.slots.machine)
         if not self.slots.take(trial_id, wish):
             return None
         self.running[trial_id] = job
+        self.sweep.start(job)
         self._tell(lambda watcher: watcher.started(self.sweep, job))
         # TrialActor.setup reads this; the manifest is in the store.
         return {
@@ -161,17 +171,22 @@ class JobQueue(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         job = self.running.pop(trial_id)
         self.slots.give_back(trial_id)
-        record = self.store.need(job.signature)
-        self.sweep.records[job.signature] = record
-        rung = record.rung(job.updates, self.sweep.manifest.protocols["rung"])
-        if rung is None:
+        try:
+            self._conclude(job, result, error)
+        except Exception as broken:
+            self.error = self.error or broken
+
+    def _conclude(self, job: Job, result: dict[str, Any] | None, error: bool) -> None:
+        if self.sweep.reached(job, self.store.need(job.signature)):
+            record = self.sweep.records[job.signature].rung(job.updates, self.sweep.manifest.protocols["rung"])
+            assert record is not None
+            self._tell(lambda watcher: watcher.reached(self.sweep, job, record))
+        else:
             failure = Failure("its process died", exit_code=1)
             if result and not error:
                 failure = Failure(result.get("failure", "it was interrupted"), result.get("exit_code", 1))
-            self.sweep.failed[job.signature] = failure
+            self.sweep.fail(job, failure)
             self._tell(lambda watcher: watcher.failed(self.sweep, job, failure.reason))
-        else:
-            self._tell(lambda watcher: watcher.reached(self.sweep, job, rung))
 
     def _tell(self, what: Callable[[Watcher], None]) -> None:
         """Watchers look on: one that breaks is named and left out, and the sweep goes on."""
@@ -205,13 +220,16 @@ class TrialActor(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         try:
-            jobs.run(self.job, self.sweep, self.store)
+            self.work()
         except UserError as error:
             return {"done": True, "failure": str(error), "exit_code": error.exit_code}
         except Exception as error:  # shown to the user, and kept: the other trials go on
             self.store.keep_traceback(self.job.signature, traceback.format_exc())
             return {"done": True, "failure": f"{type(error).__name__}: {error}".splitlines()[0]}
         return {"done": True}
+
+    def work(self) -> None:
+        jobs.run(self.job, self.sweep, self.store)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)

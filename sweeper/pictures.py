@@ -4,9 +4,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sweeper.job import load_generator
-from sweeper.plan import Sweep
 from sweeper.selection import best, controls_of
 from sweeper.store import Manifest, Store
+from sweeper.sweep import Sweep
 from trainables.files import replacing
 from trainables.latents import latents
 from trainables.training import render

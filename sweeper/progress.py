@@ -9,8 +9,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sweeper.plan import STATES, Job, Sweep
 from sweeper.store import RungRecord
+from sweeper.sweep import STATES, Job, Sweep
+
+SECONDS_BETWEEN_TABLES = 1.0  # counting the states of 10,000 trials takes a while
 
 
 class Progress:
@@ -21,7 +23,7 @@ class Progress:
         self.console = Console(stderr=True, highlight=False)
         self.running: dict[str, float] = {}  # signature → when it began
         self.timed_work, self.timed_seconds = 0.0, 0.0
-        self._body = self._table()
+        self._body, self._stale, self._drawn = self._table(), False, 0.0
         self.live = Live(console=self.console, get_renderable=self._view, refresh_per_second=2, transient=True)
 
     def __enter__(self) -> "Progress":
@@ -36,11 +38,11 @@ class Progress:
 
     def started(self, sweep: Sweep, job: Job) -> None:
         self.running[job.signature] = time.monotonic()
-        self._body = self._table()
+        self._stale = True
 
     def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:
         self._timed(job, record)
-        self._body = self._table()
+        self._stale = True
         label = f"{sweep.records[job.signature].spec.label()} at {record.updates}/{sweep.manifest.updates}"
         if record.diverged:
             self._say(f"{label}: [red]diverged[/red]")
@@ -52,7 +54,7 @@ class Progress:
 
     def failed(self, sweep: Sweep, job: Job, reason: str) -> None:
         self.running.pop(job.signature, None)
-        self._body = self._table()
+        self._stale = True
         self._say(f"[red]failed[/red] {sweep.records[job.signature].spec.label()}: {reason}")
 
     def _say(self, line: str) -> None:
@@ -76,14 +78,14 @@ class Progress:
         return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
 
     def _table(self) -> Table:
-        """Trials per state and the best score, per d; made once per event, not per frame."""
+        """Trials per state and the best score, per d."""
         table = Table(title=f"{self.sweep.manifest.name}: trials", title_justify="left", box=None, padding=(0, 2))
         for heading in ("d", *STATES, "best FID", "IS", "at"):
             table.add_column(heading, justify="right")
         states = self.sweep.states() | dict.fromkeys(self.running, "running")
-        for d, configurations in self.sweep.strata.items():
-            counts = Counter(states[trial] for trials in configurations.values() for trial in trials)
-            record = self.sweep.best_rung(d)
+        for d, stratum in self.sweep.strata.items():
+            counts = Counter(states[trial] for trials in stratum.configurations.values() for trial in trials)
+            record = self.sweep.leader(d)
             scores = [
                 f"{record.scores[n]['mean']:.2f}" if record and n in record.scores else "—" for n in ("fid", "is")
             ]
@@ -97,6 +99,8 @@ class Progress:
         return table
 
     def _view(self) -> Group:
+        if self._stale and time.monotonic() - self._drawn > SECONDS_BETWEEN_TABLES:
+            self._body, self._stale, self._drawn = self._table(), False, time.monotonic()
         names = sorted(self.running, key=self.running.__getitem__)
         busy = [f"{self.sweep.records[s].spec.label()} ({time.monotonic() - self.running[s]:.0f} s)" for s in names]
         shown = " | ".join(busy[:4]) + (f" | and {len(busy) - 4} more" if len(busy) > 4 else "")

@@ -10,10 +10,10 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeper import table as tables
-from sweeper.plan import Sweep
 from sweeper.selection import resolve_teacher
 from sweeper.spaces import Space, expand, listed, load_space, override
 from sweeper.store import Manifest, Store, Teacher
+from sweeper.sweep import Sweep
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images, identify, prepare
 from trainables.spec import DEFAULTS, TrialSpec
@@ -218,7 +218,7 @@ def _train(sweep: Sweep, store: Store, request: Request) -> None:
 def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> int:
     """Pictures, the table for W&B, what to type next; the exit code."""
     name, again = sweep.manifest.name, request.command
-    if sweep.jobs():
+    if not sweep.finished():
         say(f"[yellow]interrupted[/yellow]: {name} goes on with `{again}`")
         return 130
     if sweep.failed:

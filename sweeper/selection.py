@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Iterable
 from statistics import fmean
 
-from sweeper.plan import Sweep
 from sweeper.store import Manifest, Store, Teacher
+from sweeper.sweep import Sweep
 from trainables.errors import NotYetError, UserError
 from trainables.scores.protocol import comparable
 

@@ -4,8 +4,8 @@ from collections import Counter
 
 from rich.console import Console
 
-from sweeper.plan import STATES, Sweep
 from sweeper.store import Store
+from sweeper.sweep import STATES, Sweep
 
 
 def show(store: Store) -> None:

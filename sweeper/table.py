@@ -5,9 +5,9 @@ import io
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.plan import Sweep
 from sweeper.selection import best, controls_of, quality
 from sweeper.store import FinalRecord, Manifest, Store, dump
+from sweeper.sweep import Sweep
 from trainables.errors import NotYetError, UserError
 from trainables.scores.protocol import Score, comparable
 from trainables.sizes import discriminator_parameters, generator_parameters

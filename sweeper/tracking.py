@@ -4,8 +4,8 @@ import os
 from typing import Any
 
 from sweeper import table as tables
-from sweeper.plan import Job, Sweep
 from sweeper.store import RungRecord, Store
+from sweeper.sweep import Job, Sweep
 from trainables.errors import EnvironmentUserError
 from trainables.spec import TrialSpec
 

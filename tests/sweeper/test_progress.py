@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sweeper.plan import Job, Sweep
 from sweeper.progress import Progress
 from sweeper.store import Store
+from sweeper.sweep import Job, Sweep
 from tests.sweeper.made import sweep, teacher, trial
 
 

@@ -5,101 +5,209 @@ import random
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sweeper.pruning import Standing, standing
+from sweeper.agenda import Agenda
+from sweeper.pruning import Step, Stratum
 
 ETA, RUNGS = 3, 3
 SCORE = st.one_of(st.floats(0, 100), st.sampled_from([math.inf, math.nan, 1.0]))
-STRATA = st.integers(1, 20).flatmap(
-    lambda n: st.lists(st.tuples(*[st.lists(SCORE, min_size=RUNGS, max_size=RUNGS)] * 2), min_size=n, max_size=n)
-)
+CURVE = st.tuples(*[st.lists(SCORE, min_size=RUNGS, max_size=RUNGS)] * 2)
+Curves = list[tuple[list[float], ...]]
 
 
-def stratum(n: int, seeds: int = 2) -> dict[str, list[str]]:
+def names(n: int, seeds: int = 2) -> dict[str, list[str]]:
     return {f"c{i:02}": [f"c{i:02}/{seed}" for seed in range(seeds)] for i in range(n)}
 
 
-def play(curves: list[tuple[list[float], ...]], slots: int, order: random.Random) -> tuple[Standing, int]:
-    """Run a stratum to its end with `slots` slots that finish in random order; the number of jobs that ran."""
-    configurations = stratum(len(curves), len(curves[0]))
-    scores: dict[tuple[str, int], float] = {}
-    running: list[tuple[str, int]] = []
-    jobs = 0
+def stratum(configurations: dict[str, list[str]], scores: dict[Step, float], rungs: int = 2, eta: int = ETA) -> Stratum:
+    made = Stratum(configurations, rungs, eta)
+    for (trial, rung), score in scores.items():
+        made.report(trial, rung, score)
+    return made
+
+
+def by_definition(curves: Curves, eta: int) -> list[list[str]]:
+    """S_0, S_1, … as design decision 8 words them, from complete knowledge."""
+    means = [
+        [sum(seed[k] for seed in seeds) / len(seeds) for seeds in curves] for k in range(RUNGS)
+    ]  # rung → configuration → mean
+    sets = [list(range(len(curves)))]
+    for k in range(RUNGS - 1):
+        ranked = sorted((means[k][i], i) for i in sets[-1] if math.isfinite(means[k][i]))
+        sets.append([i for _, i in ranked[: max(1, len(sets[-1]) // eta)]])
+    return [[f"c{i:02}" for i in sorted(members)] for members in sets if members]
+
+
+def play(curves: Curves, slots: int, order: random.Random, eta: int = ETA) -> tuple[Stratum, list[Step]]:
+    """Run a stratum to its end with slots that finish in random order; the steps that ran."""
+    one = Stratum(names(len(curves), len(curves[0])), RUNGS, eta)
+    agenda = Agenda([one], lambda trial, rung: RUNGS - rung)
+    ran: list[Step] = []
     while True:
-        now = standing(configurations, scores, RUNGS, ETA)
-        running += [job for job in now.wanted if job not in running][: slots - len(running)]
-        if not running:
-            return now, jobs
-        trial, rung = running.pop(order.randrange(len(running)))
-        number, seed = int(trial[1:3]), int(trial[4:])
-        scores[trial, rung] = curves[number][seed][rung]
-        jobs += 1
+        while len(agenda.running) < slots and (step := agenda.next()):
+            agenda.start(step)
+            ran.append(step)
+        if not agenda.running:
+            return one, ran
+        trial, rung = order.choice(sorted(agenda.running))
+        agenda.report(trial, rung, curves[int(trial[1:3])][int(trial[4:])][rung])
 
 
-@given(STRATA, st.integers(0, 2**31))
+@given(st.lists(CURVE, min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**31))
+@settings(max_examples=150, deadline=None)
+def test_s_is_what_its_definition_says_whatever_the_slots_and_the_timing(
+    curves: Curves, slots: int, eta: int, seed: int
+) -> None:
+    played, ran = play(curves, slots, random.Random(seed), eta)
+    assert played.over()
+    assert played.sets() == by_definition(curves, eta)
+    assert len(ran) == len(set(ran)), "a step ran twice"
+    if slots == 1:
+        demanded = {
+            (t, k) for k, members in enumerate(played.sets()) for n in members for t in played.configurations[n]
+        }
+        assert set(ran) == demanded, "one slot has nothing to speculate for"
+
+
+@given(st.lists(CURVE, min_size=1, max_size=12), st.randoms(use_true_random=False))
 @settings(max_examples=60, deadline=None)
-def test_the_result_does_not_depend_on_slots_or_timing(curves: list[tuple[list[float], ...]], seed: int) -> None:
-    alone, jobs = play(curves, 1, random.Random(0))
-    many, jobs_many = play(curves, 7, random.Random(seed))
-    assert alone.sets == many.sets
-    assert alone.states == many.states
-    assert jobs == jobs_many  # nothing ran twice, nothing was lost
+def test_the_state_is_a_function_of_the_set_of_scores(curves: Curves, order: random.Random) -> None:
+    """Whatever of them there are, in whatever order they came: this is what a killed driver computes from the store."""
+    scores = {(f"c{i:02}/{s}", k): curves[i][s][k] for i in range(len(curves)) for s in range(2) for k in range(RUNGS)}
+    some = order.sample(sorted(scores), order.randint(0, len(scores)))
+    first = stratum(names(len(curves)), {step: scores[step] for step in some}, RUNGS)
+    order.shuffle(some)
+    second = stratum(names(len(curves)), {step: scores[step] for step in some}, RUNGS)
+    assert (first.wanted, first.states(), first.sets()) == (second.wanted, second.states(), second.sets())
 
 
-@given(STRATA)
-@settings(max_examples=60, deadline=None)
-def test_a_stratum_ends_with_a_finisher_if_any_trial_can_finish(curves: list[tuple[list[float], ...]]) -> None:
-    result, _ = play(curves, 2, random.Random(1))
-    if all(math.isfinite(score) for seeds in curves for values in seeds for score in values):
-        assert len(result.sets) == RUNGS
-        assert "done" in result.states.values()
-    assert not result.wanted
+class Driven(RuleBasedStateMachine):
+    """Arbitrary arrivals, failures and slot counts, over two strata of unequal cost."""
+
+    @initialize(sizes=st.tuples(st.integers(1, 9), st.integers(1, 9)), seeds=st.integers(1, 3), eta=st.integers(2, 4))
+    def begin(self, sizes: tuple[int, int], seeds: int, eta: int) -> None:
+        self.strata = [
+            Stratum({f"{s}/{n}": [f"{s}/{n}/{i}" for i in range(seeds)] for n in range(size)}, RUNGS, eta)
+            for s, size in enumerate(sizes)
+        ]
+        self.agenda = Agenda(self.strata, lambda trial, rung: (RUNGS - rung) * (10 if trial[0] == "1" else 1))
+        self.slots, self.ran, self.finite = 1, set[Step](), {0: True, 1: True}
+
+    @rule(slots=st.integers(1, 12))
+    def resize(self, slots: int) -> None:
+        self.slots = slots
+
+    @precondition(lambda self: len(self.agenda.running) < self.slots and self.agenda.next() is not None)
+    @rule()
+    def start(self) -> None:
+        step = self.agenda.next()
+        assert step is not None
+        assert step not in self.ran, "nothing runs twice"
+        self.agenda.start(step)
+        self.ran.add(step)
+
+    @precondition(lambda self: self.agenda.running)
+    @rule(data=st.data(), score=SCORE)
+    def finish(self, data: st.DataObject, score: float) -> None:
+        trial, rung = data.draw(st.sampled_from(sorted(self.agenda.running)))
+        self.finite[int(trial[0])] &= math.isfinite(score)
+        self.agenda.report(trial, rung, score)
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        """What S demands is under way, or next in line as soon as a slot is free."""
+        if hasattr(self, "agenda"):
+            wanted = {step for s in self.strata for step in s.wanted}
+            assert wanted <= self.agenda.running or self.agenda.next() in wanted
+            assert self.agenda.over() == (not wanted)
+
+    def teardown(self) -> None:
+        if not hasattr(self, "agenda"):
+            return
+        while (step := self.agenda.next()) or self.agenda.running:
+            if step is not None:
+                assert step not in self.ran
+                self.ran.add(step)
+                self.agenda.start(step)
+            else:
+                self.agenda.report(*min(self.agenda.running), 1.0)
+        for number, one in enumerate(self.strata):
+            assert one.over(), "every sweep ends"
+            assert one.finishers() or not self.finite[number], "every stratum has a finisher if any trial can finish"
+
+
+TestDriven = Driven.TestCase
+TestDriven.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
 
 
 def test_the_best_third_goes_on_and_the_best_always() -> None:
-    configurations = stratum(7, seeds=1)
     scores = {(f"c{i:02}/0", 0): float(i) for i in range(7)}
-    assert standing(configurations, scores, 2, 3).sets[1] == ["c00", "c01"]
-    assert standing(stratum(2, 1), scores, 2, 3).sets[1] == ["c00"]
+    assert stratum(names(7, 1), scores).sets()[1] == ["c00", "c01"]
+    assert stratum(names(2, 1), dict(list(scores.items())[:2])).sets()[1] == ["c00"]
 
 
-def test_nothing_is_decided_while_a_score_is_missing() -> None:
-    configurations = stratum(3, seeds=1)
-    now = standing(configurations, {("c00/0", 0): 1.0, ("c01/0", 0): 2.0}, 2, 3)
-    assert now.wanted == [("c02/0", 0)]
-    assert now.states == {"c00/0": "paused", "c01/0": "paused", "c02/0": "waiting"}
+def test_who_can_be_kept_out_by_no_score_to_come_goes_on_at_once() -> None:
+    scores = {(f"c{i:02}/0", 0): float(i) for i in range(8)}  # of nine, so that three go on
+    one = stratum(names(9, 1), scores)
+    assert one.wanted == {("c08/0", 0), ("c00/0", 1), ("c01/0", 1)}
+    states = one.states()
+    assert (states["c02/0"], states["c03/0"], states["c08/0"]) == ("paused", "pruned", "waiting")
+
+
+def test_speculation_is_what_the_asynchronous_rule_would_promote() -> None:
+    one = stratum(names(9, 1), {(f"c{i:02}/0", 0): float(i) for i in range(6)})
+    assert list(one.promotable()) == [("c00/0", 1), ("c01/0", 1)]
+    assert not any(rung for _, rung in one.wanted)
+
+
+def test_who_was_promoted_in_vain_is_speculative_and_never_a_finisher() -> None:
+    scores = {("a", 0): 2.0, ("b", 0): 1.0, ("a", 1): 0.0, ("b", 1): 9.0}
+    one = stratum({"a": ["a"], "b": ["b"]}, scores)
+    assert one.finishers() == ["b"]
+    assert one.states() == {"a": "speculative", "b": "done"}
 
 
 def test_seeds_share_one_fate_by_their_mean() -> None:
     configurations = {"steady": ["s0", "s1"], "lucky": ["l0", "l1"]}
     scores = {("s0", 0): 5.0, ("s1", 0): 5.0, ("l0", 0): 1.0, ("l1", 0): 20.0}
-    now = standing(configurations, scores, 2, 2)
-    assert now.sets[1] == ["steady"]
-    assert now.wanted == [("s0", 1), ("s1", 1)]
+    one = stratum(configurations, scores)
+    assert one.sets()[1] == ["steady"]
+    assert one.wanted == {("s0", 1), ("s1", 1)}
 
 
 def test_a_diverged_seed_takes_its_configuration_out() -> None:
     configurations = {"a": ["a0", "a1"], "b": ["b0", "b1"]}
     scores = {("a0", 0): 0.0, ("a1", 0): math.inf, ("b0", 0): 9.0, ("b1", 0): 9.0}
-    assert standing(configurations, scores, 2, 2).sets[1] == ["b"]
+    assert stratum(configurations, scores).sets()[1] == ["b"]
 
 
 def test_not_a_number_is_the_worst_score() -> None:
     scores = {("a", 0): math.nan, ("b", 0): 1e9}
-    assert standing({"a": ["a"], "b": ["b"]}, scores, 2, 2).sets[1] == ["b"]
+    assert stratum({"a": ["a"], "b": ["b"]}, scores).sets()[1] == ["b"]
 
 
 def test_ties_go_by_name() -> None:
     scores = {("a", 0): 1.0, ("b", 0): 1.0, ("c", 0): 1.0}
-    assert standing({"c": ["c"], "b": ["b"], "a": ["a"]}, scores, 2, 3).sets[1] == ["a"]
+    assert stratum({"c": ["c"], "b": ["b"], "a": ["a"]}, scores).sets()[1] == ["a"]
 
 
-def test_where_all_diverged_the_stratum_is_over() -> None:
-    scores = {("a", 0): math.inf, ("b", 0): math.inf}
-    now = standing({"a": ["a"], "b": ["b"]}, scores, 2, 2)
-    assert (now.wanted, len(now.sets)) == ([], 1)
+def test_where_all_diverged_the_stratum_is_over_without_a_finisher() -> None:
+    one = stratum({"a": ["a"], "b": ["b"]}, {("a", 0): math.inf, ("b", 0): math.inf})
+    assert (one.over(), one.wanted, one.finishers(), len(one.sets())) == (True, set(), [], 1)
+
+
+def test_a_stratum_of_one_goes_through_every_rung() -> None:
+    one = stratum({"a": ["a"]}, {("a", 0): 1.0, ("a", 1): 1.0}, rungs=3)
+    assert one.wanted == {("a", 2)}
 
 
 def test_eta_1_prunes_nothing() -> None:
-    scores = {("a", 0): 1.0, ("b", 0): 2.0}
-    assert standing({"a": ["a"], "b": ["b"]}, scores, 2, 1).sets[1] == ["a", "b"]
+    one = stratum({"a": ["a"], "b": ["b"]}, {("a", 0): 1.0, ("b", 0): 2.0}, eta=1)
+    assert one.sets()[1] == ["a", "b"]
+
+
+def test_a_paused_one_returns_when_the_sweep_grows() -> None:
+    scores = {(f"c{i:02}/0", 0): float(i) for i in range(5)}
+    assert stratum(names(5, 1), scores).states()["c01/0"] == "pruned"
+    assert stratum(names(6, 1), scores | {("c05/0", 0): 9.0}).wanted == {("c00/0", 1), ("c01/0", 1)}

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.plan import Sweep
 from sweeper.selection import best, resolve_teacher
 from sweeper.store import Store
+from sweeper.sweep import Sweep
 from tests.sweeper.made import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
 

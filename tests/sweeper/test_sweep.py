@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.plan import Sweep
 from sweeper.store import Manifest, Store
+from sweeper.sweep import Sweep
 from tests.conftest import STUDENTS, TEACHERS, TINY, Done
 
 Call = Callable[..., Done]
@@ -41,8 +41,8 @@ def written(folder: Path) -> dict[str, int]:
 
 def test_a_sweep_prunes_within_each_d_and_finishes_somebody_in_each(finished: Path) -> None:
     sweep, _ = sweep_of(finished, "mnist5k-teachers")
-    for configurations in sweep.strata.values():
-        states = [sweep.states()[trial] for trials in configurations.values() for trial in trials]
+    for stratum in sweep.strata.values():
+        states = [sweep.states()[trial] for trials in stratum.configurations.values() for trial in trials]
         assert sorted(states) == ["done", "pruned", "pruned"]
 
 

@@ -1,0 +1,179 @@
+"""A sweep without training: the real rule in the real order, driven by a discrete-event clock over learning curves."""
+
+import heapq
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from sweeper.agenda import Agenda
+from sweeper.curves import Curve, configurations, shuffled, true_best
+from sweeper.pruning import Step, Stratum
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a simulated sweep came to."""
+
+    updates: int = 0  # spent
+    makespan: float = 0.0  # seconds
+    bound: float = 0.0  # seconds: no schedule of the same S is shorter
+    speculative: int = 0  # updates outside S
+    best: dict[str, float] = field(default_factory=dict)  # stratum → score at the budget; +∞ if nobody got there
+    sets: dict[str, list[list[str]]] = field(default_factory=dict)  # stratum → S_0, S_1, …
+    steps: list[Step] = field(default_factory=list)  # in the order in which they began
+
+
+def play(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slots: float, *, speculates: bool = True) -> Outcome:
+    """Run a sweep of these curves. eta = 1 is no pruning."""
+    of, before, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
+    strata = {name: Stratum(members, len(ladder), eta) for name, members in configurations(curves).items()}
+
+    def left(trial: str, rung: int) -> float:
+        return of[trial].seconds_per_update * (budget - before[rung])
+
+    def start(trial: str, rung: int) -> float:
+        outcome.steps.append((trial, rung))
+        outcome.updates += before[rung + 1] - before[rung]
+        return of[trial].seconds_per_update * (before[rung + 1] - before[rung])
+
+    agenda, outcome = Agenda(strata.values(), left, speculates=speculates), Outcome()
+    clock = _Clock(slots)
+    while True:
+        while (step := agenda.next()) and clock.fits(of[step[0]].share):
+            agenda.start(step)
+            clock.start(step, start(*step), of[step[0]].share)
+        if not clock:
+            break
+        trial, rung = clock.tick()
+        agenda.report(trial, rung, of[trial].score(ladder[rung]))
+    outcome.makespan = clock.now
+    work, chain = 0.0, 0.0
+    for name, stratum in strata.items():
+        outcome.sets[name] = stratum.sets()
+        finishers = [stratum.configurations[finisher] for finisher in stratum.finishers()]
+        outcome.best[name] = min((fmean(of[t].score(budget) for t in trials) for trials in finishers), default=math.inf)
+        for rung, members in enumerate(outcome.sets[name]):
+            for trial in itertools.chain.from_iterable(stratum.configurations[member] for member in members):
+                curve, updates = of[trial], before[rung + 1] - before[rung]
+                outcome.speculative -= updates
+                work += updates * curve.seconds_per_update * curve.share
+                chain = max(chain, before[rung + 1] * curve.seconds_per_update)
+    outcome.speculative += outcome.updates
+    outcome.bound = max(work / slots, chain)
+    return outcome
+
+
+def play_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slots: float) -> Outcome:
+    """The same by Ray Tune's own ASHAScheduler, one per stratum, trials in the order given: it stops or goes on."""
+    from ray.tune.schedulers import ASHAScheduler
+    from ray.tune.schedulers.trial_scheduler import TrialScheduler
+
+    @dataclass(frozen=True)
+    class Trial:
+        trial_id: str
+
+    of, before, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
+    schedulers: dict[str, Any] = {
+        stratum: ASHAScheduler(
+            time_attr="updates", metric="fid", mode="min", max_t=budget, grace_period=ladder[0], reduction_factor=eta
+        )
+        for stratum in {curve.stratum for curve in curves}
+    }
+    outcome, clock, waiting = Outcome(best=dict.fromkeys(schedulers, math.inf)), _Clock(slots), list(reversed(curves))
+    while waiting or clock:
+        while waiting and clock.fits(waiting[-1].share):
+            curve = waiting.pop()
+            schedulers[curve.stratum].on_trial_add(None, Trial(curve.trial))
+            clock.start((curve.trial, 0), curve.seconds_per_update * ladder[0], curve.share)
+        trial, rung = clock.tick()
+        curve, score = of[trial], of[trial].score(ladder[rung])
+        outcome.updates += before[rung + 1] - before[rung]
+        outcome.steps.append((trial, rung))
+        if rung + 1 == len(ladder):
+            outcome.best[curve.stratum] = min(outcome.best[curve.stratum], score)
+            continue
+        result = {"updates": ladder[rung], "fid": score}
+        verdict = schedulers[curve.stratum].on_trial_result(None, Trial(trial), result)
+        if verdict == TrialScheduler.CONTINUE:
+            clock.start((trial, rung + 1), curve.seconds_per_update * (ladder[rung + 1] - ladder[rung]), curve.share)
+    outcome.makespan = clock.now
+    return outcome
+
+
+class _Clock:
+    """Steps under way on a number of slots."""
+
+    def __init__(self, slots: float) -> None:
+        self.slots, self.now, self.used, self.count = slots, 0.0, 0.0, 0
+        self.steps: list[tuple[float, int, Step, float]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.steps)
+
+    def fits(self, share: float) -> bool:
+        return self.used + share <= self.slots + 1e-9
+
+    def start(self, step: Step, seconds: float, share: float) -> None:
+        heapq.heappush(self.steps, (self.now + seconds, self.count, step, share))
+        self.count, self.used = self.count + 1, self.used + share
+
+    def tick(self) -> Step:
+        """The step that ends next; it is then."""
+        self.now, _, step, share = heapq.heappop(self.steps)
+        self.used -= share
+        return step
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is simulated."""
+
+    curves: list[Curve]
+    ladder: list[int]
+    eta: int
+    slots: float
+    orders: int  # how many times, each in another order
+
+
+def compare(scenario: Scenario) -> dict[str, Any]:
+    """Our rule, no pruning and stop-only ASHA on the same curves: what `sweeper simulate --json` prints.
+
+    Numbers are means over the orders. A rule that needs more of a curve than was recorded is left out.
+    """
+    s, budget = scenario, scenario.ladder[-1]
+    orders = [s.curves] if s.orders == 1 else [shuffled(s.curves, number) for number in range(s.orders)]
+    # What was pruned when the curves were recorded cannot be followed further: no comparison then, no speculation.
+    whole = all(curve.reaches(budget) for curve in s.curves)
+    rules = {"sweeper": [play(curves, s.ladder, s.eta, s.slots, speculates=whole) for curves in orders]}
+    if whole:
+        rules["no_pruning"] = [play(s.curves, s.ladder, 1, s.slots)]
+        rules["stop_only"] = [play_stop_only(curves, s.ladder, s.eta, s.slots) for curves in orders]
+    return {
+        "schema": 1,
+        "trials": len(s.curves),
+        "slots": s.slots,
+        "eta": s.eta,
+        "rungs": s.ladder,
+        "orders": s.orders,
+        "true_best": true_best(s.curves, budget) if whole else None,
+        "rules": {name: _summary(outcomes) for name, outcomes in rules.items()},
+    }
+
+
+def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
+    return {
+        "updates": fmean(outcome.updates for outcome in outcomes),
+        "speculative_updates": fmean(outcome.speculative for outcome in outcomes),
+        "makespan_seconds": fmean(outcome.makespan for outcome in outcomes),
+        "lower_bound_seconds": fmean(outcome.bound for outcome in outcomes),
+        "best": {
+            stratum: _finite(fmean(outcome.best[stratum] for outcome in outcomes)) for stratum in outcomes[0].best
+        },
+    }
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,95 @@
+"""A sweep under Ray whose trials replay curves instead of training: `python -m tests.sweeper.replay STORE SLOTS`.
+
+What is real: the store, the rule, the order, the searcher, Tune, the actors. A trial's scores are a function of its
+signature, so that any process, whenever it starts, replays the same curves.
+"""
+
+import random
+import sys
+from pathlib import Path
+
+from sweeper import launch
+from sweeper.curves import Curve
+from sweeper.store import FinalRecord, Manifest, RungRecord, Store
+from sweeper.sweep import Job, Sweep, update_macs
+from tests.sweeper import made
+from trainables.spec import TrialSpec
+
+LADDER = [10, 30, 90]
+WIDTHS, RATES, SEEDS = (2, 4, 8), tuple(round(0.001 * n, 3) for n in range(1, 8)), (0, 1)
+
+
+def fid(signature: str, updates: int) -> float:
+    """Better with more updates; trials differ, and their ranks at the rungs agree only in part."""
+    talent = random.Random(signature).random()
+    luck = random.Random(f"{signature}/{updates}").random()
+    return (talent + 0.3 * luck) * 1000 / updates
+
+
+class Replay(launch.TrialActor):
+    """Writes what a trained trial would."""
+
+    def work(self) -> None:
+        spec = self.store.need(self.job.signature).spec
+        value = fid(self.job.signature, self.job.updates)
+        if self.job.updates == self.sweep.updates:
+            named = {purpose: made.scores(value, 1.0, purpose) for purpose in ("selection", "report")}
+            self.store.add(spec, final=FinalRecord(self.job.updates, "w", named["selection"], named["report"]))
+        self.store.add(spec, rung=RungRecord(self.job.updates, 0.1, {}, made.scores(value, 1.0, "rung"), False))
+
+
+class Order:
+    """A launch.Watcher that remembers in which order jobs began."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+
+    def started(self, sweep: Sweep, job: Job) -> None:
+        self.jobs.append(job)
+
+    def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:
+        pass
+
+    def failed(self, sweep: Sweep, job: Job, reason: str) -> None:
+        raise AssertionError(reason)
+
+
+def specs() -> list[TrialSpec]:
+    return [made.teacher(d, lr=lr, seed=seed) for d in WIDTHS for lr in RATES for seed in SEEDS]
+
+
+def curves() -> list[Curve]:
+    """What the replay does, for the simulator; a trial's seconds are its multiply-accumulates."""
+    return [
+        Curve(
+            stratum=str(spec.d),
+            trial=spec.signature,
+            configuration=spec.configuration,
+            seconds_per_update=update_macs(spec),
+            points=[(updates, fid(spec.signature, updates)) for updates in LADDER],
+        )
+        for spec in specs()
+    ]
+
+
+def begin(folder: Path) -> tuple[Store, Manifest]:
+    """A store with the sweep in it and nothing trained; what is there already stays."""
+    store = Store(folder)
+    store.create()
+    for spec in specs():
+        if store.trial(spec.signature) is None:
+            store.add(spec)
+    signatures = [spec.signature for spec in specs()]
+    return store, made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
+
+
+def replay(folder: Path, slots: int) -> tuple[Sweep, Order]:
+    store, manifest = begin(folder)
+    sweep, order = Sweep.read(manifest, store), Order()
+    with launch.session(None, slots) as machine:
+        launch.run(sweep, store, machine, slots, [order], actor=Replay)
+    return sweep, order
+
+
+if __name__ == "__main__":
+    replay(Path(sys.argv[1]), int(sys.argv[2]))
