@@ -4,11 +4,14 @@ import shlex
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from trainables.errors import UserError
+
+if TYPE_CHECKING:
+    from sweeper.run import Request
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,71 +47,108 @@ class Format(StrEnum):
     json = "json"
 
 
+RoleArgument = Annotated[Role, typer.Argument(help="What to train.")]
+DatasetOption = Annotated[
+    str | None, typer.Option(help="A name, or a folder of images; students take their teacher's.")
+]
+SpaceOption = Annotated[
+    Path | None, typer.Option(help="A search space: a Python file with TEACHERS and STUDENTS.", show_default=False)
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=V1,V2", help="Set a field of the space; lists mean a grid.")
+]
+TeacherOption = Annotated[str, typer.Option(help="Students' teacher: best, d=N or a signature.")]
+NameOption = Annotated[str | None, typer.Option(help="The sweep's name.  [default: DATASET-ROLE]", show_default=False)]
+StoreOption = Annotated[Path, typer.Option("--store", help="The folder that keeps everything.")]
+DataRootOption = Annotated[Path, typer.Option("--data-root", help="Where torchvision's data sets are.")]
+DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")]
+SlotsOption = Annotated[int | None, typer.Option(min=1, help="At most so many trials at a time.")]
+AddressOption = Annotated[str | None, typer.Option(help="A Ray cluster to use: auto, or HOST:PORT.")]
+PrecisionOption = Annotated[
+    Precision | None,
+    typer.Option(help="Mixed precision of the training.  [default: the space's]", show_default=False),
+]
+EtaOption = Annotated[int | None, typer.Option(min=2, help="One of eta configurations goes on at each rung.")]
+RungsOption = Annotated[int | None, typer.Option(min=0, help="At most so many rungs before the budget.")]
+NoPruningOption = Annotated[bool, typer.Option("--no-pruning", help="Train everything to the full budget.")]
 FeaturesOption = Annotated[
     str | None,
     typer.Option(help="What FID is computed on: inception, classifier, imagenet, or package.module:Name."),
 ]
-DataRootOption = Annotated[Path, typer.Option("--data-root", help="Where torchvision's data sets are.")]
-DownloadOption = Annotated[bool, typer.Option("--download", help="Fetch a data set that is not there.")]
-StoreOption = Annotated[Path, typer.Option("--store", help="The folder that keeps everything.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command("run")
 def run_command(
-    role: Annotated[Role, typer.Argument(help="What to train.")],
-    dataset: Annotated[
-        str | None, typer.Option(help="A name, or a folder of images; students take their teacher's.")
-    ] = None,
-    space: Annotated[
-        Path | None, typer.Option(help="A search space: a Python file with TEACHERS and STUDENTS.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=V1,V2", help="Set a field of the space; lists mean a grid."),
-    ] = None,
-    teacher: Annotated[str, typer.Option(help="Students' teacher: best, d=N or a signature.")] = "best",
-    name: Annotated[
-        str | None, typer.Option(help="The sweep's name.  [default: DATASET-ROLE]", show_default=False)
-    ] = None,
+    role: RoleArgument,
+    dataset: DatasetOption = None,
+    space: SpaceOption = None,
+    assignments: SetOption = None,
+    teacher: TeacherOption = "best",
+    name: NameOption = None,
     store: StoreOption = Path("runs"),
     data_root: DataRootOption = Path("data"),
     download: DownloadOption = False,
-    slots: Annotated[int | None, typer.Option(min=1, help="At most so many trials at a time.")] = None,
-    address: Annotated[str | None, typer.Option(help="A Ray cluster to use: auto, or HOST:PORT.")] = None,
-    precision: Annotated[
-        Precision | None,
-        typer.Option(help="Mixed precision of the training.  [default: the space's]", show_default=False),
-    ] = None,
-    eta: Annotated[int | None, typer.Option(min=2, help="One of eta configurations goes on at each rung.")] = None,
-    rungs: Annotated[int | None, typer.Option(min=0, help="At most so many rungs before the budget.")] = None,
-    no_pruning: Annotated[bool, typer.Option("--no-pruning", help="Train everything to the full budget.")] = False,
+    slots: SlotsOption = None,
+    address: AddressOption = None,
+    precision: PrecisionOption = None,
+    eta: EtaOption = None,
+    rungs: RungsOption = None,
+    no_pruning: NoPruningOption = False,
     features: FeaturesOption = None,
     wandb: Annotated[Wandb, typer.Option(help="Weights & Biases.")] = Wandb.offline,
 ) -> None:
     """Train teachers or students. The same command again continues it."""
-    from sweeper.run import Request, run
+    options = locals()
+    from sweeper.run import run
 
-    request = Request(
-        role=role.value.removesuffix("s"),
-        dataset=dataset,
-        space=space,
-        assignments=assignments or [],
-        teacher=teacher,
-        name=name,
-        store=store,
-        data_root=data_root,
-        download=download,
-        slots=slots,
-        address=address,
-        precision=precision.value if precision else None,
-        eta=eta,
-        rungs=rungs,
-        pruning=not no_pruning,
-        features=features,
-        wandb=wandb.value,
-        command=shlex.join(["sweeper", *sys.argv[1:]]),
-    )
-    raise typer.Exit(run(request))
+    raise typer.Exit(run(_request(options)))
+
+
+@app.command("plan")
+def plan_command(
+    role: RoleArgument,
+    dataset: DatasetOption = None,
+    space: SpaceOption = None,
+    assignments: SetOption = None,
+    teacher: TeacherOption = "best",
+    name: NameOption = None,
+    store: StoreOption = Path("runs"),
+    slots: SlotsOption = None,
+    address: AddressOption = None,
+    precision: PrecisionOption = None,
+    eta: EtaOption = None,
+    rungs: RungsOption = None,
+    no_pruning: NoPruningOption = False,
+    features: FeaturesOption = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="Plan for so many GPUs instead of what Ray sees.")] = None,
+    gpu_type: Annotated[
+        str | None, typer.Option(help="Plan for this card, by a table of throughputs instead of timing.")
+    ] = None,
+    throughputs: Annotated[
+        Path | None, typer.Option(help="Your own table.  [default: sweeper/throughputs.toml]", show_default=False)
+    ] = None,
+    price: Annotated[float | None, typer.Option(min=0, help="Of a GPU (without one: of the machine) an hour.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what `run` with the same options would cost: trials, updates, memory, hours, money. Trains nothing."""
+    options = locals()
+    from sweeper.plan import Planning, run
+
+    planned = {key: options.pop(key) for key in ("gpus", "gpu_type", "throughputs", "price", "as_json")}
+    run(Planning(request=_request(options), **planned))
+
+
+def _request(options: dict[str, Any]) -> "Request":
+    """From the options of `run`, by their names."""
+    from sweeper.run import Request
+
+    role, no_pruning = options.pop("role"), options.pop("no_pruning")
+    words: dict[str, Any] = {}
+    words |= {name: value.value if isinstance(value, StrEnum) else value for name, value in options.items()}
+    words["assignments"] = words["assignments"] or []
+    command = shlex.join(["sweeper", *sys.argv[1:]])
+    return Request(role=role.value.removesuffix("s"), pruning=not no_pruning, command=command, **words)
 
 
 @app.command("table")
@@ -139,7 +179,7 @@ def score_command(
     features: FeaturesOption = None,
     dims: Annotated[str | None, typer.Option(help="The features' dimensions; inception has 64,192,768,2048.")] = None,
     n: Annotated[int | None, typer.Option("--n", min=2, help="Score the first n images of each folder alone.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     store: StoreOption = Path("runs"),
     data_root: DataRootOption = Path("data"),
     download: DownloadOption = False,
@@ -161,12 +201,12 @@ def simulate_command(
     ] = None,
     name: Annotated[str | None, typer.Option(help="Which sweep's curves, if the store holds several.")] = None,
     slots: Annotated[float, typer.Option(min=0.001, help="How many trials of share 1 run at a time.")] = 1,
-    eta: Annotated[int | None, typer.Option(min=2, help="One of eta configurations goes on at each rung.")] = None,
+    eta: EtaOption = None,
     first_rung: Annotated[int | None, typer.Option(min=1, help="Updates at the first rung.")] = None,
-    rungs: Annotated[int | None, typer.Option(min=0, help="At most so many rungs before the budget.")] = None,
+    rungs: RungsOption = None,
     updates: Annotated[int | None, typer.Option(min=1, help="The budget.")] = None,
     orders: Annotated[int, typer.Option(min=1, help="Simulate so many orders of the trials.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: JsonOption = False,
     store: StoreOption = Path("runs"),
 ) -> None:
     """Play the pruning rule over recorded learning curves, against no pruning and stop-only ASHA. Trains nothing."""

@@ -24,6 +24,8 @@ class Curve:
     seconds_per_update: float
     points: Sequence[tuple[int, float]]  # (updates, FID), ascending
     share: float = 1.0  # of a slot
+    seconds_per_rung: float = 0.0  # scoring at a rung
+    seconds_at_end: float = 0.0  # what the budget's rung takes beyond that
 
     def reaches(self, updates: int) -> bool:
         """Whether its score there is known; that of a diverged trial is, for ever."""

@@ -16,6 +16,7 @@ class Machine:
     cpus: float
     gpus: float
     elastic: bool = False
+    gpu_bytes: float = GPU_BYTES
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,17 @@ def share(spec: TrialSpec, machine: Machine) -> Share:
     """
     if not machine.gpus:
         return Share(cpus=min(spec.threads, machine.cpus), gpus=0)
+    fitting = [s for s in _SHARES if s * machine.gpu_bytes >= memory(spec)]
+    gpus = fitting[0] if fitting else 1.0
+    return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
+
+
+def memory(spec: TrialSpec) -> float:
+    """Bytes that a trial takes on its device, estimated."""
     widths = [spec.d, spec.d_discriminator or 0]
     parameters = sum(generator_parameters(d, spec.image_size, spec.channels) for d in widths if d)
     activations = sum(10 * spec.batch_size * d * spec.image_size**2 for d in widths)
-    need = 1e9 + 4 * (4 * parameters + 3 * activations)
-    fitting = [s for s in _SHARES if s * GPU_BYTES >= need]
-    gpus = fitting[0] if fitting else 1.0
-    return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
+    return 1e9 + 4 * (4 * parameters + 3 * activations)
 
 
 class Slots:

@@ -46,9 +46,41 @@ class Request:
 say = Console(stderr=True, highlight=False, soft_wrap=True).print
 
 
-def run(request: Request) -> int:
-    """Train what is missing of a sweep; returns the exit code. Raises UserError before anything is written, where
-    the request itself is at fault."""
+@dataclass(frozen=True)
+class Resolved:
+    """A request, as far as it can be understood without writing anything."""
+
+    request: Request
+    store: Store
+    dataset: str
+    folder: Path | None
+    space: Space
+    image_size: int
+    teacher: Teacher | None  # pinned
+    source: Manifest | None  # the sweep that the teacher is from
+
+    @property
+    def name(self) -> str:
+        return self.request.name or f"{self.dataset}-{self.request.role}s"
+
+    @property
+    def eta(self) -> int:
+        return self.space.eta if self.request.pruning else 1
+
+    def specs(self, channels: int) -> list[TrialSpec]:
+        precision = {"precision": self.request.precision} if self.request.precision else {}
+        return expand(
+            self.space,
+            role=self.request.role,
+            dataset=self.dataset,
+            channels=channels,
+            teacher=self.teacher.name if self.teacher else None,
+            fixed={"image_size": self.image_size, **precision},
+        )
+
+
+def resolve(request: Request) -> Resolved:
+    """Raises UserError where the request itself is at fault, NotYetError where there is no teacher yet."""
     store = Store(request.store)
     if request.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", request.name):
         raise UserError(f"--name {request.name}: letters, digits, '.', '_' and '-' alone; try --name mine")
@@ -61,19 +93,29 @@ def run(request: Request) -> int:
     if dataset is None:
         raise UserError("run teachers needs a data set; try `sweeper run teachers --dataset mnist5k`")
     space = _space(request, dataset)
-    size = _image_size(space, source)
-    fixed: dict[str, object] = {"image_size": size} | ({"precision": request.precision} if request.precision else {})
-    # Once before anything is written: a wrong value in the space is an error of the request.
-    _expand(space, request, dataset, 1, pinned, fixed)
+    resolved = Resolved(request, store, dataset, folder, space, _image_size(space, source), pinned, source)
+    resolved.specs(channels=1)  # a wrong value in the space is an error of the request
+    return resolved
 
+
+def run(request: Request) -> int:
+    """Train what is missing of a sweep; returns the exit code. Raises UserError before anything is written, where
+    the request itself is at fault."""
+    asked = resolve(request)
+    store = asked.store
     with store.driving():
         images = prepare(
-            dataset, size, store.datasets, folder=folder, data_root=request.data_root, download=request.download
+            asked.dataset,
+            asked.image_size,
+            store.datasets,
+            folder=asked.folder,
+            data_root=request.data_root,
+            download=request.download,
         )
-        specs = _expand(space, request, dataset, images.channels, pinned, fixed)
-        manifest = _manifest(request, store, space, images, specs, pinned, source)
-        if source:
-            _check_comparable(manifest, source)
+        specs = asked.specs(images.channels)
+        manifest = _manifest(asked, images, specs)
+        if asked.source:
+            _check_comparable(manifest, asked.source)
         _announce(store.sweep(manifest.name), manifest, store)
         for spec in specs:
             if store.trial(spec.signature) is None:
@@ -125,29 +167,15 @@ def _image_size(space: Space, source: Manifest | None) -> int:
     return size
 
 
-def _expand(
-    space: Space, request: Request, dataset: str, channels: int, pinned: Teacher | None, fixed: dict[str, object]
-) -> list[TrialSpec]:
-    teacher = pinned.name if pinned else None
-    return expand(space, role=request.role, dataset=dataset, channels=channels, teacher=teacher, fixed=fixed)
-
-
-def _manifest(
-    request: Request,
-    store: Store,
-    space: Space,
-    images: Images,
-    specs: list[TrialSpec],
-    pinned: Teacher | None,
-    source: Manifest | None,
-) -> Manifest:
+def _manifest(asked: Resolved, images: Images, specs: list[TrialSpec]) -> Manifest:
     from sweeper.job import scorer_of
 
-    features = request.features or (source.features if source else images.features)
-    scorer = scorer_of(images.name, images.size, features, store.root)
+    space, request = asked.space, asked.request
+    features = request.features or (asked.source.features if asked.source else images.features)
+    scorer = scorer_of(images.name, images.size, features, asked.store.root)
     n = {"rung": space.n_rung, "selection": space.n_selection, "report": space.n_report}
     return Manifest(
-        name=request.name or f"{images.name}-{request.role}s",
+        name=asked.name,
         role=request.role,
         dataset=images.name,
         image_size=images.size,
@@ -156,11 +184,11 @@ def _manifest(
         real=scorer.real,
         updates=space.updates,
         rungs=space.ladder(),
-        eta=space.eta if request.pruning else 1,
+        eta=asked.eta,
         n=n,
         protocols={purpose: scorer.protocol(purpose, count) for purpose, count in n.items()},
         signatures=[spec.signature for spec in specs],
-        teacher=pinned,
+        teacher=asked.teacher,
         command=request.command,
     )
 

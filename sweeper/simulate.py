@@ -81,9 +81,13 @@ def _ladder(request: Simulation, curves: list[Curve], manifest: Manifest | None,
 
 
 def _show(result: dict[str, Any]) -> None:
-    print_line = Console(highlight=False, soft_wrap=True).print
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 160
     rungs = ", ".join(map(str, result["rungs"]))
-    print_line(f"{result['trials']} trials on {result['slots']:g} slots; rungs at {rungs} updates, eta {result['eta']}")
+    console.print(
+        f"{result['trials']} trials on {result['slots']:g} slots; rungs at {rungs} updates, eta {result['eta']}"
+    )
     none = result["rules"].get("no_pruning")
     strata = list(result["rules"]["sweeper"]["best"])
     shown = strata if len(strata) <= 6 else []
@@ -104,9 +108,8 @@ def _show(result: dict[str, Any]) -> None:
             f"{rule['lower_bound_seconds']:,.0f}" if rule["lower_bound_seconds"] else "—",
             *("diverged" if score is None else f"{score:.2f}" for score in best),
         )
-    console = Console(highlight=False)
-    console.print(table, width=None if console.is_terminal else 160)
+    console.print(table)
     if none is None:
-        print_line("no comparison: the curves of pruned trials end where they were pruned; record with --no-pruning")
+        console.print("no comparison: the curves of pruned trials end where they were pruned; record with --no-pruning")
     if result["orders"] > 1:
-        print_line(f"means over {result['orders']} orders")
+        console.print(f"means over {result['orders']} orders")

@@ -3,9 +3,10 @@
 import heapq
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from sweeper.agenda import Agenda
@@ -21,48 +22,62 @@ class Outcome:
     makespan: float = 0.0  # seconds
     bound: float = 0.0  # seconds: no schedule of the same S is shorter
     speculative: int = 0  # updates outside S
+    busy: float = 0.0  # slot-seconds
     best: dict[str, float] = field(default_factory=dict)  # stratum → score at the budget; +∞ if nobody got there
     sets: dict[str, list[list[str]]] = field(default_factory=dict)  # stratum → S_0, S_1, …
     steps: list[Step] = field(default_factory=list)  # in the order in which they began
 
 
-def play(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slots: float, *, speculates: bool = True) -> Outcome:
-    """Run a sweep of these curves. eta = 1 is no pruning."""
+def play(
+    curves: Sequence[Curve],
+    ladder: Sequence[int],
+    eta: int,
+    slots: float,
+    *,
+    speculates: bool = True,
+    known: Mapping[Step, float] = MappingProxyType({}),
+) -> Outcome:
+    """Run a sweep of these curves. eta = 1 is no pruning. known: scores that are there before it starts."""
     of, before, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
     strata = {name: Stratum(members, len(ladder), eta) for name, members in configurations(curves).items()}
 
     def left(trial: str, rung: int) -> float:
         return of[trial].seconds_per_update * (budget - before[rung])
 
-    def start(trial: str, rung: int) -> float:
-        outcome.steps.append((trial, rung))
-        outcome.updates += before[rung + 1] - before[rung]
-        return of[trial].seconds_per_update * (before[rung + 1] - before[rung])
+    def seconds(trial: str, rung: int) -> float:
+        curve, last = of[trial], rung == len(ladder) - 1
+        training = curve.seconds_per_update * (before[rung + 1] - before[rung])
+        return training + curve.seconds_per_rung + (curve.seconds_at_end if last else 0.0)
 
+    for (trial, rung), score in known.items():
+        strata[of[trial].stratum].report(trial, rung, score)
     agenda, outcome = Agenda(strata.values(), left, speculates=speculates), Outcome()
     clock = _Clock(slots)
     while True:
         while (step := agenda.next()) and clock.fits(of[step[0]].share):
             agenda.start(step)
-            clock.start(step, start(*step), of[step[0]].share)
+            clock.start(step, seconds(*step), of[step[0]].share)
+            outcome.steps.append(step)
+            outcome.updates += before[step[1] + 1] - before[step[1]]
+            outcome.busy += seconds(*step) * of[step[0]].share
         if not clock:
             break
         trial, rung = clock.tick()
         agenda.report(trial, rung, of[trial].score(ladder[rung]))
     outcome.makespan = clock.now
-    work, chain = 0.0, 0.0
+    demanded, work, chains = 0, 0.0, dict[str, float]()
     for name, stratum in strata.items():
         outcome.sets[name] = stratum.sets()
         finishers = [stratum.configurations[finisher] for finisher in stratum.finishers()]
         outcome.best[name] = min((fmean(of[t].score(budget) for t in trials) for trials in finishers), default=math.inf)
         for rung, members in enumerate(outcome.sets[name]):
             for trial in itertools.chain.from_iterable(stratum.configurations[member] for member in members):
-                curve, updates = of[trial], before[rung + 1] - before[rung]
-                outcome.speculative -= updates
-                work += updates * curve.seconds_per_update * curve.share
-                chain = max(chain, before[rung + 1] * curve.seconds_per_update)
-    outcome.speculative += outcome.updates
-    outcome.bound = max(work / slots, chain)
+                if (trial, rung) not in known:
+                    demanded += before[rung + 1] - before[rung]
+                    work += seconds(trial, rung) * of[trial].share
+                    chains[trial] = chains.get(trial, 0.0) + seconds(trial, rung)
+    outcome.speculative = outcome.updates - demanded
+    outcome.bound = max(work / slots, max(chains.values(), default=0.0))
     return outcome
 
 

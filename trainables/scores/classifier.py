@@ -17,7 +17,7 @@ from trainables.scores.inception_score import InceptionScore
 HELD_OUT = 0.2  # part of the labelled images on which the accuracy and the real images' IS are taken
 
 
-class _LeNet(nn.Module):
+class LeNet(nn.Module):
     """LeNet-5 with ReLU and max-pooling; 84 features."""
 
     def __init__(self, channels: int, classes: int) -> None:
@@ -38,7 +38,7 @@ class _LeNet(nn.Module):
 class Classifier(TorchFeatures):
     """accuracy and real_is are those of the held-out real images."""
 
-    def __init__(self, network: _LeNet, channels: int, name: str, accuracy: float, real_is: float) -> None:
+    def __init__(self, network: LeNet, channels: int, name: str, accuracy: float, real_is: float) -> None:
         super().__init__(network, name, 84, "averaged to 32×32, [-1, 1]", batch_size=500)
         self.channels, self.accuracy, self.real_is = channels, accuracy, real_is
 
@@ -55,7 +55,7 @@ def classifier(images: Images, cache: Path) -> Classifier:
     assert images.classes is not None
     path = cache / f"classifier-{images.hash}.safetensors"
     record = path.with_suffix(".json")
-    network = _LeNet(images.channels, len(images.classes))
+    network = LeNet(images.channels, len(images.classes))
     if not record.exists():
         accuracy, real_is = _fit(network, images)
         with replacing(path) as temporary:
@@ -66,7 +66,7 @@ def classifier(images: Images, cache: Path) -> Classifier:
     return Classifier(network, images.channels, facts["name"], facts["accuracy"], facts["real_is"])
 
 
-def _fit(network: _LeNet, images: Images, epochs: int = 12, batch_size: int = 64) -> tuple[float, float]:
+def _fit(network: LeNet, images: Images, epochs: int = 12, batch_size: int = 64) -> tuple[float, float]:
     """Adam with a one-cycle rate, deterministic; returns (held-out accuracy, IS of the held-out real images)."""
     pixels, labels = images.pixels, images.labels
     assert labels is not None

@@ -1,0 +1,151 @@
+"""What an update and a score cost: timed on this machine, once, or computed from a table of throughputs."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import statistics
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from sweeper.sweep import update_macs
+from trainables.errors import UserError
+from trainables.files import read_json, write_json
+from trainables.latents import latents
+from trainables.sizes import generator_macs
+from trainables.spec import TrialSpec
+
+TABLE = Path(__file__).with_name("throughputs.toml")
+SECONDS = 0.3  # how long each of the three timings of one kind of trial takes, about
+_COSTLY = ["d", "d_discriminator", "loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
+_COSTLY += ["precision", "threads"]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one kind of trial. The spread is what repeated timings deviate by, as a part of the median."""
+
+    seconds_per_update: float
+    seconds_per_image: float  # to make it; its features are on top
+    spread: float
+
+
+class Measured:
+    """Costs timed with the real training loop on random images, kept in a file of this machine's cache."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """tell: is told what is being timed."""
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+        self.where = f"{platform.node()}, {device}, torch {torch.__version__}"
+        name = hashlib.sha256(self.where.encode()).hexdigest()[:12]
+        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+        self.file, self.tell = cache / "sweeper" / f"calibration-{name}.json", tell
+        self.known: dict[str, Any] = read_json(self.file) if self.file.exists() else {"where": self.where}
+        self.timed = 0
+
+    @property
+    def basis(self) -> str:
+        return f"timed on {self.where}" + ("" if self.timed else ", earlier") + f" ({self.file})"
+
+    def cost(self, spec: TrialSpec, share: float) -> Cost:
+        """As if it were alone on its device: what neighbours cost is not timed."""
+        key = json.dumps({name: getattr(spec, name) for name in _COSTLY} | {"ema": spec.ema > 0}, sort_keys=True)
+        if key not in self.known:
+            self.tell(f"timing {spec.label()}")
+            self._keep(key, dataclasses.asdict(_time(spec)))
+        return Cost(**self.known[key])
+
+    def seconds_per_feature(self, features: str, spec: TrialSpec) -> float:
+        """Of one image of the spec's kind through the network that scores are computed on."""
+        key = f"features {features} {spec.image_size} {spec.channels}"
+        if key not in self.known:
+            self.tell(f"timing features {features}")
+            self._keep(key, _time_features(features, spec))
+        return float(self.known[key])
+
+    def _keep(self, key: str, value: Any) -> None:
+        self.known[key], self.timed = value, self.timed + 1
+        write_json(self.file, self.known)
+
+
+class Tabled:
+    """Costs of a GPU that is not here, from a table of throughputs."""
+
+    def __init__(self, gpu: str, table: Path) -> None:
+        """Raises UserError for a file that is no table, or a GPU that is not in it."""
+        try:
+            cards = tomllib.loads(table.read_text())
+            if gpu not in cards:
+                raise UserError(
+                    f"--gpu-type {gpu}: {table} has {', '.join(cards)}; add it to a copy, for --throughputs"
+                )
+            card = {name: float(cards[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"--throughputs {table}: {error}; see {TABLE} for one that works") from None
+        self.macs_per_second = card["teraflops"] * 1e12 / 2 * card["use"]
+        self.least, self.memory = card["milliseconds"] / 1000, card["memory_gb"] * 1e9
+        self.basis = f"computed from {table}'s line for {gpu}, not timed"
+
+    def cost(self, spec: TrialSpec, share: float) -> Cost:
+        """share: of the card, which is all that neighbours leave of its arithmetic."""
+        rate = self.macs_per_second * share
+        image = generator_macs(spec.d, spec.image_size, spec.channels) / rate
+        return Cost(max(self.least, update_macs(spec) / rate), image, spread=2.0)
+
+    def seconds_per_feature(self, features: str, spec: TrialSpec) -> float:
+        macs = {"inception": 5.7e9, "imagenet": 0.4e9}.get(features, 0.01e9)
+        return macs / self.macs_per_second
+
+
+def _time(spec: TrialSpec) -> Cost:
+    from trainables.training import render, train
+
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
+    bank: Any = SimpleNamespace(z=latents("calibration", 0, len(pixels)), images=pixels)
+    spec = dataclasses.replace(spec, warmup=0)  # the adversary's phase: most of a joint student's updates
+
+    def trained(rungs: list[int]) -> list[Any]:
+        return list(train(spec, rungs, pixels=pixels, bank=bank))
+
+    chunk = min(100, max(2, int(SECONDS / trained([2, 4])[1].seconds * 2)))
+    rungs = trained([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk])
+    updates = [rung.seconds / chunk for rung in rungs[1:]]
+    z = latents("calibration", 0, 100)
+    begun = time.monotonic()
+    render(rungs[-1].generator, z)
+    median = statistics.median(updates)
+    return Cost(median, (time.monotonic() - begun) / len(z), (max(updates) - min(updates)) / median)
+
+
+def _time_features(features: str, spec: TrialSpec) -> float:
+    """Weights do not change what a network costs: those that are not at hand are random ones."""
+    import torch
+    from torchvision.models import inception_v3
+
+    from trainables.scores.classifier import LeNet
+    from trainables.scores.features import load_features
+
+    images: Any = np.zeros((20, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
+    network: Any
+    if features == "classifier":
+        network, images = LeNet(spec.channels, 10).eval(), torch.from_numpy(images)
+    elif features == "inception":
+        network, images = inception_v3(weights=None, init_weights=False).eval(), torch.zeros(20, 3, 299, 299)
+    else:
+        network = load_features(features, None, Path())
+    with torch.inference_mode():
+        network(images)
+        begun = time.monotonic()
+        network(images)
+    return (time.monotonic() - begun) / len(images)

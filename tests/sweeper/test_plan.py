@@ -1,0 +1,90 @@
+"""The plan: the trials and updates of the real rule, costs of this machine or of a table, and nothing trained."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.calibration import TABLE, Measured, Tabled
+from sweeper.sweep import update_macs
+from tests.conftest import TEACHERS, Done
+from tests.sweeper.made import teacher
+from trainables.errors import UserError
+
+SMALL = ["--set", "d=2,4", "--set", "updates=900", "--set", "first_rung=100", "--set", "lr_discriminator=0.001"]
+PLAN = ["plan", "teachers", "--dataset", "mnist5k", *SMALL, "--set", "rungs=2"]
+
+
+@pytest.fixture
+def plan(sweeper: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def call(*words: str, cwd: Path = tmp_path) -> dict[str, Any]:
+        done = sweeper(*words, "--json", cwd=cwd, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert done.code == 0, done.err
+        return dict(json.loads(done.out))
+
+    return call
+
+
+def test_it_counts_what_the_rule_will_train_and_writes_no_store(
+    plan: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    found = plan(*PLAN, "--set", "lr=0.001,0.002,0.004", "--gpus", "2", "--gpu-type", "T4", "--price", "0.5")
+    assert found["trials"] == 6
+    assert found["rungs"] == [100, 300, 900]
+    assert [row["updates_without_pruning"] for row in found["rows"]] == [2700, 2700]
+    assert found["updates"] >= 2 * (3 * 100 + 1 * 200 + 1 * 600)  # and speculation on what is idle
+    assert found["money"] == pytest.approx(0.5 * 2 * found["seconds"] / 3600)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_on_this_machine_it_times_each_kind_of_trial_once(
+    plan: Callable[..., dict[str, Any]], tmp_path: Path, sweeper: Callable[..., Done]
+) -> None:
+    found = plan(*PLAN, "--set", "lr=0.001,0.002", "--slots", "1")
+    assert found["updates"] == 2 * (2 * 100 + 200 + 600)
+    assert all(row["seconds_per_update"] > 0.001 for row in found["rows"])
+    assert sum(row["hours"] for row in found["rows"]) * 3600 == pytest.approx(found["seconds"])
+    again = sweeper(*PLAN, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
+    assert "timing" not in again.err
+    assert "earlier" in again.out
+    assert "2 times" not in again.out
+
+
+def test_what_the_store_holds_costs_nothing_more(finished: Path, plan: Callable[..., dict[str, Any]]) -> None:
+    found = plan("plan", *TEACHERS[1:], "--gpu-type", "T4", cwd=finished)
+    assert (found["updates"], found["seconds"]) == (0, 0)
+    longer = plan("plan", *[w.replace("updates=24", "updates=72") for w in TEACHERS[1:]], "--slots", "1", cwd=finished)
+    assert longer["updates"] == 2 * (72 - 8)  # the winner of each d goes on from the first rung
+
+
+def test_students_need_a_teacher(sweeper: Callable[..., Done], tmp_path: Path) -> None:
+    assert sweeper("plan", "students", cwd=tmp_path).code == 4
+
+
+def test_a_table_gives_its_rate_shared_among_neighbours_and_never_less_than_its_floor() -> None:
+    costs = Tabled("T4", TABLE)
+    small, large = teacher(2), teacher(256, image_size=64, d_discriminator=256)
+    assert costs.cost(small, 1.0).seconds_per_update == 0.005
+    expected = update_macs(large) / (8.1e12 / 2 * 0.3)
+    assert costs.cost(large, 1.0).seconds_per_update == pytest.approx(expected)
+    assert costs.cost(large, 0.5).seconds_per_update == pytest.approx(2 * expected)
+
+
+def test_a_card_that_is_not_in_the_table_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"TPU: .* has T4, V100"):
+        Tabled("TPU", TABLE)
+    (tmp_path / "mine.toml").write_text("[TPU]\nteraflops = 1")
+    with pytest.raises(UserError, match="'use'"):
+        Tabled("TPU", tmp_path / "mine.toml")
+
+
+def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told: list[str] = []
+    costs = Measured(told.append)
+    narrow, wide = (costs.cost(teacher(d), 1.0) for d in (2, 32))
+    assert wide.seconds_per_update > 1.3 * narrow.seconds_per_update
+    costs.cost(teacher(2, lr=0.5, seed=3), 1.0)
+    assert len(told) == 2, "learning rate and seed cost nothing"
