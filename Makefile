@@ -21,11 +21,8 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## what docs/scores.md quotes, and milliseconds per update
-	$(BIN)/python benchmarks/step.py
-	$(BIN)/python benchmarks/scores.py frechet
-	$(BIN)/python benchmarks/scores.py inception
-	$(BIN)/python benchmarks/scores.py memory
+bench: $(READY)  ## everything that docs/performance.md quotes; hours. make bench ONLY="step driver" does a part
+	$(BIN)/python benchmarks/report.py $(ONLY)
 
 clean:  ## the environment and caches; stores stay
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

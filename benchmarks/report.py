@@ -1,0 +1,107 @@
+"""Run benchmarks and write what they print into docs/performance.md: `python benchmarks/report.py [SECTION…]`.
+
+Without names every section is measured anew, which takes hours; a named one replaces its own part of the page.
+"""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill
+
+import torch
+
+PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
+HEAD = """# Performance
+
+Written by `make bench` (`benchmarks/report.py`). Ratios are of two things that ran in turn on one machine; no GPU has
+run any of it.
+"""
+WHERE = f"({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__})"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of the page: what a command prints, under what is to be known about it."""
+
+    title: str
+    text: str
+    command: str  # what `python` runs, from the project's folder
+
+
+SECTIONS = {
+    "curves": Section(
+        "Updates that pruning saves",
+        "27 GANs at each of d = 2, 4, 8 and 27 MSE students at each of d = 2, 4, 6, on 5,000 real digits at 32×32, all "
+        "trained to the end (`benchmarks/curves`); the rule is played over their curves in 200 shuffled orders, rungs "
+        "at 20, 60, 180, 540 and 1,620 updates, eta 3. Stop-only ASHA is Ray Tune's own, one per stratum, same rungs. "
+        "The deviation is that of three seeds of the best configuration; best scores are means over the orders.",
+        "benchmarks/pruning.py curves",
+    ),
+    "makespan": Section(
+        "Makespan on simulated GPUs",
+        "The paper's full sweep at 64×64, costs spread 1 : 4,000: nine d × 12 configurations of teachers; eight d × "
+        "(mse and seven alphas) × 2 rates × 3 seeds of students. The bound is the larger of work / GPUs and the "
+        "longest chain of one trial's rungs.",
+        "benchmarks/pruning.py makespan",
+    ),
+    "driver": Section(
+        "Deciding, per trial",
+        "Everything that the driver computes to decide (reports, ranks, order) on 1,024 slots; medians of three.",
+        "benchmarks/pruning.py driver",
+    ),
+    "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
+    "frechet": Section(
+        "The Fréchet step",
+        "2048 dimensions, against real statistics of 20,000 samples whose root is cached, as in a sweep.",
+        "benchmarks/scores.py frechet",
+    ),
+    "inception": Section("Inception", "100 digits through the whole network.", "benchmarks/scores.py inception"),
+    "memory": Section(
+        "Memory of scores", "Of a process that scores n images by 2048 features.", "benchmarks/scores.py memory"
+    ),
+    "parity": Section(
+        "FID by two command lines",
+        "Digits against inverted digits as folders of PNGs, by `python -m pytorch_fid` and by `sweeper score`, with "
+        "seeded random weights under the file name that both look for.",
+        "benchmarks/scores.py parity",
+    ),
+}
+
+
+def main(names: list[str]) -> None:
+    parts = read()
+    for name in names or SECTIONS:
+        section = SECTIONS[name]
+        print(f"{name}: {section.command}", flush=True)
+        done = subprocess.run(
+            [sys.executable, *section.command.split()], cwd=PAGE.parent.parent, capture_output=True, text=True
+        )
+        if done.returncode:
+            sys.exit(f"{section.command} failed:\n{done.stderr}")
+        print(done.stdout, flush=True)
+        parts[name] = "\n\n".join(
+            [
+                f"## {section.title}",
+                fill(section.text, 118),
+                f"    python {section.command}",
+                done.stdout.strip(),
+                WHERE,
+            ]
+        )
+        page = [HEAD.strip(), *(f"<!-- {name} -->\n{parts[name]}" for name in SECTIONS if name in parts)]
+        PAGE.write_text("\n\n".join(page) + "\n")
+
+
+def read() -> dict[str, str]:
+    """Section → its part of the page as it stands."""
+    text = PAGE.read_text() if PAGE.exists() else ""
+    found = re.split(r"<!-- (\w+) -->\n", text)[1:]
+    return {name: part.strip() for name, part in zip(found[::2], found[1::2], strict=True)}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
