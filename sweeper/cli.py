@@ -229,12 +229,20 @@ def simulate_command(
 
 
 @app.command("status")
-def status_command(store: StoreOption = Path("runs")) -> None:
+def status_command(
+    store: StoreOption = Path("runs"),
+    trial: Annotated[
+        str | None, typer.Option(metavar="SIGNATURE", help="One trial: its rungs, its places, where the cuts were.")
+    ] = None,
+) -> None:
     """List the sweeps of a store and how far they are."""
-    from sweeper.status import show
+    from sweeper.status import show, show_trial
     from sweeper.store import Store
 
-    show(Store(store))
+    if trial is None:
+        show(Store(store))
+    else:
+        show_trial(Store(store), trial)
 
 
 def main() -> None:

@@ -94,6 +94,17 @@ class Stratum:
         """Configurations that are still to report, per rung, if nothing diverges from now on."""
         return [rung.unknown for rung in self._rungs]
 
+    def places(self, trial: str) -> list[tuple[int, int, int]]:
+        """Of the trial's configuration, at each rung where it is ranked: (its place from 1, how many are ranked, how
+        many go on). At the budget nobody goes on."""
+        name, found = self._name[trial], []
+        for k, rung in enumerate(self._rungs):
+            mean = self._mean(k, name)
+            if name in rung.members and mean is not None and mean < math.inf:
+                going_on = self._quota(rung.most) if k < len(self._rungs) - 1 else 0
+                found.append((1 + bisect_left(rung.ranked, (mean, name)), len(rung.ranked), going_on))
+        return found
+
     def over(self) -> bool:
         """Whether nothing of S is left to be trained."""
         return all(rung.unknown == 0 for rung in self._rungs)

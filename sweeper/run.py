@@ -116,12 +116,15 @@ def run(request: Request) -> int:
         manifest = _manifest(asked, images, specs)
         if asked.source:
             _check_comparable(manifest, asked.source)
-        _announce(store.sweep(manifest.name), manifest, store)
+        old = store.sweep(manifest.name)
+        if old and old.role != manifest.role:
+            raise UserError(f"{manifest.name} is a sweep of {old.role}s; give this one another --name")
         for spec in specs:
             if store.trial(spec.signature) is None:
                 store.add(spec)
-        store.save_sweep(manifest)
         sweep = Sweep.read(manifest, store)
+        _announce(Sweep.read(old, store) if old else None, sweep)
+        store.save_sweep(manifest)
         trained = not sweep.finished()
         if trained:
             _train(sweep, store, request)
@@ -209,20 +212,19 @@ def _check_comparable(students: Manifest, teachers: Manifest) -> None:
         )
 
 
-def _announce(old: Manifest | None, new: Manifest, store: Store) -> None:
+def _announce(before: Sweep | None, after: Sweep) -> None:
     """What this command changes, before it starts."""
-    before, after = set(old.signatures if old else []), set(new.signatures)
-    if old and old.role != new.role:
-        raise UserError(f"{new.name} is a sweep of {old.role}s; give this one another --name")
-    done: set[str] = set()
-    for signature in after:
-        record = store.trial(signature)
-        if record is not None and record.final(new.updates, new.protocols) is not None:
-            done.add(signature)
-    parts = [f"{len(done)} done", f"{len(after - before - done)} new"]
-    parts += [f"{len(before - after)} leave"] if before - after else []
+    was, old, new = before.states() if before else {}, before.manifest if before else None, after.manifest
+    wanted = {trial for stratum in after.strata.values() for trial, _ in stratum.wanted}
+    counts = {
+        "done": sum(after.final(trial) is not None for trial in after.records),
+        "return": sum(was.get(trial) in ("pruned", "speculative") for trial in wanted),
+        "new": sum(trial not in was and after.final(trial) is None for trial in after.records),
+        "leave": sum(trial not in after.records for trial in was),
+    }
+    shown = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what in ("done", "new"))
     ladder = ", ".join(str(rung) for rung in new.rungs)
-    say(f"[bold]{new.name}[/bold]: {len(after)} trials ({', '.join(parts)}); rungs at {ladder} updates, eta {new.eta}")
+    say(f"[bold]{new.name}[/bold]: {len(after.records)} trials ({shown}); rungs at {ladder} updates, eta {new.eta}")
     if old and (old.rungs, old.eta, old.n) != (new.rungs, new.eta, new.n):
         say(f"  was: rungs at {', '.join(map(str, old.rungs))} updates, eta {old.eta}, n {old.n}; now n {new.n}")
 

@@ -106,6 +106,16 @@ def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     assert set(sweep.strata) == {1, 3}
 
 
+def test_pruned_trials_return_when_the_rule_is_more_lenient(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    done = sweeper(*TEACHERS, "--no-pruning", "--set", "d=1", cwd=folder)
+    assert done.code == 0, done.err
+    assert "3 trials (1 done, 2 return, 0 new, 3 leave)" in done.err
+    sweep, _ = sweep_of(folder, "mnist5k-teachers")
+    assert set(sweep.states().values()) == {"done"}
+
+
 @pytest.mark.long
 def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, sweeper: Call, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
@@ -115,6 +125,7 @@ def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, s
     assert done.code == 0, done.err
     after, manifest = sweep_of(folder, "mnist5k-teachers")
     assert manifest.rungs == [8, 72]
+    assert "6 trials (0 done, 0 new)" in done.err
     assert before.records.keys() == after.records.keys()
     for signature, record in before.records.items():
         assert after.records[signature].rungs[: len(record.rungs)] == record.rungs

