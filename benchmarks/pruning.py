@@ -6,12 +6,15 @@ python benchmarks/pruning.py driver      # the cost of deciding, per trial
 python benchmarks/pruning.py picture FILE   # docs/images/rungs.png
 python benchmarks/pruning.py record STORE SWEEP FILE   # write the curves of a sweep that ran with --no-pruning
 
-The curves in benchmarks/curves are GANs of d = 2, 4 and 8 on mnist5k at 32×32, 27 configurations each (9 rates of the
-generator × 3 of the discriminator), 1,620 updates, and in seeds.jsonl the best of each d with two more seeds. Made by
+The curves in benchmarks/curves are of trials on mnist5k at 32×32 that were trained to the end, 1,620 updates, 27
+configurations in each stratum; NAME-seeds.jsonl holds the best of each with two more seeds. They were made by
 
-    sweeper run teachers --dataset mnist5k --no-pruning --rungs 4 --set d=2,4,8 \\
-      --set lr=0.0005,0.001,0.002,0.003,0.004,0.006,0.008,0.012,0.016 --set lr_discriminator=0.0005,0.001,0.002 \\
-      --set updates=1620 --set first_rung=20 --set rungs=4 --set n_rung=1000
+    sweeper run teachers --dataset mnist5k $C --set d=2,4,8 \\
+      --set lr=0.0005,0.001,0.002,0.003,0.004,0.006,0.008,0.012,0.016 --set lr_discriminator=0.0005,0.001,0.002
+    sweeper run students --dataset mnist5k $C --set d=2,4,6 --set loss=mse --set latents=10000 \\
+      --set lr=0.0005,0.001,0.002,0.003,0.004,0.006,0.008,0.012,0.016 --set ema=0,0.9,0.99
+
+with C="--no-pruning --set updates=1620 --set first_rung=20 --set rungs=4 --set n_rung=1000 --set n_report=1000".
 """
 
 import random
@@ -27,39 +30,44 @@ from sweeper.sweep import Sweep, update_macs
 from trainables.spec import TrialSpec
 
 CURVES = Path(__file__).parent / "curves"
-LADDER, ETA, ORDERS = [20, 60, 180, 540, 1620], 3, 200
+FAMILIES = {"GANs": "mnist5k-gans", "MSE students": "mnist5k-mse-students"}
+LADDERS, ETA, ORDERS = ([60, 180, 540, 1620], [20, 60, 180, 540, 1620]), 3, 200
 
 
 def curves() -> None:
-    """200 shuffled orders, on one slot and on eight."""
-    recorded, seeds = read_curves(CURVES / "mnist5k-gans.jsonl"), read_curves(CURVES / "seeds.jsonl")
-    best = true_best(recorded, LADDER[-1])
-    spread = {s: statistics.stdev(c.score(LADDER[-1]) for c in seeds if c.stratum == s) for s in best}
-    none = play(recorded, LADDER, 1, 1).updates
-    orders = [shuffled(recorded, seed) for seed in range(ORDERS)]
-    print("| slots | updates, of no pruning | of them speculative | stop-only ASHA, of no pruning | ratio |")
-    print("|--:|--:|--:|--:|--:|")
-    outcomes: dict[int, tuple[list[Outcome], list[Outcome]]] = {}
-    for slots in (1, 8):
-        ours = [play(order, LADDER, ETA, slots) for order in orders]
-        theirs = [play_stop_only(order, LADDER, ETA, slots) for order in orders]
-        outcomes[slots] = ours, theirs
-        spent, spent_by_them = mean(o.updates for o in ours), mean(o.updates for o in theirs)
-        speculative = mean(o.speculative for o in ours) / spent
-        print(f"| {slots} | {spent / none:.1%} | {speculative:.1%} | {spent_by_them / none:.1%} |", end="")
-        print(f" {spent / spent_by_them:.2f} |")
-    print("\n| stratum | true best FID | deviation, 3 seeds | sweeper's, 1 slot | within it | 8 slots | stop-only |")
-    print("|---|--:|--:|--:|--:|--:|--:|")
-    one, stopped = outcomes[1]
-    for stratum in best:
-        ours, many, theirs = ([o.best[stratum] for o in found] for found in (one, outcomes[8][0], stopped))
-        within = mean(score <= best[stratum] + spread[stratum] for score in ours)
-        print(f"| {stratum} | {best[stratum]:.1f} | {spread[stratum]:.1f} | {mean(ours):.1f} | {within:.0%} |", end="")
-        print(f" {mean(many):.1f} | {mean(theirs):.1f} |")
-    pairs = [(a, b) for a, b in zip(one, stopped, strict=True) if all(b.best[s] <= a.best[s] for s in best)]
-    print(f"\nStop-only ASHA's best is as good as ours in every stratum in {len(pairs)} of {ORDERS} orders;")
-    if pairs:
-        print(f"in these we spend {mean(a.updates / b.updates for a, b in pairs):.2f} of its updates.")
+    """200 shuffled orders, on one slot and on eight, by two ladders."""
+    spent = ["| trials | first rung | slots | updates, of unpruned | stop-only's | ratio | in so many orders |"]
+    spent += ["|---|--:|--:|--:|--:|--:|--:|"]
+    reached = [
+        "| stratum | true best FID | deviation | first rung | sweeper's | within, 1 slot | 8 slots | stop-only's |"
+    ]
+    reached += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
+    for family, name in FAMILIES.items():
+        recorded, seeds = read_curves(CURVES / f"{name}.jsonl"), read_curves(CURVES / f"{name}-seeds.jsonl")
+        orders = [shuffled(recorded, seed) for seed in range(ORDERS)]
+        for ladder in LADDERS:
+            none, best = play(recorded, ladder, 1, 1).updates, true_best(recorded, ladder[-1])
+            spread = {s: statistics.stdev(c.score(ladder[-1]) for c in seeds if c.stratum == s) for s in best}
+            ours: dict[int, list[Outcome]] = {}
+            for slots in (1, 8):
+                ours[slots] = [play(order, ladder, ETA, slots) for order in orders]
+                theirs = [play_stop_only(order, ladder, ETA, slots) for order in orders]
+                pairs = [
+                    (a.updates, b.updates)
+                    for a, b in zip(ours[slots], theirs, strict=True)
+                    if all(b.best[s] <= a.best[s] for s in best)
+                ]
+                ratio = f"{mean(a / b for a, b in pairs):.2f} | {len(pairs)}" if pairs else "— | 0"
+                parts = [mean(o.updates for o in found) / none for found in (ours[slots], theirs)]
+                spent.append(f"| {family} | {ladder[0]} | {slots} | {parts[0]:.1%} | {parts[1]:.1%} | {ratio} |")
+                if slots == 1:
+                    stopped = theirs
+            for s in best:
+                within = [f"{mean(o.best[s] <= best[s] + spread[s] for o in ours[slots]):.0%}" for slots in (1, 8)]
+                row = [f"{best[s]:.1f}", f"{spread[s]:.1f}", f"{ladder[0]}", f"{mean(o.best[s] for o in ours[1]):.1f}"]
+                row += [*within, f"{mean(o.best[s] for o in stopped):.1f}"]
+                reached.append(f"| {family}, {s} | {' | '.join(row)} |")
+    print("\n".join([*spent, "", *reached]))
 
 
 def mean(values: object) -> float:
@@ -150,17 +158,18 @@ def picture(file: str) -> None:
     from matplotlib import pyplot
 
     recorded = read_curves(CURVES / "mnist5k-gans.jsonl")
-    outcome = play(recorded, LADDER, ETA, 1)
-    reached = {trial: LADDER[: rung + 1] for trial, rung in outcome.steps}
+    ladder = LADDERS[0]
+    outcome = play(recorded, ladder, ETA, 1)
+    reached = {trial: ladder[: rung + 1] for trial, rung in outcome.steps}
     strata = sorted(outcome.sets)
     figure, axes = pyplot.subplots(1, len(strata), figsize=(11, 3.6), sharey=True, layout="constrained")
     for axis, stratum in zip(axes, strata, strict=True):
         for curve in (c for c in recorded if c.stratum == stratum):
             rungs = reached[curve.trial]
-            winner = len(rungs) == len(LADDER)
+            winner = len(rungs) == len(ladder)
             style = {"color": "tab:blue", "linewidth": 2, "zorder": 3} if winner else {"color": "0.65", "linewidth": 1}
             axis.plot(rungs, [curve.score(u) for u in rungs], marker="o", markersize=3, **style)
-        axis.set(xscale="log", yscale="log", title=stratum, xlabel="updates", xticks=LADDER, xticklabels=LADDER)
+        axis.set(xscale="log", yscale="log", title=stratum, xlabel="updates", xticks=ladder, xticklabels=ladder)
         axis.minorticks_off()
     axes[0].set_ylabel("FID (classifier, n = 1,000)")
     figure.savefig(file, dpi=110)
