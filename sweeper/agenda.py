@@ -37,6 +37,11 @@ class Agenda:
     def start(self, step: Step) -> None:
         self.running.add(step)
 
+    def retry(self, step: Step) -> None:
+        """What was started has to be started again."""
+        self.running.discard(step)
+        self._add([step])
+
     def report(self, trial: str, rung: int, score: float) -> None:
         """A score; +∞ for what diverged or failed."""
         self.running.discard((trial, rung))

@@ -11,7 +11,6 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -108,11 +107,12 @@ class Tabled:
 
 
 def _time(spec: TrialSpec) -> Cost:
+    from trainables.bank import Bank
     from trainables.training import render, train
 
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
-    bank: Any = SimpleNamespace(z=latents("calibration", 0, len(pixels)), images=pixels)
+    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # no folder: it stays in memory
     spec = dataclasses.replace(spec, warmup=0)  # the adversary's phase: most of a joint student's updates
 
     def trained(rungs: list[int]) -> list[Any]:

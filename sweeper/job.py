@@ -76,6 +76,9 @@ def load_generator(store: Store, signature: str, updates: int) -> Generator:
     return generator.to(device).eval()
 
 
+notes: list[str] = []  # what the user should be told of this process, once
+
+
 # What the trials of one process share.
 @lru_cache(maxsize=2)
 def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
@@ -90,7 +93,7 @@ def _bank(store_root: Path, signature: str, updates: int, name: str, count: int)
     def images_of(z: np.ndarray) -> np.ndarray:
         return render(load_generator(store, signature, updates), z)
 
-    return Bank(store.bank(name), count, images_of)
+    return Bank(store.bank(name), count, images_of, notes.append)
 
 
 def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:

@@ -30,6 +30,7 @@ os.environ.update(
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 
 import ray
+import torch
 from ray import tune
 from ray.tune import Tuner
 from ray.tune.search import Searcher
@@ -143,6 +144,8 @@ class JobQueue(Searcher):
         super().__init__()
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.running: dict[str, Job] = {}  # Tune's id → job
+        self.least = store.least_shares()
+        self.told: set[str] = set()  # notes of actors that the user has seen
         self.error: Exception | None = None  # what would have been raised into Tune, which would lose the running jobs
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a str
@@ -150,7 +153,8 @@ class JobQueue(Searcher):
         if job is None:
             return None if self.running else str(Searcher.FINISHED)
         # Strictly in order: a job that needs a larger share is waited for, so that it does not starve.
-        wish = share(self.sweep.records[job.signature].spec, self.slots.machine)
+        spec = self.sweep.records[job.signature].spec
+        wish = share(spec, self.slots.machine, self.least.get(spec.d, 0.0))
         if not self.slots.take(trial_id, wish):
             return None
         self.running[trial_id] = job
@@ -170,13 +174,28 @@ class JobQueue(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         job = self.running.pop(trial_id)
-        self.slots.give_back(trial_id)
+        taken = self.slots.give_back(trial_id)
         try:
-            self._conclude(job, result, error)
+            if result and "out_of_memory" in result and taken.gpus < 1:
+                self._enlarge(job, taken.gpus)
+            else:
+                self._conclude(job, result, error)
         except Exception as broken:
             self.error = self.error or broken
 
+    def _enlarge(self, job: Job, gpus: float) -> None:
+        """Again, with twice the share of a GPU; from now on for every trial of its d."""
+        d = self.sweep.records[job.signature].spec.d
+        self.least[d] = max(self.least.get(d, 0.0), 2 * gpus)
+        self.store.keep_least_share(d, self.least[d])
+        self.sweep.retry(job)
+        print(f"note: d={d} ran out of memory on {gpus:g} of a GPU; again on {self.least[d]:g}", file=sys.stderr)
+
     def _conclude(self, job: Job, result: dict[str, Any] | None, error: bool) -> None:
+        for note in (result or {}).get("notes", []):
+            if note not in self.told:
+                self.told.add(note)
+                print(f"note: {note}", file=sys.stderr)
         if self.sweep.reached(job, self.store.need(job.signature)):
             record = self.sweep.records[job.signature].rung(job.updates, self.sweep.manifest.protocols["rung"])
             assert record is not None
@@ -217,16 +236,22 @@ class TrialActor(tune.Trainable):
         manifest = self.store.sweep(config["sweep"])
         assert manifest is not None
         self.sweep: Manifest = manifest
+        self.share: dict[str, float] = config["share"]
 
     def step(self) -> dict[str, Any]:
+        result: dict[str, Any] = {"done": True}
         try:
             self.work()
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            reason = "out of memory on a whole GPU; try a smaller batch_size, or --precision bf16"
+            result |= {"failure": reason, "out_of_memory": True}
         except UserError as error:
-            return {"done": True, "failure": str(error), "exit_code": error.exit_code}
+            result |= {"failure": str(error), "exit_code": error.exit_code}
         except Exception as error:  # shown to the user, and kept: the other trials go on
             self.store.keep_traceback(self.job.signature, traceback.format_exc())
-            return {"done": True, "failure": f"{type(error).__name__}: {error}".splitlines()[0]}
-        return {"done": True}
+            result |= {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return result | {"notes": list(jobs.notes)}
 
     def work(self) -> None:
         jobs.run(self.job, self.sweep, self.store)

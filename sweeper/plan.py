@@ -17,6 +17,7 @@ from sweeper.run import Request, Resolved, resolve, say
 from sweeper.simulation import Outcome, play
 from sweeper.store import dump
 from sweeper.sweep import Sweep
+from trainables.bank import missing
 from trainables.images import describe
 from trainables.scores.protocol import REPORT_SETS
 from trainables.sizes import generator_macs, generator_parameters
@@ -166,10 +167,11 @@ def _known(asked: Resolved, specs: list[TrialSpec], ladder: list[int]) -> dict[S
 
 def _bank_seconds(asked: Resolved, specs: list[TrialSpec], costs: Measured | Tabled) -> float:
     """The teacher's images, made once before the first student goes on."""
-    counts = {spec.latents for spec in specs if spec.latents}
-    if asked.teacher is None or not counts or (asked.store.bank(asked.teacher.name) / f"{max(counts)}.npy").exists():
+    count = max((spec.latents or 0 for spec in specs), default=0)
+    if asked.teacher is None:
         return 0.0
-    return max(counts) * costs.cost(asked.store.need(asked.teacher.signature).spec, 1.0).seconds_per_image
+    spec = asked.store.need(asked.teacher.signature).spec
+    return missing(asked.store.bank(asked.teacher.name), count) * costs.cost(spec, 1.0).seconds_per_image
 
 
 def _show(plan: dict[str, Any]) -> None:

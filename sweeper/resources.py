@@ -30,15 +30,15 @@ class Share:
         return {"cpu": self.cpus, "gpu": self.gpus} if self.gpus else {"cpu": self.cpus}
 
 
-def share(spec: TrialSpec, machine: Machine) -> Share:
+def share(spec: TrialSpec, machine: Machine, least: float = 0.0) -> Share:
     """One trial's CPUs (its threads) and, where there are GPUs, the smallest share that its memory fits in.
 
     Estimated, and not yet measured on a card: weights, gradients and Adam's two moments of both networks, activations
-    of a batch through both, and 1 GB of CUDA's own.
+    of a batch through both, and 1 GB of CUDA's own. least: the share of a GPU that trials of its d are known to need.
     """
     if not machine.gpus:
         return Share(cpus=min(spec.threads, machine.cpus), gpus=0)
-    fitting = [s for s in _SHARES if s * machine.gpu_bytes >= memory(spec)]
+    fitting = [s for s in _SHARES if s * machine.gpu_bytes >= memory(spec) and s >= least]
     gpus = fitting[0] if fitting else 1.0
     return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
 
@@ -74,5 +74,6 @@ class Slots:
         self._taken[trial] = wish
         return True
 
-    def give_back(self, trial: str) -> None:
-        del self._taken[trial]
+    def give_back(self, trial: str) -> Share:
+        """What it had taken, which is free again."""
+        return self._taken.pop(trial)

@@ -5,11 +5,12 @@ runs/
   driver.lock                   held while a command trains; names its host and process
   datasets/                     one uint8 array per set and size
   scores/                       classifiers, statistics of the real images
-  bank/TEACHER/                 the teacher's images by latent index
+  bank/TEACHER/                 the teacher's images by latent index, in shards
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
                   /checkpoint.safetensors
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
+  shares.json                   d → share of a GPU, where trials ran out of memory
   pictures/  wandb/
 """
 
@@ -223,6 +224,14 @@ class Store:
             "finals": [dataclasses.asdict(f) for f in finals],
         }
         write_json(self._trial(spec.signature) / "record.json", record)
+
+    def least_shares(self) -> dict[int, float]:
+        """d → the share of a GPU that its trials need, where the estimate ran out of memory."""
+        path = self.root / "shares.json"
+        return {int(d): float(share) for d, share in _read(path).items()} if path.exists() else {}
+
+    def keep_least_share(self, d: int, share: float) -> None:
+        write_json(self.root / "shares.json", {str(k): v for k, v in (self.least_shares() | {d: share}).items()})
 
     def traceback(self, signature: str) -> Path:
         return self._trial(signature) / "error.txt"

@@ -76,6 +76,9 @@ class Sweep:
             self.agenda.report(job.signature, number, score)
         return True
 
+    def retry(self, job: Job) -> None:
+        self.agenda.retry((job.signature, self.manifest.rungs.index(job.updates)))
+
     def fail(self, job: Job, failure: Failure) -> None:
         self.failed[job.signature] = failure
         self.agenda.report(job.signature, self.manifest.rungs.index(job.updates), math.inf)

@@ -164,15 +164,15 @@ class _Latents:
         assert (bank is not None) or not spec.rule.needs_teacher, "a loss with a teacher needs its bank"
         self.bank = bank if spec.rule.needs_teacher else None
         self.batch_size, self.seed, self.device = spec.batch_size, spec.seed, device
-        self.order = Order(f"bank/{spec.seed}", len(self.bank.z) if self.bank else 0)
+        self.order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """z [batch_size, 100], and the teacher's images of them, [batch_size, C, H, W] in [-1, 1], or None."""
         if self.bank is None:
             z = latents(f"training/{self.seed}", step * self.batch_size, self.batch_size)
             return torch.from_numpy(z).to(self.device), None
-        indices = self.order.batch(step, self.batch_size)
-        return torch.from_numpy(self.bank.z[indices]).to(self.device), to_float(self.bank.images[indices], self.device)
+        known, images = self.bank(self.order.batch(step, self.batch_size))
+        return torch.from_numpy(known).to(self.device), to_float(images, self.device)
 
 
 def to_float(images: np.ndarray, device: torch.device) -> Tensor:

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 import pytest
+import ray
+import torch
 from ray.tune.search import Searcher
 
+from sweeper import launch
 from sweeper.launch import JobQueue
 from sweeper.resources import Machine, Slots
 from sweeper.store import RungRecord, Store
 from sweeper.sweep import Job, Sweep
-from tests.sweeper import made
+from tests.sweeper import made, replay
 
 
 def queue_of(folder: Path, machine: Machine, watchers: list[object] | None = None) -> JobQueue:
@@ -79,3 +82,45 @@ def test_a_watcher_that_breaks_is_named_and_left_out(tmp_path: Path, capsys: pyt
     assert isinstance(queue.suggest("a"), dict)
     assert isinstance(queue.suggest("b"), dict)
     assert capsys.readouterr().err == "Broken stopped: ZeroDivisionError: dark\n"
+
+
+class Greedy(replay.Replay):
+    """Runs out of memory on less than half a GPU, if it is wide."""
+
+    def work(self) -> None:
+        if self.store.need(self.job.signature).spec.d == 64 and self.share["gpu"] < 0.5:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+        super().work()
+
+
+def test_out_of_memory_doubles_the_share_until_it_fits_and_is_remembered(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """On Ray's logical GPUs."""
+    queue = queue_of(tmp_path, Machine(cpus=2, gpus=1))
+    ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
+    try:
+        order = replay.Order()
+        launch.run(queue.sweep, queue.store, Machine(cpus=2, gpus=1), None, [order], actor=Greedy)
+    finally:
+        ray.shutdown()
+    assert queue.sweep.finished()
+    assert not queue.sweep.failed
+    assert {len(names) for names in queue.sweep.finishers().values()} == {1}
+    assert queue.store.least_shares() == {64: 0.5}
+    told = capfd.readouterr().err
+    assert "d=64 ran out of memory on 0.125 of a GPU; again on 0.25" in told
+    assert "d=64 ran out of memory on 0.25 of a GPU; again on 0.5" in told
+    tries = [job for job in order.jobs if queue.sweep.records[job.signature].spec.d == 2]
+    assert len(tries) == len(set(tries)), "narrow trials ran once"
+    again = JobQueue(Sweep.read(queue.sweep.manifest, queue.store), queue.store, queue.slots, [])
+    assert again.least == {64: 0.5}
+
+
+def test_out_of_memory_on_a_whole_gpu_is_a_failure_that_says_what_to_try(tmp_path: Path) -> None:
+    queue = queue_of(tmp_path, Machine(cpus=2, gpus=1))
+    queue.least[64] = 1.0
+    assert isinstance(queue.suggest("a"), dict)
+    job = queue.running["a"]
+    queue.on_trial_complete("a", {"done": True, "out_of_memory": True, "failure": "out of memory on a whole GPU"})
+    assert queue.sweep.failed[job.signature].reason == "out of memory on a whole GPU"

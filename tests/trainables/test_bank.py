@@ -1,20 +1,121 @@
-"""Bank: the teacher runs once."""
+"""Bank: the teacher runs once, whatever happens to the disk."""
 
+import multiprocessing
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from trainables.bank import Bank
+from trainables.bank import SHARD, STREAM, Bank, missing, shard_path
+from trainables.latents import latents
 
 
-def test_the_teacher_runs_once_and_images_match_their_latents(tmp_path: Path) -> None:
-    calls = []
+def teacher(z: np.ndarray) -> np.ndarray:
+    """[N, 1, 4, 4], a function of z alone."""
+    return (np.abs(z[:, :16]) * 50).astype(np.uint8).reshape(-1, 1, 4, 4)
 
-    def teacher(z: np.ndarray) -> np.ndarray:
-        calls.append(len(z))
-        return (np.abs(z[:, :16]) * 50).astype(np.uint8).reshape(-1, 1, 4, 4)
 
-    first, second = Bank(tmp_path, 40, teacher), Bank(tmp_path, 40, teacher)
-    assert calls == [40]
-    assert np.array_equal(first.images, second.images)
-    assert np.array_equal(second.images[7], teacher(second.z[7:8])[0])
+def some(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, count, size)
+
+
+class Counting:
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def __call__(self, z: np.ndarray) -> np.ndarray:
+        self.calls.append(len(z))
+        return teacher(z)
+
+
+def test_the_teacher_runs_once_per_shard_and_images_match_their_latents(tmp_path: Path) -> None:
+    counting, count = Counting(), 3 * SHARD - 5
+    for bank in (Bank(tmp_path, count, counting), Bank(tmp_path, count, counting)):
+        for seed in range(9):
+            indices = some(count, seed=seed)
+            z, images = bank(indices)
+            assert np.array_equal(z, latents(STREAM, 0, count)[indices])
+            assert np.array_equal(images, teacher(z))
+    assert counting.calls == [SHARD] * 3
+
+
+def test_a_larger_bank_uses_the_shards_of_a_smaller_one(tmp_path: Path) -> None:
+    counting = Counting()
+    Bank(tmp_path, 10, counting)(np.arange(10))
+    assert (missing(tmp_path, 10), missing(tmp_path, SHARD + 1)) == (0, SHARD)
+    Bank(tmp_path, 2 * SHARD, counting)(np.arange(2 * SHARD))
+    assert counting.calls == [SHARD, SHARD]
+
+
+@given(st.lists(st.integers(0, 2 * SHARD - 1), min_size=1, max_size=50))
+@settings(max_examples=25, deadline=None)
+def test_a_batch_is_what_its_indices_say(indices: list[int]) -> None:
+    bank = Bank(Path(os.devnull) / "bank", 2 * SHARD, teacher)
+    z, images = bank(np.array(indices))
+    assert np.array_equal(images, teacher(latents(STREAM, 0, 2 * SHARD)[indices]))
+    images[:] = 0  # a copy: nothing that a trial does to its batch reaches the others
+    assert np.array_equal(bank(np.array(indices))[1], teacher(z))
+
+
+def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "save", full)
+    told: list[str] = []
+    bank, counting = Bank(tmp_path, 3 * SHARD, Counting(), told.append), Counting()
+    bank.render = counting
+    for seed in range(3):
+        z, images = bank(some(3 * SHARD, seed=seed))
+        assert np.array_equal(images, teacher(z))
+    assert counting.calls == [SHARD] * 3
+    (line,) = told
+    assert "No space left on device" in line
+    assert not list(tmp_path.glob("*.npy"))
+    assert not list(tmp_path.glob(".*tmp"))
+
+
+@pytest.mark.parametrize("spoil", [b"", b"half of a header", None])
+def test_a_spoiled_shard_is_made_again(tmp_path: Path, spoil: bytes | None) -> None:
+    Bank(tmp_path, 10, teacher)(np.arange(10))
+    path = shard_path(tmp_path, 0)
+    path.write_bytes(path.read_bytes()[:-100] if spoil is None else spoil)
+    z, images = Bank(tmp_path, 10, teacher)(np.arange(10))
+    assert np.array_equal(images, teacher(z))
+
+
+def test_a_shard_that_vanishes_is_still_there_for_whom_it_has_and_made_again_for_the_next(tmp_path: Path) -> None:
+    first = Bank(tmp_path, 10, teacher)
+    _, images = first(np.arange(10))
+    shutil.rmtree(tmp_path)
+    assert np.array_equal(first(np.arange(10))[1], images)
+    assert np.array_equal(Bank(tmp_path, 10, teacher)(np.arange(10))[1], images)
+
+
+def slow(z: np.ndarray) -> np.ndarray:
+    with open(os.environ["CALLS"], "a") as calls:
+        calls.write(f"{os.getpid()}\n")
+    return teacher(z)
+
+
+def read(folder: Path) -> None:
+    bank = Bank(folder, 4 * SHARD, slow)
+    for seed in range(20):
+        z, images = bank(some(4 * SHARD, seed=seed))
+        assert np.array_equal(images, teacher(z))
+
+
+def test_processes_that_begin_together_make_each_shard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=read, args=(tmp_path / "bank",)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert len((tmp_path / "calls").read_text().split()) == 4

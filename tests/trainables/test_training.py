@@ -91,6 +91,18 @@ def test_a_trial_sent_back_to_an_earlier_rung_keeps_its_later_checkpoint(
     assert checkpoint.updates(path) == 6
 
 
+def test_a_student_of_the_bank_equals_one_whose_teacher_runs_in_every_step(digits: Images, bank: Bank) -> None:
+    """Bit for bit, at the bank's precision of 8 bits."""
+
+    class InTheLoop(Bank):
+        def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            return self.z[indices], self.render(self.z[indices])
+
+    spec = spec_of(role="student", loss="joint", alpha=0.1, d_discriminator=1, teacher="t", latents=50)
+    live = InTheLoop(bank.folder, bank.count, bank.render)
+    assert same(weights(run(spec, [8], digits, live)[-1]), weights(run(spec, [8], digits, bank)[-1]))
+
+
 def test_rungs_on_the_way_change_nothing(digits: Images, bank: Bank) -> None:
     """Neither a rung nor its scoring touches the training: no RNG, no buffer of a normalisation."""
     spec = spec_of(**TEACHER)
