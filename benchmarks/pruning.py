@@ -20,13 +20,21 @@ with C="--no-pruning --set updates=1620 --set first_rung=20 --set rungs=4 --set 
 import random
 import statistics
 import sys
+import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from sweeper.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from sweeper.curves import Curve, read_curves, shuffled, true_best
+from sweeper.launch import JobQueue
+from sweeper.resources import Machine, Slots
 from sweeper.simulation import Outcome, play, play_stop_only
-from sweeper.store import Store
-from sweeper.sweep import Sweep, update_macs
+from sweeper.store import FinalRecord, RungRecord, Store
+from sweeper.sweep import Job, Sweep, update_macs
+from tests.sweeper import made
+from tests.sweeper.replay import LADDER, fid
 from trainables.spec import TrialSpec
 
 CURVES = Path(__file__).parent / "curves"
@@ -44,6 +52,11 @@ def curves() -> None:
     reached += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
     for family, name in FAMILIES.items():
         recorded, seeds = read_curves(CURVES / f"{name}.jsonl"), read_curves(CURVES / f"{name}-seeds.jsonl")
+        # Trials of a stratum cost the same; else their times would order them, and no shuffle change anything.
+        even = {
+            s: mean(c.seconds_per_update for c in recorded if c.stratum == s) for s in {c.stratum for c in recorded}
+        }
+        recorded = [replace(curve, seconds_per_update=even[curve.stratum]) for curve in recorded]
         orders = [shuffled(recorded, seed) for seed in range(ORDERS)]
         for ladder in LADDERS:
             none, best = play(recorded, ladder, 1, 1).updates, true_best(recorded, ladder[-1])
@@ -124,33 +137,47 @@ def curve(spec: TrialSpec, seconds: float, ladder: list[int]) -> Curve:
 
 
 def driver() -> None:
-    """Everything that is decided in sweeps of nine strata: reports, standings, order. Medians of 3."""
-    print("| trials | decisions | ms per trial |\n|--:|--:|--:|")
+    """The searcher on a store, without Tune: what is read, decided and ordered when a job ends and another begins.
+
+    Nine strata, as many slots as a tenth of the trials; writing the records is the trials' part and not counted.
+    """
+    print("| trials | jobs | ms per trial |\n|--:|--:|--:|")
     for trials in (1_000, 10_000):
-        luck = random.Random(0)
-        played = [
-            Curve(
-                stratum=str(n % 9),
-                trial=f"{n}",
-                configuration=f"{n}",
-                seconds_per_update=4_000.0 ** ((n % 9) / 8),
-                points=[(3**k, luck.random()) for k in range(5)],
-            )
-            for n in range(trials)
-        ]
-        seconds, steps = [], 0
-        for _ in range(3):
-            begun = time.perf_counter()
-            steps = len(play(played, [3**k for k in range(5)], 3, 1_024).steps)
-            seconds.append(time.perf_counter() - begun)
-        print(f"| {trials:,} | {steps:,} | {statistics.median(seconds) / trials * 1000:.3f} |")
+        with tempfile.TemporaryDirectory() as folder:
+            store = Store(Path(folder))
+            store.create()
+            specs = [made.teacher(2 ** (n % 9), lr=0.001 + n * 1e-6) for n in range(trials)]
+            for spec in specs:
+                store.add(spec)
+            signatures = [spec.signature for spec in specs]
+            manifest = made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
+            slots = trials // 10
+            queue = JobQueue(Sweep.read(manifest, store), store, Slots(Machine(cpus=slots, gpus=0), None), [])
+            seconds, jobs, under_way = 0.0, 0, list[str]()
+            while True:
+                begun = time.perf_counter()
+                suggested = queue.suggest(f"{jobs}")
+                seconds += time.perf_counter() - begun
+                if isinstance(suggested, dict):
+                    under_way.append(f"{jobs}")
+                    jobs += 1
+                elif under_way:
+                    tune_id = under_way.pop(0)
+                    write(store, queue.running[tune_id], manifest.updates)
+                    begun = time.perf_counter()
+                    queue.on_trial_complete(tune_id, {"done": True})
+                    seconds += time.perf_counter() - begun
+                else:
+                    break
+            print(f"| {trials:,} | {jobs:,} | {1000 * seconds / trials:.2f} |", flush=True)
 
 
-def record(store: str, sweep: str, file: str) -> None:
-    opened = Store(Path(store))
-    manifest = opened.sweep(sweep)
-    assert manifest is not None, f"{store} holds no sweep {sweep}"
-    write_curves(curves_of(Sweep.read(manifest, opened)), Path(file))
+def write(store: Store, job: Job, budget: int) -> None:
+    """What a trial would."""
+    spec, value = store.need(job.signature).spec, fid(job.signature, job.updates)
+    if job.updates == budget:
+        store.add(spec, final=FinalRecord(budget, "w", *(made.scores(value, 1.0, p) for p in ("selection", "report"))))
+    store.add(spec, rung=RungRecord(job.updates, 0.1, {}, made.scores(value, 1.0, "rung"), False))
 
 
 def picture(file: str) -> None:

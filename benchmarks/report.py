@@ -52,8 +52,15 @@ SECTIONS = {
     ),
     "driver": Section(
         "Deciding, per trial",
-        "Everything that the driver computes to decide (reports, ranks, order) on 1,024 slots; medians of three.",
+        "Tune's searcher on a store, without Tune: reading a record, ranks, order, slots; nine strata, a tenth as many "
+        "slots as trials.",
         "benchmarks/pruning.py driver",
+    ),
+    "fixed_cost": Section(
+        "Fixed cost of a trial",
+        "24 trials that do nothing, three rungs each, two at a time, against Ray Tune as it comes (a function trainable "
+        "that imports torch); Ray's start is in neither.",
+        "benchmarks/fixed_cost.py",
     ),
     "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
     "frechet": Section(

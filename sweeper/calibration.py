@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import platform
 import statistics
@@ -23,6 +24,7 @@ from trainables.sizes import generator_macs
 from trainables.spec import TrialSpec
 
 TABLE = Path(__file__).with_name("throughputs.toml")
+VERSION = 1  # of the file of timings
 SECONDS = 0.3  # how long each of the three timings of one kind of trial takes, about
 _COSTLY = ["d", "d_discriminator", "loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
 _COSTLY += ["precision", "threads"]
@@ -47,9 +49,9 @@ class Measured:
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
         self.where = f"{platform.node()}, {device}, torch {torch.__version__}"
         name = hashlib.sha256(self.where.encode()).hexdigest()[:12]
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        self.file, self.tell = cache / "sweeper" / f"calibration-{name}.json", tell
-        self.known: dict[str, Any] = read_json(self.file) if self.file.exists() else {"where": self.where}
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.file, self.tell = cache / "sweeper" / f"calibration-{VERSION}-{name}.json", tell
+        self.known: dict[str, Any] = self._read()
         self.timed = 0
 
     @property
@@ -64,17 +66,27 @@ class Measured:
             self._keep(key, dataclasses.asdict(_time(spec)))
         return Cost(**self.known[key])
 
-    def seconds_per_feature(self, features: str, spec: TrialSpec) -> float:
-        """Of one image of the spec's kind through the network that scores are computed on."""
+    def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
+        """Of one image of the spec's kind through the network that scores are computed on, as if alone."""
         key = f"features {features} {spec.image_size} {spec.channels}"
         if key not in self.known:
             self.tell(f"timing features {features}")
             self._keep(key, _time_features(features, spec))
         return float(self.known[key])
 
+    def _read(self) -> dict[str, Any]:
+        """What was timed before; a file that is not readable is timed anew."""
+        try:
+            return dict(read_json(self.file))
+        except (OSError, ValueError, TypeError):
+            return {"where": self.where}
+
     def _keep(self, key: str, value: Any) -> None:
         self.known[key], self.timed = value, self.timed + 1
-        write_json(self.file, self.known)
+        try:
+            write_json(self.file, self.known)
+        except OSError as error:
+            self.tell(f"{self.file} is not kept ({error.strerror}): the next plan will time again")
 
 
 class Tabled:
@@ -89,6 +101,8 @@ class Tabled:
                     f"--gpu-type {gpu}: {table} has {', '.join(cards)}; add it to a copy, for --throughputs"
                 )
             card = {name: float(cards[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
+            if not all(0 < value < math.inf for value in card.values()):
+                raise ValueError(f"[{gpu}] has a value that is not positive and finite")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"--throughputs {table}: {error}; see {TABLE} for one that works") from None
         self.macs_per_second = card["teraflops"] * 1e12 / 2 * card["use"]
@@ -101,9 +115,10 @@ class Tabled:
         image = generator_macs(spec.d, spec.image_size, spec.channels) / rate
         return Cost(max(self.least, update_macs(spec) / rate), image, spread=2.0)
 
-    def seconds_per_feature(self, features: str, spec: TrialSpec) -> float:
-        macs = {"inception": 5.7e9, "imagenet": 0.4e9}.get(features, 0.01e9)
-        return macs / self.macs_per_second
+    def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
+        """A network that is not known is taken for Inception, which costs the most."""
+        macs = {"imagenet": 0.4e9, "classifier": 0.001e9}.get(features, 5.7e9)
+        return macs / (self.macs_per_second * share)
 
 
 def _time(spec: TrialSpec) -> Cost:
@@ -136,16 +151,20 @@ def _time_features(features: str, spec: TrialSpec) -> float:
     from trainables.scores.classifier import LeNet
     from trainables.scores.features import load_features
 
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images: Any = np.zeros((20, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
     network: Any
     if features == "classifier":
-        network, images = LeNet(spec.channels, 10).eval(), torch.from_numpy(images)
+        network, images = LeNet(spec.channels, 10).eval().to(device), torch.from_numpy(images).to(device)
     elif features == "inception":
-        network, images = inception_v3(weights=None, init_weights=False).eval(), torch.zeros(20, 3, 299, 299)
+        network = inception_v3(weights=None, init_weights=False).eval().to(device)
+        images = torch.zeros(20, 3, 299, 299, device=device)
     else:
         network = load_features(features, None, Path())
     with torch.inference_mode():
         network(images)
         begun = time.monotonic()
         network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
     return (time.monotonic() - begun) / len(images)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from sweeper.pruning import Configurations
 from sweeper.sweep import Sweep
@@ -32,7 +33,12 @@ class Curve:
         return self.points[-1][0] >= updates or self.points[-1][1] == math.inf
 
     def score(self, updates: int) -> float:
-        """The FID there, on a straight line between two points. Raises UserError beyond the last one."""
+        """The FID there, on a straight line between two points. Raises UserError outside them."""
+        if updates < self.points[0][0]:
+            raise UserError(
+                f"the curve of {self.trial} begins at {self.points[0][0]} updates and {updates} are asked for; "
+                f"simulate with --first-rung {self.points[0][0]} or more"
+            )
         if not self.reaches(updates):
             raise UserError(
                 f"the curve of {self.trial} ends at {self.points[-1][0]} updates and {updates} are asked for; "
@@ -76,26 +82,45 @@ def shuffled(curves: Sequence[Curve], seed: int) -> list[Curve]:
 
 def read_curves(file: Path) -> list[Curve]:
     """JSON lines of stratum, trial, seconds_per_update, points [[updates, fid], …]; configuration and share if they
-    differ from the trial and 1. A null FID is a trial that diverged. Raises UserError."""
-    curves = []
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    differ from the trial and 1. A FID that is null or NaN is a trial that diverged. Raises UserError."""
+    try:
+        lines = file.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read as text ({error}); name a file of JSON lines") from None
+    curves: dict[str, Curve] = {}
+    for number, line in enumerate(lines, 1):
         try:
-            fields = json.loads(line)
-            fields["points"] = [
-                (int(u), math.inf if fid is None else float(fid)) for u, fid in sorted(fields["points"])
-            ]
-            curve = Curve(**{"configuration": fields["trial"], **fields})
-            if not curve.points or not curve.seconds_per_update > 0 or not curve.share > 0:
-                raise ValueError("points are empty, or seconds_per_update or share is not positive")
-        except (ValueError, TypeError, KeyError) as error:
+            curve = _curve(json.loads(line))
+            if curve.trial in curves:
+                raise ValueError(f"a second curve of trial {curve.trial}")
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
             raise UserError(
                 f"{file}, line {number}: {error}; each line is a JSON object with stratum, trial, "
                 "seconds_per_update and points [[updates, fid], …]"
             ) from None
-        curves.append(curve)
+        curves[curve.trial] = curve
     if not curves:
         raise UserError(f"{file} holds no curve; each line is one trial's")
-    return curves
+    return list(curves.values())
+
+
+def _curve(fields: dict[str, Any]) -> Curve:
+    """Raises what Python raises for a line that is no curve."""
+    names = {name: fields.get(name, fields["trial"]) for name in ("stratum", "trial", "configuration")}
+    if not all(isinstance(name, str) for name in names.values()):
+        raise ValueError("stratum, trial and configuration are text")
+    points: list[tuple[int, float]] = []
+    for updates, fid in sorted(fields["points"], key=lambda point: int(point[0])):
+        value = math.nan if fid is None else float(fid)
+        points.append((int(updates), value if math.isfinite(value) else math.inf))
+        if value != points[-1][1]:
+            break  # it diverged: what comes after says nothing
+    curve = Curve(**{**fields, **names, "points": points})
+    if not points or points[0][0] < 1 or len({updates for updates, _ in points}) < len(points):
+        raise ValueError("points need ascending updates from 1")
+    if not 0 < curve.seconds_per_update < math.inf or not 0 < curve.share < math.inf:
+        raise ValueError("seconds_per_update and share are positive and finite")
+    return curve
 
 
 def write_curves(curves: Iterable[Curve], file: Path) -> None:
@@ -111,7 +136,8 @@ def curves_of(sweep: Sweep) -> list[Curve]:
     """The curves that a sweep in the store has recorded, as far as each trial came."""
     curves = []
     for signature, record in sweep.records.items():
-        found = [record.rung(r.updates, sweep.manifest.protocols["rung"]) for r in record.rungs]
+        numbers = sorted({rung.updates for rung in record.rungs})
+        found = [record.rung(updates, sweep.manifest.protocols["rung"]) for updates in numbers]
         rungs = [rung for rung in found if rung]
         if rungs:
             curves.append(

@@ -36,7 +36,7 @@ from ray.tune import Tuner
 from ray.tune.search import Searcher
 
 from sweeper import job as jobs
-from sweeper.resources import Machine, Slots, share
+from sweeper.resources import GPU_BYTES, Machine, Slots, share
 from sweeper.store import Manifest, RungRecord, Store
 from sweeper.sweep import Failure, Job, Sweep
 from trainables.errors import EnvironmentUserError, UserError
@@ -79,7 +79,8 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
         while address and not seen.get("CPU") and time.monotonic() - begun < WORKER_SECONDS:
             time.sleep(2)
             seen = ray.cluster_resources()
-        yield Machine(cpus=seen.get("CPU", 1), gpus=seen.get("GPU", 0), elastic=bool(address))
+        bytes_ = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else GPU_BYTES
+        yield Machine(seen.get("CPU", 1), seen.get("GPU", 0), elastic=bool(address), gpu_bytes=bytes_)
     finally:
         ray.shutdown()
 
@@ -128,11 +129,11 @@ def run(
         raise queue.error
 
 
-def at_a_time(sweep: Sweep, machine: Machine, limit: int | None) -> int:
+def at_a_time(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -> int:
     """How many of the sweep's trials the machine runs at once."""
-    slots = Slots(machine, limit)
+    slots, least = Slots(machine, limit), store.least_shares()
     for number, (signature, record) in enumerate(sweep.records.items()):
-        if not slots.take(signature, share(record.spec, machine)):
+        if not slots.take(signature, share(record.spec, machine, least.get(record.spec.d, 0.0))):
             return max(1, number)
     return len(sweep.records)
 
@@ -149,6 +150,13 @@ class JobQueue(Searcher):
         self.error: Exception | None = None  # what would have been raised into Tune, which would lose the running jobs
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a str
+        try:
+            return self._suggest(trial_id)
+        except Exception as broken:
+            self.error = self.error or broken
+            return None
+
+    def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         job = None if self.error else self.sweep.next()
         if job is None:
             return None if self.running else str(Searcher.FINISHED)
@@ -176,7 +184,7 @@ class JobQueue(Searcher):
         job = self.running.pop(trial_id)
         taken = self.slots.give_back(trial_id)
         try:
-            if result and "out_of_memory" in result and taken.gpus < 1:
+            if result and "out_of_memory" in result and 0 < taken.gpus < 1:
                 self._enlarge(job, taken.gpus)
             else:
                 self._conclude(job, result, error)

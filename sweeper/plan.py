@@ -1,6 +1,7 @@
 """`sweeper plan`: what a sweep will cost, before anything is trained: the real rule and order over costs of trials."""
 
 import dataclasses
+import math
 import random
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from sweeper.simulation import Outcome, play
 from sweeper.store import dump
 from sweeper.sweep import Sweep
 from trainables.bank import missing
+from trainables.errors import UserError
 from trainables.images import describe
 from trainables.scores.protocol import REPORT_SETS
 from trainables.sizes import generator_macs, generator_parameters
@@ -38,6 +40,10 @@ class Planning:
 
 def run(planning: Planning) -> None:
     """Print the plan. Raises UserError as `sweeper run` would."""
+    if planning.gpu_type is None and (planning.gpus or planning.throughputs):
+        raise UserError("--gpus and --throughputs plan for cards that are not here: add --gpu-type, for example A100")
+    if planning.price is not None and not math.isfinite(planning.price):
+        raise UserError(f"--price {planning.price}: not a number of money; try --price 1.5")
     asked = resolve(planning.request)
     channels, features = describe(asked.dataset, asked.image_size, asked.store.datasets, asked.folder)
     features = planning.request.features or (asked.source.features if asked.source else features)
@@ -51,14 +57,12 @@ def run(planning: Planning) -> None:
 
 def _machine(planning: Planning, costs: Measured | Tabled) -> Machine:
     """What is named, or what Ray sees."""
-    if planning.gpus or planning.gpu_type:
+    if isinstance(costs, Tabled):
         gpus = planning.gpus or 1
-        if isinstance(costs, Tabled):
-            return Machine(cpus=8 * gpus, gpus=gpus, gpu_bytes=costs.memory)
-        return Machine(cpus=8 * gpus, gpus=gpus)
+        return Machine(cpus=8 * gpus, gpus=gpus, gpu_bytes=costs.memory)
     from sweeper import launch
 
-    with launch.session(planning.request.address, planning.request.slots) as machine:
+    with launch.session(planning.request.address, None) as machine:
         return machine
 
 
@@ -71,15 +75,14 @@ def _plan(
     machine: Machine,
 ) -> dict[str, Any]:
     space, ladder, limit = asked.space, asked.space.ladder(), planning.request.slots
-    # A limit on trials at a time makes each trial one slot of so many.
-    capacity = limit or machine.gpus or machine.cpus
-    shares = {s.signature: 1.0 if limit else share(s, machine).gpus or share(s, machine).cpus for s in specs}
+    capacity, least = machine.gpus or machine.cpus, asked.store.least_shares()
+    wishes = {spec.signature: share(spec, machine, least.get(spec.d, 0.0)) for spec in specs}
+    shares = {signature: wish.gpus or wish.cpus for signature, wish in wishes.items()}
     cost = {spec.signature: costs.cost(spec, shares[spec.signature]) for spec in specs}
-    per_feature = costs.seconds_per_feature(features, specs[0])
 
     def curve(spec: TrialSpec) -> Curve:
         of, luck = cost[spec.signature], random.Random(spec.configuration)
-        per_image = of.seconds_per_image + per_feature
+        per_image = of.seconds_per_image + costs.seconds_per_feature(features, spec, shares[spec.signature])
         # Who wins is not known, and costs the same whoever it is.
         return Curve(
             stratum=str(spec.d),
@@ -92,9 +95,9 @@ def _plan(
             seconds_at_end=(space.n_selection + REPORT_SETS * space.n_report) * per_image,
         )
 
-    curves, known = [curve(spec) for spec in specs], _known(asked, specs, ladder)
-    pruned = play(curves, ladder, asked.eta, capacity, known=known)
-    whole = play(curves, ladder, 1, capacity, known=known)
+    curves, known = [curve(spec) for spec in specs], _known(asked, specs, features)
+    pruned = play(curves, ladder, asked.eta, capacity, known=known, at_a_time=limit)
+    whole = play(curves, ladder, 1, capacity, known=known, at_a_time=limit)
     bank = _bank_seconds(asked, specs, costs)
     seconds = pruned.makespan + bank
     bill = planning.price * (seconds / 3600) * (machine.gpus or 1) if planning.price is not None else None
@@ -106,15 +109,17 @@ def _plan(
         "rungs": ladder,
         "eta": asked.eta,
         "updates": pruned.updates,
-        "updates_without_pruning": whole.updates,
+        "updates_without_pruning": len(specs) * ladder[-1],
         "gpus": machine.gpus,
         "cpus": machine.cpus,
         "seconds": seconds,
         "seconds_without_pruning": whole.makespan + bank,
-        "lower_bound_seconds": pruned.bound + bank,
+        "lower_bound_seconds": (pruned.bound or 0.0) + bank,
         "bank_seconds": bank,
         "money": bill,
+        "gpu_bytes": machine.gpu_bytes if machine.gpus else None,
         "basis": costs.basis,
+        "timed": isinstance(costs, Measured),
         "uncertainty": max(found.spread for found in cost.values()),
         "features": features,
         "rows": [_row(d, specs, cost, shares, curves, pruned, ladder) for d in sorted({spec.d for spec in specs})],
@@ -135,9 +140,10 @@ def _row(
     of = {curve.trial: curve for curve in curves if curve.trial in names}
     steps = [(trial, rung) for trial, rung in pruned.steps if trial in names]
     before = [0, *ladder]
-    training = {step: of[step[0]].seconds_per_update * (before[step[1] + 1] - before[step[1]]) for step in steps}
-    scoring = {step: of[step[0]].seconds_per_rung for step in steps}
-    ends = sum(of[trial].seconds_at_end for trial, rung in steps if rung == len(ladder) - 1)
+    parts = [(of[trial], rung, before[rung + 1] - before[rung]) for trial, rung in steps]
+    training = sum(curve.share * curve.seconds_per_update * updates for curve, _, updates in parts)
+    scoring = sum(curve.share * curve.seconds_per_rung for curve, _, _ in parts)
+    ends = sum(curve.share * curve.seconds_at_end for curve, rung, _ in parts if rung == len(ladder) - 1)
     first = own[0]
     return {
         "d": d,
@@ -149,29 +155,36 @@ def _row(
         "share": max(shares[name] for name in names),
         "memory_bytes": max(memory(spec) for spec in own),
         "seconds_per_update": max(cost[name].seconds_per_update for name in names),
-        "hours": (sum(training.values()) + sum(scoring.values()) + ends) / 3600,
-        "rung_scoring": sum(scoring.values()) / sum(training.values()) if training else 0.0,
+        "hours": (training + scoring + ends) / 3600,
+        "rung_scoring": scoring / training if training else 0.0,
     }
 
 
-def _known(asked: Resolved, specs: list[TrialSpec], ladder: list[int]) -> dict[Step, float]:
-    """Scores that the store holds already, if the sweep has begun."""
-    manifest = asked.store.sweep(asked.name)
-    if manifest is None:
-        return {}
+def _known(asked: Resolved, specs: list[TrialSpec], features: str) -> dict[Step, float]:
+    """Scores that the store holds already, of any sweep that scores as this one will."""
+    space = asked.space
+    n = {"rung": space.n_rung, "selection": space.n_selection, "report": space.n_report}
+    alike = [
+        m
+        for m in asked.store.sweeps()
+        if (m.dataset, m.image_size, m.features, m.n) == (asked.dataset, asked.image_size, features, n)
+    ]
     records = {s.signature: record for s in specs if (record := asked.store.trial(s.signature))}
-    same = dataclasses.replace(manifest, rungs=ladder, updates=ladder[-1], eta=asked.eta, signatures=list(records))
-    strata = Sweep(same, records).strata.values() if records else []
+    if not alike or not records:
+        return {}
+    signatures, ladder = list(records), space.ladder()
+    same = dataclasses.replace(alike[0], rungs=ladder, updates=ladder[-1], eta=asked.eta, signatures=signatures)
+    strata = Sweep(same, records).strata.values()
     return {step: score for stratum in strata for step, score in stratum.scores.items()}
 
 
 def _bank_seconds(asked: Resolved, specs: list[TrialSpec], costs: Measured | Tabled) -> float:
-    """The teacher's images, made once before the first student goes on."""
+    """The teacher's images, which the first students make and share; as if by one of them."""
     count = max((spec.latents or 0 for spec in specs), default=0)
     if asked.teacher is None:
         return 0.0
-    spec = asked.store.need(asked.teacher.signature).spec
-    return missing(asked.store.bank(asked.teacher.name), count) * costs.cost(spec, 1.0).seconds_per_image
+    spec, to_make = asked.store.need(asked.teacher.signature).spec, missing(asked.store.bank(asked.teacher.name), count)
+    return to_make and to_make * costs.cost(spec, 1.0).seconds_per_image
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -182,7 +195,7 @@ def _show(plan: dict[str, Any]) -> None:
     rungs = ", ".join(map(str, plan["rungs"]))
     console.print(f"[bold]{plan['sweep']}[/bold]: {plan['trials']} trials; rungs at {rungs} updates, eta {plan['eta']}")
     if plan["done_rungs"]:
-        console.print(f"{plan['done_rungs']} steps of it are done; what follows is what is left")
+        console.print(f"{plan['done_rungs']} steps of it are done; updates and hours are of what is left")
     headings = ["d", "trials", "parameters", "M MACs", "updates", "unpruned", unit, "GB", "s/update", f"{unit} hours"]
     table = Table(box=None, padding=(0, 2))
     for heading in [*headings, "rung scoring"]:
@@ -213,7 +226,10 @@ def _show(plan: dict[str, Any]) -> None:
         console.print(f"of it {_duration(plan['bank_seconds'])} for the teacher's images")
     if plan["money"] is not None:
         console.print(f"[bold]{plan['money']:,.2f}[/bold] at that price")
-    console.print(f"{plan['basis']}; {_sureness(plan['uncertainty'])}")
+    sureness = _sureness(plan["uncertainty"], plan["timed"])
+    console.print(f"{plan['basis']}; {sureness}")
+    if plan["gpu_bytes"] and (wide := [row["d"] for row in plan["rows"] if row["memory_bytes"] > plan["gpu_bytes"]]):
+        console.print(f"[yellow]d={', '.join(map(str, wide))} may not fit the card's memory[/yellow]")
     if any(row["rung_scoring"] > 0.1 for row in plan["rows"]):
         console.print(
             f"[yellow]scores at rungs by {plan['features']} take more than 10% of the training[/yellow] at some d; "
@@ -221,8 +237,8 @@ def _show(plan: dict[str, Any]) -> None:
         )
 
 
-def _sureness(spread: float) -> str:
-    if spread >= 1:
+def _sureness(spread: float, timed: bool) -> str:
+    if not timed:
         return "right within a factor of 3 at best: calibrate on the card itself for more"
     return f"repeated timings differ by up to {spread:.0%}, and trials that run side by side slow each other down"
 

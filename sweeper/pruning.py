@@ -4,13 +4,16 @@ Configurations compete inside their stratum (one sweep, role and d). S_0 is all 
 max(1, ⌊|S_k|/η⌋) of S_k by their score at rung k (lower is better), ties by name. A configuration's score is the
 mean over its seeds, which share its fate; a diverged or failed seed makes it +∞, and nothing at +∞ goes on.
 
+If nobody of the last S is left, all over again without those that diverged: a stratum has a finisher if any of its
+configurations can finish.
+
 S does not depend on the order in which scores arrive. A configuration is wanted at the next rung as soon as no score
 that may still come can keep it out; until then it is paused, and at most speculation (docs/pruning.md).
 """
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 Configurations = Mapping[str, Sequence[str]]  # name → its trials, one per seed
@@ -45,10 +48,7 @@ class Stratum:
         self._new: list[Step] = []
         self._name = {trial: name for name, trials in configurations.items() for trial in trials}
         self._rungs = [_Rung() for _ in range(rungs)]
-        self._rungs[0].least = self._rungs[0].most = len(configurations)
-        for name in configurations:
-            self._join(0, name)
-        self._advance(0)
+        self._begin(configurations)
         self._new.clear()
 
     def report(self, trial: str, rung: int, score: float) -> list[Step]:
@@ -63,6 +63,8 @@ class Stratum:
             self.wanted.remove((trial, rung))
             self._settle(rung, self._name[trial])
             self._advance(rung)
+            while self.over() and not self.finishers() and (left := self._undiverged()):
+                self._begin(left)
         new, self._new = self._new, []
         return new
 
@@ -111,20 +113,36 @@ class Stratum:
 
     def states(self) -> dict[str, str]:
         """trial → waiting (to reach a rung), paused (undecided), pruned, done, or speculative (pruned, yet further)."""
-        found: dict[str, str] = {}
+        found = dict.fromkeys(self._name, "pruned")  # those that S was begun again without
         for k, rung in enumerate(self._rungs):
             for name in rung.members:
                 out = self._is_out(k, name)
                 for trial in self.configurations[name]:
-                    if (trial, k) not in self.scores:
+                    if (trial, k) in self.wanted:
                         found[trial] = "waiting"
+                    elif (trial, k) not in self.scores:
+                        found[trial] = "pruned"  # another seed has diverged
                     elif k == len(self._rungs) - 1:
-                        found[trial] = "done"
+                        found[trial] = "pruned" if out else "done"
                     elif not out:
                         found[trial] = "paused"
                     else:
                         found[trial] = "speculative" if (trial, k + 1) in self.scores else "pruned"
         return found
+
+    def _begin(self, names: Iterable[str]) -> None:
+        """S_0 is these, and everything follows from the scores that are known."""
+        self._rungs = [_Rung() for _ in self._rungs]
+        known = list(names)
+        self._rungs[0].least = self._rungs[0].most = len(known)
+        for name in known:
+            self._join(0, name)
+        self._advance(0)
+
+    def _undiverged(self) -> list[str]:
+        """Configurations of S_0 that were not seen to diverge at a rung of S. Nobody else, when S came to nothing."""
+        out = {name for k, rung in enumerate(self._rungs) for name in rung.members if self._mean(k, name) == math.inf}
+        return [name for name in self._rungs[0].members if name not in out] if out else []
 
     def _join(self, k: int, name: str) -> None:
         """A configuration is certain to be in S_k."""
@@ -140,7 +158,9 @@ class Stratum:
         if mean is None:
             return
         rung.reported += 1
-        if mean < math.inf:
+        if mean == math.inf:  # what its other seeds come to changes nothing
+            self.wanted.difference_update((trial, k) for trial in self.configurations[name])
+        else:
             place = bisect_left(rung.ranked, (mean, name))
             rung.ranked.insert(place, (mean, name))
             if place < rung.promoted:  # those behind it move down by one, and one score less may come before them
@@ -151,7 +171,9 @@ class Stratum:
         """Promote whom nothing can keep out any more, from rung k upwards."""
         for number in range(k, len(self._rungs) - 1):
             rung, following = self._rungs[number], self._rungs[number + 1]
-            certain = min(len(rung.ranked), self._quota(rung.least) - rung.unknown)
+            # The quota of the most that S_k may be: for each one fewer, one score fewer may come, and at most one
+            # place is lost.
+            certain = min(len(rung.ranked), self._quota(rung.most) - rung.unknown)
             while rung.promoted < certain:
                 rung.promoted += 1
                 self._join(number + 1, rung.ranked[rung.promoted - 1][1])
@@ -162,8 +184,10 @@ class Stratum:
         return max(1, size // self.eta) if size else 0
 
     def _mean(self, k: int, name: str) -> float | None:
-        """None while a seed has no score."""
+        """+∞ as soon as one seed's is; else None while a seed has no score."""
         values = [self.scores[t, k] for t in self.configurations[name] if (t, k) in self.scores]
+        if math.inf in values:
+            return math.inf
         return sum(values) / len(values) if len(values) == len(self.configurations[name]) else None
 
     def _is_out(self, k: int, name: str) -> bool:
@@ -171,4 +195,5 @@ class Stratum:
         mean, rung = self._mean(k, name), self._rungs[k]
         if mean is None:
             return False
-        return mean == math.inf or bisect_left(rung.ranked, (mean, name)) >= self._quota(rung.most)
+        last = k == len(self._rungs) - 1
+        return mean == math.inf or (not last and bisect_left(rung.ranked, (mean, name)) >= self._quota(rung.most))

@@ -123,7 +123,7 @@ def run(request: Request) -> int:
             if store.trial(spec.signature) is None:
                 store.add(spec)
         sweep = Sweep.read(manifest, store)
-        _announce(Sweep.read(old, store) if old else None, sweep)
+        _announce(_as_it_was(old, store) if old else None, sweep)
         store.save_sweep(manifest)
         trained = not sweep.finished()
         if trained:
@@ -212,6 +212,11 @@ def _check_comparable(students: Manifest, teachers: Manifest) -> None:
         )
 
 
+def _as_it_was(old: Manifest, store: Store) -> Sweep:
+    """The sweep before this command, without trials whose records are gone."""
+    return Sweep(old, {signature: record for signature in old.signatures if (record := store.trial(signature))})
+
+
 def _announce(before: Sweep | None, after: Sweep) -> None:
     """What this command changes, before it starts."""
     was, old, new = before.states() if before else {}, before.manifest if before else None, after.manifest
@@ -236,7 +241,7 @@ def _train(sweep: Sweep, store: Store, request: Request) -> None:
     with ExitStack() as stack:
         machine = stack.enter_context(launch.session(request.address, request.slots))
         watchers: list[launch.Watcher] = [
-            stack.enter_context(Progress(sweep, launch.at_a_time(sweep, machine, request.slots)))
+            stack.enter_context(Progress(sweep, launch.at_a_time(sweep, store, machine, request.slots)))
         ]
         if request.wandb != "disabled":
             from sweeper.tracking import Tracking

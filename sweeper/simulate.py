@@ -1,5 +1,6 @@
 """`sweeper simulate`: which curves, which ladder, and the comparison as text."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ class Simulation:
 
 def run(request: Simulation) -> None:
     """Print what the rule would do. Raises UserError."""
+    if not math.isfinite(request.slots):
+        raise UserError(f"--slots {request.slots}: give a number of slots, for example --slots 8")
     result = compare(_scenario(request))
     if request.as_json:
         print(dump(result))

@@ -3,7 +3,7 @@
 import heapq
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from typing import Any
 from sweeper.agenda import Agenda
 from sweeper.curves import Curve, configurations, shuffled, true_best
 from sweeper.pruning import Step, Stratum
+from trainables.errors import UserError
 
 
 @dataclass(kw_only=True)
@@ -20,8 +21,8 @@ class Outcome:
 
     updates: int = 0  # spent
     makespan: float = 0.0  # seconds
-    bound: float = 0.0  # seconds: no schedule of the same S is shorter
-    speculative: int = 0  # updates outside S
+    bound: float | None = None  # seconds: no schedule of the same S is shorter
+    speculative: int | None = None  # updates outside S
     busy: float = 0.0  # slot-seconds
     best: dict[str, float] = field(default_factory=dict)  # stratum → score at the budget; +∞ if nobody got there
     sets: dict[str, list[list[str]]] = field(default_factory=dict)  # stratum → S_0, S_1, …
@@ -36,9 +37,13 @@ def play(
     *,
     speculates: bool = True,
     known: Mapping[Step, float] = MappingProxyType({}),
+    at_a_time: int | None = None,
 ) -> Outcome:
-    """Run a sweep of these curves. eta = 1 is no pruning. known: scores that are there before it starts."""
+    """Run a sweep of these curves on slots that shares add up to. eta = 1 is no pruning. known: scores that are there
+    before it starts. at_a_time: at most so many trials, whatever their shares. Raises UserError if a share is larger
+    than all slots."""
     of, before, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
+    _check_shares(curves, slots)
     strata = {name: Stratum(members, len(ladder), eta) for name, members in configurations(curves).items()}
 
     def left(trial: str, rung: int) -> float:
@@ -52,7 +57,7 @@ def play(
     for (trial, rung), score in known.items():
         strata[of[trial].stratum].report(trial, rung, score)
     agenda, outcome = Agenda(strata.values(), left, speculates=speculates), Outcome()
-    clock = _Clock(slots)
+    clock = _Clock(slots, at_a_time)
     while True:
         while (step := agenda.next()) and clock.fits(of[step[0]].share):
             agenda.start(step)
@@ -98,6 +103,7 @@ def play_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slo
         for stratum in {curve.stratum for curve in curves}
     }
     outcome, clock, waiting = Outcome(best=dict.fromkeys(schedulers, math.inf)), _Clock(slots), list(reversed(curves))
+    finished: dict[tuple[str, str], list[float]] = {}  # seeds that got to the end; Tune knows no configurations
     while waiting or clock:
         while waiting and clock.fits(waiting[-1].share):
             curve = waiting.pop()
@@ -108,20 +114,29 @@ def play_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slo
         outcome.updates += before[rung + 1] - before[rung]
         outcome.steps.append((trial, rung))
         if rung + 1 == len(ladder):
-            outcome.best[curve.stratum] = min(outcome.best[curve.stratum], score)
+            finished.setdefault((curve.stratum, curve.configuration), []).append(score)
             continue
         result = {"updates": ladder[rung], "fid": score}
         verdict = schedulers[curve.stratum].on_trial_result(None, Trial(trial), result)
         if verdict == TrialScheduler.CONTINUE:
             clock.start((trial, rung + 1), curve.seconds_per_update * (ladder[rung + 1] - ladder[rung]), curve.share)
     outcome.makespan = clock.now
+    for (stratum, _), scores in finished.items():
+        outcome.best[stratum] = min(outcome.best[stratum], fmean(scores))
     return outcome
+
+
+def _check_shares(curves: Iterable[Curve], slots: float) -> None:
+    for curve in curves:
+        if curve.share > slots:
+            raise UserError(f"trial {curve.trial} takes share {curve.share:g} of {slots:g} slots; give more --slots")
 
 
 class _Clock:
     """Steps under way on a number of slots."""
 
-    def __init__(self, slots: float) -> None:
+    def __init__(self, slots: float, at_a_time: int | None = None) -> None:
+        self.at_a_time = math.inf if at_a_time is None else at_a_time
         self.slots, self.now, self.used, self.count = slots, 0.0, 0.0, 0
         self.steps: list[tuple[float, int, Step, float]] = []
 
@@ -129,7 +144,7 @@ class _Clock:
         return bool(self.steps)
 
     def fits(self, share: float) -> bool:
-        return self.used + share <= self.slots + 1e-9
+        return len(self.steps) < self.at_a_time and self.used + share <= self.slots + 1e-9
 
     def start(self, step: Step, seconds: float, share: float) -> None:
         heapq.heappush(self.steps, (self.now + seconds, self.count, step, share))
@@ -173,7 +188,7 @@ def compare(scenario: Scenario) -> dict[str, Any]:
         "eta": s.eta,
         "rungs": s.ladder,
         "orders": s.orders,
-        "true_best": true_best(s.curves, budget) if whole else None,
+        "true_best": {k: _finite(v) for k, v in true_best(s.curves, budget).items()} if whole else None,
         "rules": {name: _summary(outcomes) for name, outcomes in rules.items()},
     }
 
@@ -181,13 +196,18 @@ def compare(scenario: Scenario) -> dict[str, Any]:
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "updates": fmean(outcome.updates for outcome in outcomes),
-        "speculative_updates": fmean(outcome.speculative for outcome in outcomes),
+        "speculative_updates": _known_mean(outcome.speculative for outcome in outcomes),
         "makespan_seconds": fmean(outcome.makespan for outcome in outcomes),
-        "lower_bound_seconds": fmean(outcome.bound for outcome in outcomes),
+        "lower_bound_seconds": _known_mean(outcome.bound for outcome in outcomes),
         "best": {
             stratum: _finite(fmean(outcome.best[stratum] for outcome in outcomes)) for stratum in outcomes[0].best
         },
     }
+
+
+def _known_mean(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
 
 
 def _finite(value: float) -> float | None:

@@ -136,6 +136,8 @@ def train(
                 save()
                 saved = time.monotonic()
 
+        if device.type == "cuda":
+            torch.cuda.synchronize()  # the last steps are still under way
         seconds = time.monotonic() - begun
         save()
         kept = averaged if averaged is not None else generator

@@ -49,14 +49,31 @@ def test_on_this_machine_it_times_each_kind_of_trial_once(
     again = sweeper(*PLAN, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
     assert "timing" not in again.err
     assert "earlier" in again.out
-    assert "2 times" not in again.out
 
 
 def test_what_the_store_holds_costs_nothing_more(finished: Path, plan: Callable[..., dict[str, Any]]) -> None:
     found = plan("plan", *TEACHERS[1:], "--gpu-type", "T4", cwd=finished)
     assert (found["updates"], found["seconds"]) == (0, 0)
+    rescored = plan("plan", *TEACHERS[1:], "--set", "n_rung=32", "--gpu-type", "T4", cwd=finished)
+    assert rescored["updates"] > 0, "scores of another n do not count"
+    elsewhere = plan("plan", *TEACHERS[1:], "--name", "other", "--gpu-type", "T4", cwd=finished)
+    assert elsewhere["updates"] == 0, "a trial is known by its signature, whatever the sweep"
     longer = plan("plan", *[w.replace("updates=24", "updates=72") for w in TEACHERS[1:]], "--slots", "1", cwd=finished)
     assert longer["updates"] == 2 * (72 - 8)  # the winner of each d goes on from the first rung
+
+
+def test_a_limit_of_trials_at_a_time_gives_nobody_more_of_the_card(plan: Callable[..., dict[str, Any]]) -> None:
+    words = [*PLAN, "--set", "lr=0.001,0.002,0.004", "--set", "batch_size=512", "--gpus", "1", "--gpu-type", "T4"]
+    free, many, one = plan(*words), plan(*words, "--slots", "64"), plan(*words, "--slots", "1")
+    assert free["seconds"] == many["seconds"] < one["seconds"]
+    assert sum(row["hours"] for row in free["rows"]) * 3600 <= free["seconds"] * 1.001
+
+
+@pytest.mark.parametrize("words", [["--gpus", "4"], ["--throughputs", "mine.toml"]])
+def test_cards_that_are_not_here_need_a_name(words: list[str], sweeper: Callable[..., Done], tmp_path: Path) -> None:
+    done = sweeper(*PLAN, *words, cwd=tmp_path)
+    assert done.code == 2
+    assert "add --gpu-type" in done.err
 
 
 def test_students_need_a_teacher(sweeper: Callable[..., Done], tmp_path: Path) -> None:
@@ -78,6 +95,26 @@ def test_a_card_that_is_not_in_the_table_is_an_error_that_names_those_that_are(t
     (tmp_path / "mine.toml").write_text("[TPU]\nteraflops = 1")
     with pytest.raises(UserError, match="'use'"):
         Tabled("TPU", tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("line", ["teraflops = 0", "teraflops = -1", "teraflops = inf", "teraflops = 'many'"])
+def test_a_table_with_an_impossible_value_is_an_error(line: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f"[TPU]\n{line}\nuse = 1\nmilliseconds = 1\nmemory_gb = 1\n")
+    with pytest.raises(UserError, match="--throughputs"):
+        Tabled("TPU", tmp_path / "mine.toml")
+
+
+def test_a_spoiled_or_unwritable_cache_of_timings_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = Measured(print).file
+    file.parent.mkdir()
+    for spoiled in ("{", "[]", "3"):
+        file.write_text(spoiled)
+        assert Measured(print).known.keys() <= {"where"}
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    told: list[str] = []
+    Measured(told.append)._keep("a", 1.0)
+    assert "the next plan will time again" in told[0]
 
 
 def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

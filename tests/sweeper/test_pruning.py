@@ -28,15 +28,20 @@ def stratum(configurations: dict[str, list[str]], scores: dict[Step, float], run
 
 
 def by_definition(curves: Curves, eta: int) -> list[list[str]]:
-    """S_0, S_1, … as design decision 8 words them, from complete knowledge."""
-    means = [
-        [sum(seed[k] for seed in seeds) / len(seeds) for seeds in curves] for k in range(RUNGS)
-    ]  # rung → configuration → mean
-    sets = [list(range(len(curves)))]
-    for k in range(RUNGS - 1):
-        ranked = sorted((means[k][i], i) for i in sets[-1] if math.isfinite(means[k][i]))
-        sets.append([i for _, i in ranked[: max(1, len(sets[-1]) // eta)]])
-    return [[f"c{i:02}" for i in sorted(members)] for members in sets if members]
+    """S_0, S_1, … as design decision 8 words them, from complete knowledge; begun again without those that diverged in
+    S, as long as nobody finishes."""
+    means = [[sum(seed[k] for seed in seeds) / len(seeds) for seeds in curves] for k in range(RUNGS)]
+    alive = list(range(len(curves)))
+    while True:
+        sets = [alive]
+        for k in range(RUNGS - 1):
+            ranked = sorted((means[k][i], i) for i in sets[-1] if math.isfinite(means[k][i]))
+            sets.append([i for _, i in ranked[: max(1, len(sets[-1]) // eta)]])
+        diverged = {i for k, members in enumerate(sets) for i in members if not math.isfinite(means[k][i])}
+        left = [i for i in alive if i not in diverged]
+        if any(math.isfinite(means[-1][i]) for i in sets[-1]) or not left or not diverged:
+            return [[f"c{i:02}" for i in sorted(members)] for members in sets if members]
+        alive = left
 
 
 def play(curves: Curves, slots: int, order: random.Random, eta: int = ETA) -> tuple[Stratum, list[Step]]:
@@ -63,7 +68,8 @@ def test_s_is_what_its_definition_says_whatever_the_slots_and_the_timing(
     assert played.over()
     assert played.sets() == by_definition(curves, eta)
     assert len(ran) == len(set(ran)), "a step ran twice"
-    if slots == 1:
+    finite = all(math.isfinite(score) for seeds in curves for values in seeds for score in values)
+    if slots == 1 and finite:
         demanded = {
             (t, k) for k, members in enumerate(played.sets()) for n in members for t in played.configurations[n]
         }
@@ -92,7 +98,7 @@ class Driven(RuleBasedStateMachine):
             for s, size in enumerate(sizes)
         ]
         self.agenda = Agenda(self.strata, lambda trial, rung: (RUNGS - rung) * (10 if trial[0] == "1" else 1))
-        self.slots, self.ran, self.finite = 1, set[Step](), {0: True, 1: True}
+        self.slots, self.ran, self.diverged = 1, set[Step](), set[str]()
 
     @rule(slots=st.integers(1, 12))
     def resize(self, slots: int) -> None:
@@ -111,7 +117,8 @@ class Driven(RuleBasedStateMachine):
     @rule(data=st.data(), score=SCORE)
     def finish(self, data: st.DataObject, score: float) -> None:
         trial, rung = data.draw(st.sampled_from(sorted(self.agenda.running)))
-        self.finite[int(trial[0])] &= math.isfinite(score)
+        if not math.isfinite(score):
+            self.diverged.add(trial.rpartition("/")[0])
         self.agenda.report(trial, rung, score)
 
     @invariant()
@@ -132,9 +139,9 @@ class Driven(RuleBasedStateMachine):
                 self.agenda.start(step)
             else:
                 self.agenda.report(*min(self.agenda.running), 1.0)
-        for number, one in enumerate(self.strata):
+        for one in self.strata:
             assert one.over(), "every sweep ends"
-            assert one.finishers() or not self.finite[number], "every stratum has a finisher if any trial can finish"
+            assert one.finishers() or set(one.configurations) <= self.diverged, "a finisher if any can finish"
 
 
 TestDriven = Driven.TestCase
@@ -197,9 +204,27 @@ def test_where_all_diverged_the_stratum_is_over_without_a_finisher() -> None:
     assert (one.over(), one.wanted, one.finishers(), len(one.sets())) == (True, set(), [], 1)
 
 
+def test_who_wins_and_diverges_leaves_the_field_to_the_rest() -> None:
+    scores = {("a", 0): 1.0, ("b", 0): 2.0, ("c", 0): 3.0, ("a", 1): math.inf}
+    one = stratum({name: [name] for name in "abc"}, scores)
+    assert (one.wanted, one.over()) == ({("b", 1)}, False)
+    assert one.states() == {"a": "pruned", "b": "waiting", "c": "pruned"}
+
+
+def test_a_diverged_seed_spares_the_others_of_its_configuration() -> None:
+    one = stratum({"a": ["a0", "a1"], "b": ["b0", "b1"]}, {("a0", 0): math.inf, ("b0", 0): 1.0})
+    assert one.wanted == {("b1", 0)}
+    assert one.states()["a1"] == "pruned"
+
+
 def test_a_stratum_of_one_goes_through_every_rung() -> None:
     one = stratum({"a": ["a"]}, {("a", 0): 1.0, ("a", 1): 1.0}, rungs=3)
     assert one.wanted == {("a", 2)}
+
+
+def test_eta_1_waits_for_nobody() -> None:
+    one = stratum(names(3, 1), {("c00/0", 0): 1.0, ("c01/0", 0): 2.0, ("c00/0", 1): 5.0}, rungs=3, eta=1)
+    assert one.wanted == {("c02/0", 0), ("c00/0", 2), ("c01/0", 1)}
 
 
 def test_eta_1_prunes_nothing() -> None:

@@ -39,6 +39,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, simulated: Outcome) ->
     sweep, order = replays.replay(folder, 1)
     assert order.jobs == [Job(trial, replays.LADDER[rung]) for trial, rung in simulated.steps]
     assert sets(sweep) == simulated.sets
+    assert not order.failures
     return folder
 
 
@@ -49,6 +50,7 @@ def test_with_more_slots_it_ends_with_the_same_sets_and_the_same_table(
     sweep, order = replays.replay(tmp_path, slots)
     assert sets(sweep) == simulated.sets == play(replays.curves(), replays.LADDER, 3, slots).sets
     assert table_of(tmp_path) == table_of(undisturbed)
+    assert not order.failures
     assert len(order.jobs) == len(set(order.jobs)) >= len(simulated.steps)
 
 

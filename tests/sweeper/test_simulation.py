@@ -60,12 +60,18 @@ def test_speculation_fills_slots_that_would_be_idle_and_is_counted_apart() -> No
     assert eager.makespan <= patient.makespan
 
 
-def test_an_expensive_trial_begins_first_and_a_large_share_does_not_starve() -> None:
-    small = [curve(f"s{n}", 1.0, "2", seconds=1.0, share=0.5) for n in range(6)]
-    large = curve("large", 1.0, "4", seconds=1.5, share=1.0)
-    outcome = play([*small, large], LADDER, 3, 1)
-    assert outcome.steps[0] == ("large", 0)
-    assert outcome.best.keys() == {"2", "4"}
+def test_a_large_share_does_not_starve() -> None:
+    """It is waited for: what would fit beside the others and is cheaper does not slip in front."""
+    first = [curve(f"first{n}", 1.0 + n, "2", seconds=20.0 + n, share=0.5) for n in range(2)]
+    tiny = [curve(f"tiny{n}", 1.0 + n, "8", seconds=0.1, share=0.5) for n in range(9)]
+    large = curve("large", 1.0, "4", seconds=9.0, share=1.0)
+    names = [trial for trial, _ in play([*tiny, *first, large], LADDER, 3, 1).steps]
+    assert names.index("first0") < names.index("large") < min(names.index(c.trial) for c in tiny)
+
+
+def test_a_trial_that_needs_more_than_there_is_is_an_error() -> None:
+    with pytest.raises(UserError, match="share 2"):
+        play([curve("a", 1.0, share=2.0)], LADDER, 3, 1)
 
 
 def test_what_is_known_is_not_done_again() -> None:
@@ -81,7 +87,7 @@ def test_scoring_counts_in_time_and_not_in_updates() -> None:
         trial="a",
         configuration="a",
         seconds_per_update=1.0,
-        points=[(27, 1.0)],
+        points=[(1, 1.0), (27, 1.0)],
         seconds_per_rung=10.0,
         seconds_at_end=100.0,
     )
@@ -129,6 +135,12 @@ def test_a_diverged_curve_stays_diverged(tmp_path: Path) -> None:
         '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": []}',
         '{"stratum": "2", "trial": "a", "seconds_per_update": -1, "points": [[1, 2]]}',
         '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1, 2]], "colour": 3}',
+        '{"stratum": "2", "trial": 7, "seconds_per_update": 1, "points": [[1, 2]]}',
+        '{"stratum": ["2"], "trial": "a", "seconds_per_update": 1, "points": [[1, 2]]}',
+        '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[0, 2], [1, 2]]}',
+        '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1e999, 2]]}',
+        '{"stratum": "2", "trial": "a", "seconds_per_update": Infinity, "points": [[1, 2]]}',
+        '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1, 2], [1, 3]]}',
     ],
 )
 def test_a_broken_line_is_named(line: str, tmp_path: Path) -> None:
@@ -136,6 +148,23 @@ def test_a_broken_line_is_named(line: str, tmp_path: Path) -> None:
     file.write_text(line + "\n")
     with pytest.raises(UserError, match=r"line 1: .*each line is a JSON object"):
         read_curves(file)
+
+
+def test_a_trial_has_one_curve_and_a_file_is_text(tmp_path: Path) -> None:
+    write_curves([curve("a", 1.0), curve("a", 2.0, "4")], tmp_path / "twice.jsonl")
+    with pytest.raises(UserError, match="line 2: a second curve of trial a"):
+        read_curves(tmp_path / "twice.jsonl")
+    (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="cannot be read as text"):
+        read_curves(tmp_path / "binary.jsonl")
+
+
+def test_a_stratum_that_diverges_as_a_whole_is_null_in_json(tmp_path: Path, sweeper: Callable[..., Done]) -> None:
+    line = '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1, 5.0], [3, NaN], [9, 2.0]]}\n'
+    (tmp_path / "curves.jsonl").write_text(line)
+    done = sweeper("simulate", "--curves", "curves.jsonl", "--json", cwd=tmp_path)
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["rules"]["sweeper"]["best"] == {"2": None}
 
 
 def test_the_command_compares_three_rules(tmp_path: Path, sweeper: Callable[..., Done]) -> None:
