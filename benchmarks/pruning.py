@@ -27,7 +27,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sweeper.curves import Curve, read_curves, shuffled, true_best
+from sweeper.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
 from sweeper.launch import JobQueue
 from sweeper.resources import Machine, Slots
 from sweeper.simulation import Outcome, play, play_stop_only
@@ -180,6 +180,13 @@ def write(store: Store, job: Job, budget: int) -> None:
     store.add(spec, rung=RungRecord(job.updates, 0.1, {}, made.scores(value, 1.0, "rung"), False))
 
 
+def record(store: str, sweep: str, file: str) -> None:
+    opened = Store(Path(store))
+    manifest = opened.sweep(sweep)
+    assert manifest is not None, f"{store} holds no sweep {sweep}"
+    write_curves(curves_of(Sweep.read(manifest, opened)), Path(file))
+
+
 def picture(file: str) -> None:
     """Curves as far as the rule trains them."""
     from matplotlib import pyplot
@@ -203,6 +210,5 @@ def picture(file: str) -> None:
 
 
 if __name__ == "__main__":
-    {"curves": curves, "makespan": makespan, "driver": driver, "picture": picture, "record": record}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    commands = {"curves": curves, "makespan": makespan, "driver": driver, "picture": picture, "record": record}
+    commands[sys.argv[1]](*sys.argv[2:])

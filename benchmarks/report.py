@@ -58,8 +58,8 @@ SECTIONS = {
     ),
     "fixed_cost": Section(
         "Fixed cost of a trial",
-        "24 trials that do nothing, three rungs each, two at a time, against Ray Tune as it comes (a function trainable "
-        "that imports torch); Ray's start is in neither.",
+        "24 trials that do nothing, three rungs each, two at a time, against Ray Tune as it comes (a function "
+        "trainable that imports torch); Ray's start is in neither.",
         "benchmarks/fixed_cost.py",
     ),
     "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
