@@ -57,6 +57,7 @@ class Slots:
     def __init__(self, machine: Machine, limit: int | None) -> None:
         self.machine, self.limit = machine, limit
         self._taken: dict[str, Share] = {}
+        self._used = Share(0, 0)  # their sum, kept: it is asked for at every suggestion
 
     def __len__(self) -> int:
         return len(self._taken)
@@ -67,13 +68,14 @@ class Slots:
             return False
         # Trials that wait are what makes an autoscaler start machines, up to the number that was asked for.
         grows = self.machine.elastic and self.limit is not None
-        cpus = sum(s.cpus for s in self._taken.values()) + wish.cpus
-        gpus = sum(s.gpus for s in self._taken.values()) + wish.gpus
-        if not grows and (cpus > self.machine.cpus + 1e-9 or gpus > self.machine.gpus + 1e-9):
+        used = Share(self._used.cpus + wish.cpus, self._used.gpus + wish.gpus)
+        if not grows and (used.cpus > self.machine.cpus + 1e-6 or used.gpus > self.machine.gpus + 1e-6):
             return False
-        self._taken[trial] = wish
+        self._taken[trial], self._used = wish, used
         return True
 
     def give_back(self, trial: str) -> Share:
         """What it had taken, which is free again."""
-        return self._taken.pop(trial)
+        share = self._taken.pop(trial)
+        self._used = Share(self._used.cpus - share.cpus, self._used.gpus - share.gpus)
+        return share
