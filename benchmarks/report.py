@@ -40,16 +40,16 @@ SECTIONS = {
         "rungs at 60 (or 20 and 60), 180, 540 and 1,620 updates. Stop-only ASHA is Ray Tune's own, one per stratum, "
         "with the same rungs; the ratio of updates is over the orders in which its best is as good as ours everywhere. "
         "Best scores are means over the orders; within: in how many of them ours is at most one deviation (of three "
-        "seeds of the best configuration) from the true best. GANs of d = 2, whose seeds differ most, miss it by either "
-        "ladder, MSE students of d = 2 by the one that begins at 20.",
+        "seeds of the best configuration) from the true best. GANs of d = 2, whose seeds differ most, miss it by both "
+        "ladders, MSE students of d = 2 by the one that begins at 20.",
         "benchmarks/pruning.py curves",
     ),
     "makespan": Section(
         "Makespan on simulated GPUs",
         "The paper's full sweep at 64×64, costs spread 1 : 4,000: nine d × 12 configurations of teachers; eight d × "
         "(mse and seven alphas) × 2 rates × 3 seeds of students. The bound is the larger of work / GPUs and the "
-        "longest chain of one trial's rungs. Students with five rungs on 8 GPUs miss 1.05: steps are not divided, and 8 "
-        "does not divide the widest stratum's.",
+        "longest chain of one trial's rungs. Students with five rungs on 8 GPUs miss 1.05: the last steps of "
+        "the narrow widths, each two thirds of a budget, come late and leave GPUs idle.",
         "benchmarks/pruning.py makespan",
     ),
     "driver": Section(

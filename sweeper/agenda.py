@@ -1,8 +1,8 @@
 """Which step comes next, over all strata: the one order that a sweep under Ray, a plan and a simulation follow.
 
-1. What S demands, longest way to the budget first (by cost, not by updates), then by name. Expensive widths so begin
-   early and never wait for cheap ones, and what has not begun goes before what is promotable in the same stratum,
-   because S waits for it. The order is strict: a step that needs more than is free is waited for, and cannot starve.
+1. What S demands: first what a promotion made possible, then what has not begun; within each the longest way to the
+   budget first (by cost, not by updates), then by name. Expensive widths so begin early. The order is strict: a step
+   that needs more than is free is waited for, and cannot starve.
 2. Where S demands nothing that is not under way: speculation, in the same order.
 """
 
@@ -21,14 +21,14 @@ class Agenda:
         self.strata, self.left, self.speculates = list(strata), left, speculates
         self.running: set[Step] = set()
         self._of = {trial: s for s in self.strata for trials in s.configurations.values() for trial in trials}
-        self._open: list[tuple[float, str, int]] = []
+        self._open: list[tuple[bool, float, str, int]] = []
         for stratum in self.strata:
             self._add(stratum.wanted)
 
     def next(self) -> Step | None:
         """What comes next; None if nothing does before something is reported."""
         while self._open:
-            _, trial, rung = self._open[0]
+            _, _, trial, rung = self._open[0]
             if (trial, rung) in self._of[trial].wanted and (trial, rung) not in self.running:
                 return trial, rung
             heapq.heappop(self._open)
@@ -53,7 +53,7 @@ class Agenda:
 
     def _add(self, steps: Iterable[Step]) -> None:
         for trial, rung in steps:
-            heapq.heappush(self._open, (-self.left(trial, rung), trial, rung))
+            heapq.heappush(self._open, (rung == 0, -self.left(trial, rung), trial, rung))
 
     def _speculation(self) -> Step | None:
         if self.over():
