@@ -39,16 +39,11 @@ def test_it_counts_what_the_rule_will_train_and_writes_no_store(
     assert not (tmp_path / "runs").exists()
 
 
-def test_on_this_machine_it_times_each_kind_of_trial_once(
-    plan: Callable[..., dict[str, Any]], tmp_path: Path, sweeper: Callable[..., Done]
-) -> None:
+def test_on_this_machine_it_counts_with_what_it_times(plan: Callable[..., dict[str, Any]]) -> None:
     found = plan(*PLAN, "--set", "lr=0.001,0.002", "--slots", "1")
     assert found["updates"] == 2 * (2 * 100 + 200 + 600)
     assert all(row["seconds_per_update"] > 0.001 for row in found["rows"])
     assert sum(row["hours"] for row in found["rows"]) * 3600 == pytest.approx(found["seconds"])
-    again = sweeper(*PLAN, cwd=tmp_path, XDG_CACHE_HOME=str(tmp_path / "cache"))
-    assert "timing" not in again.err
-    assert "earlier" in again.out
 
 
 def test_what_the_store_holds_costs_nothing_more(finished: Path, plan: Callable[..., dict[str, Any]]) -> None:
@@ -125,3 +120,7 @@ def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.Mo
     assert wide.seconds_per_update > 1.3 * narrow.seconds_per_update
     costs.cost(teacher(2, lr=0.5, seed=3), 1.0)
     assert len(told) == 2, "learning rate and seed cost nothing"
+    again = Measured(told.append)
+    assert again.cost(teacher(2), 1.0) == narrow
+    assert len(told) == 2, "timed once per machine"
+    assert "earlier" in again.basis

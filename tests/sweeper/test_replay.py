@@ -54,9 +54,8 @@ def test_with_more_slots_it_ends_with_the_same_sets_and_the_same_table(
     assert len(order.jobs) == len(set(order.jobs)) >= len(simulated.steps)
 
 
-@pytest.mark.parametrize(
-    ("slots", "kills"), [(4, 2), *(pytest.param(slots, 20, marks=pytest.mark.long) for slots in (1, 4))]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("slots", "kills"), [(1, 20), (4, 20)])
 def test_killed_at_random_moments_it_ends_as_if_undisturbed(
     slots: int, kills: int, undisturbed: Path, simulated: Outcome, tmp_path: Path
 ) -> None:

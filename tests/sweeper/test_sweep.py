@@ -106,6 +106,7 @@ def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     assert set(sweep.strata) == {1, 3}
 
 
+@pytest.mark.long
 def test_pruned_trials_return_when_the_rule_is_more_lenient(finished: Path, sweeper: Call, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
