@@ -3,6 +3,8 @@
 import dataclasses
 import re
 import shlex
+import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +45,7 @@ class Request:
     command: str = "sweeper run"
 
 
+SECONDS_BETWEEN_LINES = 10.0
 say = Console(stderr=True, highlight=False, soft_wrap=True).print
 
 
@@ -98,6 +101,19 @@ def resolve(request: Request) -> Resolved:
     return resolved
 
 
+def decoding(dataset: str) -> Callable[[int, int], None]:
+    """A line every ten seconds while a set is decoded."""
+    told = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal told
+        if time.monotonic() - told > SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            say(f"{dataset}: {done:,} of {of:,} images are decoded")
+
+    return tell
+
+
 def run(request: Request) -> int:
     """Train what is missing of a sweep; returns the exit code. Raises UserError before anything is written, where
     the request itself is at fault."""
@@ -111,6 +127,7 @@ def run(request: Request) -> int:
             folder=asked.folder,
             data_root=request.data_root,
             download=request.download,
+            tell=decoding(asked.dataset),
         )
         specs = asked.specs(images.channels)
         manifest = _manifest(asked, images, specs)

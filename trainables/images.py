@@ -4,7 +4,9 @@ To add a dataset, write one function under `@dataset` and one file in `search_sp
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import file_hash, read_json, replacing, write_json
 
+CHUNK = 256  # images that are decoded between two notes of how far it is
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
@@ -131,6 +134,9 @@ def identify(name: str, cache: Path) -> str:
         raise UserError(
             f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {known}"
         )
+    seen = _listing(folder, cache)
+    if seen.exists():
+        return str(read_json(seen)["name"])
     content = hashlib.sha256()
     for file in image_files(folder):
         content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
@@ -157,20 +163,32 @@ def prepare(
     folder: Path | None = None,
     data_root: Path = Path("data"),
     download: bool = False,
+    tell: Callable[[int, int], None] = lambda done, of: None,
 ) -> Images:
-    """Decode a set once into `cache`, or find it there.
+    """Decode a set once into `cache`, or find it there. Killed, it goes on where it was.
 
-    name: what `identify` returned. folder: where its files are, for a folder of images.
+    name: what `identify` returned. folder: where its files are, for a folder of images. tell: is told now and then how
+    many images are done, of how many.
     Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
     if not path.with_suffix(".json").exists():
-        _decode(name, size, path, folder, data_root, download)
+        _decode(name, size, path, folder, data_root, download, tell)
         write_json(_known(name, cache), {"name": name})
+        if folder is not None and name not in DATASETS:
+            write_json(_listing(folder, cache), {"name": name})
     return Images(path=path, **read_json(path.with_suffix(".json")))
 
 
-def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Path, download: bool) -> None:
+def _decode(
+    name: str,
+    size: int,
+    path: Path,
+    folder: Path | None,
+    data_root: Path,
+    download: bool,
+    tell: Callable[[int, int], None],
+) -> None:
     if name in DATASETS:
         source, classes, channels = DATASETS[name].load(data_root, download), None, DATASETS[name].channels
         metric, features = DATASETS[name].metric, DATASETS[name].features
@@ -181,12 +199,7 @@ def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Pa
         metric, features = "fid", _features(classes)
     if len(source.images) < 2:
         raise UserError(f"{folder or name} has {len(source.images)} image; a GAN needs more than one")
-    with replacing(path) as temporary:
-        shape = (len(source.images), channels, size, size)
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        for index, image in enumerate(_opened(source.images)):
-            array[index] = _square(image, size, channels)
-        array.flush()
+    _fill(path, source.images, (len(source.images), channels, size, size), tell)
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, source.labels.astype(np.int64))
@@ -194,8 +207,40 @@ def _decode(name: str, size: int, path: Path, folder: Path | None, data_root: Pa
     write_json(path.with_suffix(".json"), facts)
 
 
-def _opened(images: Sequence[Any]) -> Iterator[Image.Image]:
-    for index in range(len(images)):
+def _fill(
+    path: Path, images: Sequence[Any], shape: tuple[int, int, int, int], tell: Callable[[int, int], None]
+) -> None:
+    """Decode images into an array of this shape at `path`, on all CPUs; what a kill left of it is gone on with."""
+    partial, done = path.with_suffix(".partial.npy"), path.with_suffix(".partial.json")
+    facts = {"shape": list(shape)}
+    begun = read_json(done) if done.exists() and partial.exists() else {}
+    first = int(begun["images"]) if begun.get("shape") == facts["shape"] else 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    array = np.lib.format.open_memmap(partial, mode="r+" if first else "w+", dtype=np.uint8, shape=shape)
+
+    def decode(start: int) -> None:
+        end = min(start + CHUNK, len(images))
+        for index, image in zip(range(start, end), _opened(images, start, end), strict=True):
+            array[index] = _square(image, shape[2], shape[1])
+
+    try:
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            starts = range(first, len(images), CHUNK)
+            for start, _ in zip(starts, pool.map(decode, starts), strict=True):
+                array.flush()
+                reached = min(start + CHUNK, len(images))
+                write_json(done, facts | {"images": reached})
+                tell(reached, len(images))
+    except UserError:  # an image that cannot be read: it will be another folder's content that is decoded next
+        partial.unlink()
+        done.unlink(missing_ok=True)
+        raise
+    os.replace(partial, path)
+    done.unlink()
+
+
+def _opened(images: Sequence[Any], start: int = 0, end: int | None = None) -> Iterator[Image.Image]:
+    for index in range(start, len(images) if end is None else end):
         image = images[index]
         if isinstance(image, Path):
             try:
@@ -319,6 +364,15 @@ class _First(Sequence[Any]):
 def _known(name: str, cache: Path) -> Path:
     """Marks a folder of images that has been prepared: later commands name it without its path."""
     return cache / "known" / f"{name}.json"
+
+
+def _listing(folder: Path, cache: Path) -> Path:
+    """Marks the files of a folder as they were when it was prepared, so that later commands need not read them all."""
+    listing = hashlib.sha256()
+    for file in image_files(folder):
+        facts = file.stat()
+        listing.update(f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+    return cache / "known" / f"listing-{listing.hexdigest()[:16]}.json"
 
 
 def _labels_path(path: Path) -> Path:

@@ -1,11 +1,13 @@
 """Images: any set becomes one uint8 array, and what cannot be read is named."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from trainables import images as images_module
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import DATASETS, Images, identify, prepare
 
@@ -76,6 +78,40 @@ def test_a_truncated_image_is_named_and_nothing_is_left_behind(colour_folder: Pa
     with pytest.raises(UserError, match=r"5\.png cannot be read"):
         prepare(name, 32, cache, folder=colour_folder)
     assert not list(cache.glob("*"))
+
+
+def test_a_folder_that_was_prepared_is_known_without_reading_its_files(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = identify(str(colour_folder), tmp_path / "cache")
+    prepare(name, 32, tmp_path / "cache", folder=colour_folder)
+    read: list[Path] = []
+    monkeypatch.setattr(images_module, "file_hash", lambda path: read.append(path) or "0")
+    assert identify(str(colour_folder), tmp_path / "cache") == name
+    assert not read
+    picture = next((colour_folder / "class0").glob("*.png"))
+    os.utime(picture, (1, 1))
+    assert identify(str(colour_folder), tmp_path / "cache") != name
+    assert len(read) == 60
+
+
+def test_a_decoding_that_was_killed_goes_on_where_it_was(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images_module, "CHUNK", 10)
+    name, whole = identify(str(colour_folder), tmp_path), prepare("photos", 32, tmp_path / "a", folder=colour_folder)
+
+    def killed(done: int, of: int) -> None:
+        if done >= 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(name, 32, tmp_path / "b", folder=colour_folder, tell=killed)
+    told: list[int] = []
+    again = prepare(name, 32, tmp_path / "b", folder=colour_folder, tell=lambda done, of: told.append(done))
+    assert told == [40, 50, 60]
+    assert np.array_equal(again.pixels, whole.pixels)
+    assert not list((tmp_path / "b").glob("*partial*"))
 
 
 def test_a_file_beside_a_folder_is_left_alone(colour_folder: Path, tmp_path: Path) -> None:
