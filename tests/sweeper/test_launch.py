@@ -93,6 +93,7 @@ class Greedy(replay.Replay):
         super().work()
 
 
+@pytest.mark.long
 def test_out_of_memory_doubles_the_share_until_it_fits_and_is_remembered(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

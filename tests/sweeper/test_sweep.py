@@ -76,6 +76,7 @@ def test_the_same_command_trains_nothing_and_is_quick(finished: Path, sweeper: C
     assert time.monotonic() - begun < 20
 
 
+@pytest.mark.long
 def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     finished: Path, sweeper: Call, tmp_path: Path
 ) -> None:
@@ -214,6 +215,7 @@ def test_a_second_command_on_the_same_store_is_refused(finished: Path, sweeper: 
     assert f"in use by process {os.getpid()} on" in done.err
 
 
+@pytest.mark.long
 def test_no_pruning_trains_everything_and_divergence_is_no_failure(sweeper: Call, fresh: Path) -> None:
     space = ["--set", "d=1", "--set", "lr=0.004,1e30", "--set", "lr_discriminator=0.001", "--no-pruning"]
     command = ["run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--wandb", "disabled"]
