@@ -1,7 +1,6 @@
 """A sweep without training: the real rule in the real order, driven by a discrete-event clock over learning curves."""
 
 import heapq
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ class Outcome:
     updates: int = 0  # spent
     makespan: float = 0.0  # seconds
     bound: float | None = None  # seconds: no schedule of the same S is shorter
-    speculative: int | None = None  # updates outside S
+    speculative: int | None = None  # updates outside S, as it ended
     busy: float = 0.0  # slot-seconds
     best: dict[str, float] = field(default_factory=dict)  # stratum → score at the budget; +∞ if nobody got there
     sets: dict[str, list[list[str]]] = field(default_factory=dict)  # stratum → S_0, S_1, …
@@ -70,18 +69,20 @@ def play(
         trial, rung = clock.tick()
         agenda.report(trial, rung, of[trial].score(ladder[rung]))
     outcome.makespan = clock.now
-    demanded, work, chains = 0, 0.0, dict[str, float]()
+    demanded: set[Step] = set()
     for name, stratum in strata.items():
         outcome.sets[name] = stratum.sets()
         finishers = [stratum.configurations[finisher] for finisher in stratum.finishers()]
         outcome.best[name] = min((fmean(of[t].score(budget) for t in trials) for trials in finishers), default=math.inf)
         for rung, members in enumerate(outcome.sets[name]):
-            for trial in itertools.chain.from_iterable(stratum.configurations[member] for member in members):
-                if (trial, rung) not in known:
-                    demanded += before[rung + 1] - before[rung]
-                    work += seconds(trial, rung) * of[trial].share
-                    chains[trial] = chains.get(trial, 0.0) + seconds(trial, rung)
-    outcome.speculative = outcome.updates - demanded
+            demanded.update((trial, rung) for member in members for trial in stratum.configurations[member])
+    work, outcome.speculative, chains = 0.0, 0, dict[str, float]()
+    for trial, rung in outcome.steps:
+        if (trial, rung) in demanded:
+            work += seconds(trial, rung) * of[trial].share
+            chains[trial] = chains.get(trial, 0.0) + seconds(trial, rung)
+        else:
+            outcome.speculative += before[rung + 1] - before[rung]
     outcome.bound = max(work / slots, max(chains.values(), default=0.0))
     return outcome
 

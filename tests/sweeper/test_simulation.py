@@ -81,6 +81,17 @@ def test_what_is_known_is_not_done_again() -> None:
     assert play(TWENTY_SEVEN, LADDER, 3, 1, known=known).steps == first.steps[len(half) :]
 
 
+def test_seeds_that_a_diverged_one_spares_are_not_counted() -> None:
+    curves = [
+        Curve(stratum="2", trial=f"{c}{seed}", configuration=c, seconds_per_update=1.0, points=[(1, fid), (27, fid)])
+        for c, fids in (("a", (math.inf, 1.0)), ("b", (2.0, 2.0)))
+        for seed, fid in enumerate(fids)
+    ]
+    outcome = play(curves, LADDER, 3, 1)
+    assert ("a1", 0) not in outcome.steps
+    assert (outcome.updates, outcome.speculative) == (1 + 2 * 27, 0)
+
+
 def test_scoring_counts_in_time_and_not_in_updates() -> None:
     one = Curve(
         stratum="2",
