@@ -16,7 +16,7 @@ import ray
 from ray import tune
 
 from sweeper import launch
-from sweeper.store import Store
+from sweeper.store import Manifest, RungRecord, Store
 from sweeper.sweep import Sweep
 from tests.sweeper import made
 from tests.sweeper.replay import LADDER, Order, Replay
@@ -38,14 +38,19 @@ def theirs(folder: Path) -> None:
     ).fit()
 
 
-def ours(folder: Path, machine: launch.Machine) -> None:
-    store = Store(folder)
+def registered(store: Store, trials: int, rung: RungRecord | None = None) -> Manifest:
+    """A sweep of trials that have nothing, or one rung, behind them."""
     store.create()
-    specs = [made.teacher(2, lr=0.001 * (1 + n)) for n in range(TRIALS)]
+    specs = [made.teacher(2, lr=0.001 * (1 + n)) for n in range(trials)]
     for spec in specs:
-        store.add(spec)
+        store.add(spec, rung=rung)
     signatures = [spec.signature for spec in specs]
-    manifest = made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
+    return made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
+
+
+def ours(folder: Path, machine: launch.Machine, trials: int = TRIALS) -> None:
+    store = Store(folder)
+    manifest = registered(store, trials)
     launch.run(Sweep.read(manifest, store), store, machine, SLOTS, [Order()], actor=Replay)
 
 

@@ -4,13 +4,13 @@ A function trainable in a new process per trial, as Tune does it; the teacher ru
 image files; pytorch-fid's Fréchet distance at each rung. Networks, losses, optimisers, average of the weights, batch,
 updates, features, n and rungs are those of `sweeper`'s sweep, which is timed in turn. Neither prunes.
 
-python benchmarks/plain_tune.py --teacher-d 64           # both, to the end
-python benchmarks/plain_tune.py --teacher-d 256 --part 50  # the script for 50 of the updates alone, extrapolated
+python benchmarks/plain_tune.py --teacher-d 64    # both, to the end; then more seeds of sweeper's, for the scores
+python benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --part 20 60    # the script extrapolated
 """
 
 import argparse
 import json
-import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,7 +23,8 @@ import numpy as np
 from PIL import Image
 
 UPDATES, RUNGS, N, BATCH, LATENTS, SLOTS = 2_000, (600, 2_000), 2_000, 64, 20_000, 2
-WIDTHS = (2, 4, 8, 16)
+WIDTHS, WARMUP = (2, 4, 8, 16), 300
+SEEDS, SCORED = "0,1", 5_000
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {"loss": "mse", "lr": 0.004},
     {"loss": "mse", "lr": 0.008},
@@ -31,9 +32,9 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
     {"loss": "joint", "lr": 0.008, "alpha": 0.05},
 )
 SPACE = f"""from sweeper.spaces import Space
-SCHEDULE = dict(updates={{updates}}, first_rung={RUNGS[0]}, rungs=1, n_rung={N}, n_selection={N}, n_report={N})
+SCHEDULE = dict(updates={UPDATES}, first_rung={RUNGS[0]}, rungs=1, n_rung={N}, n_selection={N}, n_report={N})
 COMMON = dict(ema=0.99, latents={LATENTS}, batch_size={BATCH})
-JOINT = dict(loss="joint", lr=0.008, warmup=300, d_discriminator=8, lr_discriminator=0.002, alpha=[0.02, 0.05])
+JOINT = dict(loss="joint", lr=0.008, warmup={WARMUP}, d_discriminator=8, lr_discriminator=0.002, alpha=[0.02, 0.05])
 TEACHER = dict(d={{teacher}}, d_discriminator=16, lr=0.002, lr_discriminator=0.001, ema=0.99)
 TEACHERS = Space(grids=[TEACHER], **SCHEDULE)
 STUDENTS = Space(grids=[dict(d=list({WIDTHS}), loss="mse", lr=[0.004, 0.008], **COMMON),
@@ -46,6 +47,7 @@ STUDENTS = Space(grids=[dict(d=list({WIDTHS}), loss="mse", lr=[0.004, 0.008], **
 
 def trainable(config: dict[str, Any]) -> None:
     import torch
+    from dcgan import PlainDiscriminator, PlainGenerator, initialise
     from pytorch_fid.fid_score import calculate_frechet_distance
     from ray import tune
     from safetensors.torch import load_file
@@ -53,26 +55,27 @@ def trainable(config: dict[str, Any]) -> None:
     from torch.utils.data import DataLoader
     from torchvision import datasets, transforms
 
-    from trainables.networks import Discriminator, Generator
     from trainables.scores.classifier import LeNet
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    teacher = Generator(config["teacher_d"], 32, 1)
+    teacher = PlainGenerator(config["teacher_d"], 32, 1)
     teacher.load_state_dict(load_file(config["teacher"]))
     teacher.eval()
     classifier = LeNet(1, 10)
     classifier.load_state_dict(load_file(config["classifier"]))
     classifier.eval()
     real = np.load(config["real"])
-    student = Generator(config["d"], 32, 1)
+    student = PlainGenerator(config["d"], 32, 1)
+    initialise(student)
     average = torch.optim.swa_utils.AveragedModel(
         student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
     )
     optimizer = torch.optim.Adam(student.parameters(), lr=config["lr"], betas=(0.5, 0.999))
     joint = config["loss"] == "joint"
     if joint:
-        discriminator = Discriminator(8, 32, 1)
+        discriminator = PlainDiscriminator(8, 32, 1)
+        initialise(discriminator)
         optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=0.002, betas=(0.5, 0.999))
         transform = transforms.Compose(
             [
@@ -105,7 +108,7 @@ def trainable(config: dict[str, Any]) -> None:
             target = teacher(z)
         fake = student(z)
         loss = nn.functional.mse_loss(fake, target)
-        if joint and update > 300:
+        if joint and update > config["warmup"]:
             try:
                 images, _ = next(batches)
             except StopIteration:
@@ -123,7 +126,7 @@ def trainable(config: dict[str, Any]) -> None:
         loss.backward()
         optimizer.step()
         average.update_parameters(student)
-        if update in RUNGS:
+        if update in config["rungs"]:
             tune.report({"fid": evaluate(), "updates": update})
     if config["updates"] == UPDATES:
         torch.save(average.module.state_dict(), Path(config["out"]) / f"{config['name']}.pt")
@@ -156,6 +159,8 @@ def script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
         "images": str(images),
         "out": str(out),
         "updates": updates,
+        "rungs": [rung * updates // UPDATES for rung in RUNGS],
+        "warmup": WARMUP * updates // UPDATES,
     }
     trials = [
         {"d": d, "name": f"{d}-{number}", **configuration, **common}
@@ -186,74 +191,103 @@ def save_digits(folder: Path) -> None:
 # sweeper. -----------------------------------------------------------------------------------------------------------
 
 
-def sweep(role: str, folder: Path, store: Path, teacher_d: int) -> float:
+def sweep(role: str, folder: Path, store: Path, teacher_d: int, *words: str) -> float:
     """Seconds of the command as a user types it, all of it."""
     space = folder / "space.py"
-    space.write_text(SPACE.format(teacher=teacher_d, updates=UPDATES))
-    words = [role, "--dataset", "mnist5k", "--space", str(space), "--store", str(store), "--no-pruning"]
+    space.write_text(SPACE.format(teacher=teacher_d))
+    common = ["--dataset", "mnist5k", "--space", str(space), "--store", str(store), "--no-pruning"]
     begun = time.monotonic()
-    command = [str(Path(sys.executable).with_name("sweeper")), "run", *words, "--slots", str(SLOTS)]
-    subprocess.run([*command, "--wandb", "disabled"], check=True, capture_output=True, env=dict(os.environ))
+    command = [str(Path(sys.executable).with_name("sweeper")), "run", role, *common, "--slots", str(SLOTS)]
+    subprocess.run([*command, "--wandb", "disabled", *words], check=True, capture_output=True)
     return time.monotonic() - begun
 
 
+def trained(store: Path) -> float:
+    """Seconds of all students' updates, by their own records: forward, backward, optimiser, batches."""
+    from sweeper.store import Store
+
+    opened = Store(store)
+    students = opened.sweep("mnist5k-students")
+    assert students is not None
+    return sum(rung.seconds for name in students.signatures for rung in opened.need(name).rungs)
+
+
 def compare(store: Path, out: Path) -> None:
-    """FID and IS by d of both, by one scorer, on the selection latents; mean and deviation over configurations."""
+    """FID and IS of both on the selection latents, means over a d's configurations; the deviation is over SEEDS."""
     import torch
+    from dcgan import PlainGenerator
 
     from sweeper.job import load_generator, scorer_of
     from sweeper.store import Store
-    from trainables.networks import Generator
 
     opened = Store(store)
-    manifest = opened.sweep("mnist5k-students")
+    manifest = opened.sweep("seeds")
     assert manifest is not None
     scorer = scorer_of("mnist5k", 32, "classifier", opened.root)
     specs = {signature: opened.need(signature).spec for signature in manifest.signatures}
-    print("\n| d | configuration | FID, script | FID, sweeper | IS, script | IS, sweeper |\n|--:|---|--:|--:|--:|--:|")
-    for d, (number, configuration) in product(WIDTHS, enumerate(CONFIGURATIONS)):
-        theirs = Generator(d, 32, 1)
-        theirs.load_state_dict(torch.load(out / f"{d}-{number}.pt", weights_only=True))
-        (own,) = [
-            name
-            for name, spec in specs.items()
-            if spec.d == d and all(getattr(spec, field) == value for field, value in configuration.items())
-        ]
-        pair = [
-            scorer(network.eval(), "selection", 5_000) for network in (theirs, load_generator(opened, own, UPDATES))
-        ]
-        fids, scores = ([f"{scored[name]['mean']:.2f}" for scored in pair] for name in ("fid", "is"))
-        words = " ".join(f"{key}={value}" for key, value in configuration.items())
-        print(f"| {d} | {words} | {fids[0]} | {fids[1]} | {scores[0]} | {scores[1]} |")
+    print("\n| d | score | script | sweeper | difference | deviation over seeds |\n|--:|---|--:|--:|--:|--:|")
+    for d in WIDTHS:
+        theirs: dict[str, list[float]] = {"fid": [], "is": []}
+        own: dict[str, list[list[float]]] = {"fid": [], "is": []}  # by configuration and seed
+        for number, configuration in enumerate(CONFIGURATIONS):
+            plain = PlainGenerator(d, 32, 1)
+            plain.load_state_dict(torch.load(out / f"{d}-{number}.pt", weights_only=True))
+            seeds = [
+                signature
+                for signature, spec in specs.items()
+                if spec.d == d and all(getattr(spec, field) == value for field, value in configuration.items())
+            ]
+            scored = scorer(plain.eval(), "selection", SCORED)
+            of_seeds = [scorer(load_generator(opened, each, UPDATES), "selection", SCORED) for each in seeds]
+            for name in theirs:
+                theirs[name].append(scored[name]["mean"])
+                own[name].append([scores[name]["mean"] for scores in of_seeds])
+        for name, found in theirs.items():
+            script, ours = statistics.fmean(found), statistics.fmean(map(statistics.fmean, own[name]))
+            deviation = statistics.fmean(map(statistics.variance, own[name])) ** 0.5
+            shown = f"{script:.2f} | {ours:.2f} | {script - ours:+.2f} | {deviation:.2f}"
+            print(f"| {d} | {name.upper()} | {shown} |")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher-d", type=int, required=True)
     parser.add_argument(
-        "--part", type=int, default=UPDATES, help="updates of the script's trials; less is extrapolated"
+        "--teacher-updates", type=int, default=UPDATES, help="what it is trained; its cost is in neither"
+    )
+    parser.add_argument(
+        "--part", type=int, nargs=2, help="updates of the script's trials in two short runs, which are extrapolated"
     )
     parser.add_argument("--folder", type=Path, help="where to work; what it holds is gone on with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = options.folder or Path(temporary)
+        folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
         store, kept = folder / "runs", folder / "seconds.json"
         seconds: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-        sweep("teachers", folder, store, options.teacher_d)
-        for name, measure in (
-            ("sweeper", lambda: sweep("students", folder, store, options.teacher_d)),
-            ("script", lambda: script(store, folder, options.teacher_d, options.part)),
-        ):
+        sweep("teachers", folder, store, options.teacher_d, "--set", f"updates={options.teacher_updates}")
+        lengths = options.part or [UPDATES]
+        for name in ("sweeper", *map(str, lengths)):
             if name not in seconds:
-                seconds[name] = measure()
+                if name == "sweeper":
+                    seconds[name] = sweep("students", folder, store, options.teacher_d)
+                else:
+                    seconds[name] = script(store, folder, options.teacher_d, int(name))
                 kept.write_text(json.dumps(seconds))
-        whole = seconds["script"] * UPDATES / options.part
-        note = "" if options.part == UPDATES else f" (extrapolated from {options.part} of {UPDATES:,} updates)"
+        measured = [seconds[str(updates)] for updates in lengths]
+        whole, note = measured[-1], ""
+        if options.part:
+            first, last = options.part
+            whole += (measured[1] - measured[0]) / (last - first) * (UPDATES - last)
+            note = f", extrapolated from {measured[0]:,.0f} s for {first} updates and {measured[1]:,.0f} s for {last}"
         print(f"| teacher d = {options.teacher_d} | seconds |\n|---|--:|\n| plain script{note} | {whole:,.0f} |")
         print(f"| sweeper, its bank and final scores included | {seconds['sweeper']:,.0f} |")
+        training = trained(store) / SLOTS
+        print(f"| of it the students' own updates | {training:,.0f} |")
         print(f"| ratio | {whole / seconds['sweeper']:.1f} |")
-        if options.part == UPDATES:
+        print(f"| the limit, if all else cost nothing | {whole / training:.1f} |")
+        if not options.part:
+            sweep("students", folder, store, options.teacher_d, "--name", "seeds", "--set", f"seed={SEEDS}")
             compare(store, folder / "out")
 
 

@@ -33,6 +33,23 @@ class Section:
 
 
 SECTIONS = {
+    "plain_64": Section(
+        "A student sweep against a plain Ray Tune script, teacher of d = 64",
+        "d = 2, 4, 8, 16 × 4 configurations (two by MSE, two by the joint loss), 2,000 updates each, 5,000 digits at "
+        "32×32, two slots, no pruning. The script: a function trainable in a new process per trial, the teacher in "
+        "every step, a DataLoader over PNG files, pytorch-fid's Fréchet distance at the same two rungs and n. "
+        "sweeper's time is that of the whole command: start, bank, final scores and pictures included; Ray's start is "
+        "not in the script's. Scores: the script draws fresh latents in every step, a student of sweeper's sees "
+        "20,000; n = 5,000 of selection latents by one scorer; means over a d's configurations.",
+        "benchmarks/plain_tune.py --teacher-d 64",
+    ),
+    "plain_256": Section(
+        "The same with a teacher of d = 256",
+        "The teacher has had 20 updates (what it costs does not depend on what it has learned). The script's cost per "
+        "update is measured on runs of 20 and of 60 updates per trial, and extrapolated; warm-up is a part of each as "
+        "it is of the whole. sweeper's sweep ran to its end.",
+        "benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --part 20 60",
+    ),
     "curves": Section(
         "Updates that pruning saves",
         "27 GANs at each of d = 2, 4, 8 and 27 MSE students at each of d = 2, 4, 6, on 5,000 real digits at 32×32, all "
@@ -63,6 +80,40 @@ SECTIONS = {
         "24 trials that do nothing, three rungs each, two at a time, against Ray Tune as it comes (a function "
         "trainable that imports torch); Ray's start is in neither.",
         "benchmarks/fixed_cost.py",
+    ),
+    "scale": Section(
+        "From 10 to 1,000 trials",
+        "Trials that do nothing, three rungs each, two at a time, under Ray.",
+        "benchmarks/scale.py",
+    ),
+    "commands": Section(
+        "Commands that train nothing", "Medians of five, on a store with two finished sweeps.", "benchmarks/commands.py"
+    ),
+    "where_time_goes": Section(
+        "Where the time of a trial goes",
+        "py-spy's samples of whole trials at d = 2 (2,000 updates, a rung at 600, final scores of 1,000 images), in a "
+        "process that has run one before, as a reused actor has.",
+        "benchmarks/where_time_goes.py",
+    ),
+    "rung_cost": Section(
+        "What a rung costs",
+        "Generation, classifier features, Fréchet distance and IS against the training before the first rung, by the "
+        "ladders of search_spaces/mnist5k.py (600 updates, n = 1,000) and search_spaces/mnist.py (5,000 updates, "
+        "n = 2,000), for the cheapest kind of teacher and of student.",
+        "benchmarks/rung_cost.py",
+    ),
+    "networks": Section(
+        "Networks and memory formats",
+        "Milliseconds, batch 64, one thread, medians of repeats in turn. The first two columns are torch's layers as a "
+        "user writes them; ours makes the first layer a matrix product, and is channels_last from d = 8, where that "
+        "wins (`trainables.networks.memory_format`). No GPU was measured: there it is contiguous.",
+        "benchmarks/networks.py",
+    ),
+    "sharing": Section(
+        "Ten trials, one array",
+        "Ten processes train on one array of 40,000 colour images at 64×64 and read all of it. PSS counts a page that "
+        "k processes map as 1/k for each: its sum is what all of them take.",
+        "benchmarks/sharing.py",
     ),
     "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
     "frechet": Section(

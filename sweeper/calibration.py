@@ -24,10 +24,11 @@ from trainables.sizes import generator_macs
 from trainables.spec import TrialSpec
 
 TABLE = Path(__file__).with_name("throughputs.toml")
-VERSION = 1  # of the file of timings
+VERSION = 2  # of the file of timings
 SECONDS = 0.3  # how long each of the three timings of one kind of trial takes, about
 _COSTLY = ["d", "d_discriminator", "loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
-_COSTLY += ["precision", "threads"]
+_COSTLY += ["precision", "threads", "compile"]
+COMPILE_SECONDS = 60.0  # assumed of a card that is not here
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Cost:
 
     seconds_per_update: float
     seconds_per_image: float  # to make it; its features are on top
+    seconds_to_compile: float  # at each start of the trial: 0 unless spec.compile
     spread: float
 
 
@@ -113,7 +115,8 @@ class Tabled:
         """share: of the card, which is all that neighbours leave of its arithmetic."""
         rate = self.macs_per_second * share
         image = generator_macs(spec.d, spec.image_size, spec.channels) / rate
-        return Cost(max(self.least, update_macs(spec) / rate), image, spread=2.0)
+        compiling = COMPILE_SECONDS if spec.compile == "yes" else 0.0
+        return Cost(max(self.least, update_macs(spec) / rate), image, compiling, spread=2.0)
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
         """A network that is not known is taken for Inception, which costs the most."""
@@ -133,14 +136,16 @@ def _time(spec: TrialSpec) -> Cost:
     def trained(rungs: list[int]) -> list[Any]:
         return list(train(spec, rungs, pixels=pixels, bank=bank))
 
-    chunk = min(100, max(2, int(SECONDS / trained([2, 4])[1].seconds * 2)))
+    first, second = trained([2, 4])
+    compiling = max(0.0, first.seconds - second.seconds) if spec.compile == "yes" else 0.0
+    chunk = min(100, max(2, int(SECONDS / second.seconds * 2)))
     rungs = trained([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk])
     updates = [rung.seconds / chunk for rung in rungs[1:]]
     z = latents("calibration", 0, 100)
     begun = time.monotonic()
     render(rungs[-1].generator, z)
     median = statistics.median(updates)
-    return Cost(median, (time.monotonic() - begun) / len(z), (max(updates) - min(updates)) / median)
+    return Cost(median, (time.monotonic() - begun) / len(z), compiling, (max(updates) - min(updates)) / median)
 
 
 def _time_features(features: str, spec: TrialSpec) -> float:

@@ -15,7 +15,7 @@ from trainables.bank import Bank
 from trainables.errors import NotFiniteError, UserError
 from trainables.files import file_hash, replacing
 from trainables.images import prepare
-from trainables.networks import Generator
+from trainables.networks import Generator, memory_format
 from trainables.scores.scorer import Scorer
 from trainables.spec import TrialSpec
 from trainables.training import Rung, render, train
@@ -73,7 +73,7 @@ def load_generator(store: Store, signature: str, updates: int) -> Generator:
         raise UserError(f"{path} is gone; put it back, or train again in a new --store")
     generator.load_state_dict(load_file(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return generator.to(device).eval()
+    return generator.to(device).to(memory_format=memory_format(spec.d, device)).eval()
 
 
 notes: list[str] = []  # what the user should be told of this process, once

@@ -133,7 +133,9 @@ def at_a_time(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -
     """How many of the sweep's trials the machine runs at once."""
     slots, least = Slots(machine, limit), store.least_shares()
     for number, (signature, record) in enumerate(sweep.records.items()):
-        if not slots.take(signature, share(record.spec, machine, least.get(record.spec.d, 0.0))):
+        if not slots.take(
+            signature, share(record.spec, machine, sweep.manifest.real_bytes, least.get(record.spec.d, 0.0))
+        ):
             return max(1, number)
     return len(sweep.records)
 
@@ -162,7 +164,7 @@ class JobQueue(Searcher):
             return None if self.running else str(Searcher.FINISHED)
         # Strictly in order: a job that needs a larger share is waited for, so that it does not starve.
         spec = self.sweep.records[job.signature].spec
-        wish = share(spec, self.slots.machine, self.least.get(spec.d, 0.0))
+        wish = share(spec, self.slots.machine, self.sweep.manifest.real_bytes, self.least.get(spec.d, 0.0))
         if not self.slots.take(trial_id, wish):
             return None
         self.running[trial_id] = job

@@ -20,7 +20,7 @@ from sweeper.store import dump
 from sweeper.sweep import Sweep
 from trainables.bank import missing
 from trainables.errors import UserError
-from trainables.images import describe
+from trainables.images import decoded_bytes, describe
 from trainables.scores.protocol import REPORT_SETS
 from trainables.sizes import generator_macs, generator_parameters
 from trainables.spec import TrialSpec
@@ -76,13 +76,20 @@ def _plan(
 ) -> dict[str, Any]:
     space, ladder, limit = asked.space, asked.space.ladder(), planning.request.slots
     capacity, least = machine.gpus or machine.cpus, asked.store.least_shares()
-    wishes = {spec.signature: share(spec, machine, least.get(spec.d, 0.0)) for spec in specs}
+    data = decoded_bytes(asked.dataset, asked.image_size, asked.store.datasets)
+    wishes = {spec.signature: share(spec, machine, data, least.get(spec.d, 0.0)) for spec in specs}
+    needs = {spec.signature: memory(spec, data, machine.gpu_bytes) for spec in specs}
     shares = {signature: wish.gpus or wish.cpus for signature, wish in wishes.items()}
     cost = {spec.signature: costs.cost(spec, shares[spec.signature]) for spec in specs}
 
+    per_image = {
+        spec.signature: cost[spec.signature].seconds_per_image
+        + costs.seconds_per_feature(features, spec, shares[spec.signature])
+        for spec in specs
+    }
+
     def curve(spec: TrialSpec) -> Curve:
-        of, luck = cost[spec.signature], random.Random(spec.configuration)
-        per_image = of.seconds_per_image + costs.seconds_per_feature(features, spec, shares[spec.signature])
+        of, luck, image = cost[spec.signature], random.Random(spec.configuration), per_image[spec.signature]
         # Who wins is not known, and costs the same whoever it is.
         return Curve(
             stratum=str(spec.d),
@@ -91,8 +98,8 @@ def _plan(
             seconds_per_update=of.seconds_per_update,
             points=[(updates, luck.random()) for updates in ladder],
             share=shares[spec.signature],
-            seconds_per_rung=space.n_rung * per_image,
-            seconds_at_end=(space.n_selection + REPORT_SETS * space.n_report) * per_image,
+            seconds_per_rung=space.n_rung * image + of.seconds_to_compile,
+            seconds_at_end=(space.n_selection + REPORT_SETS * space.n_report) * image,
         )
 
     curves, known = [curve(spec) for spec in specs], _known(asked, specs, features)
@@ -122,7 +129,9 @@ def _plan(
         "timed": isinstance(costs, Measured),
         "uncertainty": max(found.spread for found in cost.values()),
         "features": features,
-        "rows": [_row(d, specs, cost, shares, curves, pruned, ladder) for d in sorted({spec.d for spec in specs})],
+        "rows": [
+            _row(d, specs, cost, shares, curves, pruned, ladder, needs) for d in sorted({spec.d for spec in specs})
+        ],
     }
 
 
@@ -134,6 +143,7 @@ def _row(
     curves: list[Curve],
     pruned: Outcome,
     ladder: list[int],
+    needs: dict[str, float],
 ) -> dict[str, Any]:
     own = [spec for spec in specs if spec.d == d]
     names = {spec.signature for spec in own}
@@ -142,7 +152,8 @@ def _row(
     before = [0, *ladder]
     parts = [(of[trial], rung, before[rung + 1] - before[rung]) for trial, rung in steps]
     training = sum(curve.share * curve.seconds_per_update * updates for curve, _, updates in parts)
-    scoring = sum(curve.share * curve.seconds_per_rung for curve, _, _ in parts)
+    compiling = sum(curve.share * cost[curve.trial].seconds_to_compile for curve, _, _ in parts)
+    scoring = sum(curve.share * curve.seconds_per_rung for curve, _, _ in parts) - compiling
     ends = sum(curve.share * curve.seconds_at_end for curve, rung, _ in parts if rung == len(ladder) - 1)
     first = own[0]
     return {
@@ -153,9 +164,9 @@ def _row(
         "updates": sum(before[rung + 1] - before[rung] for _, rung in steps),
         "updates_without_pruning": len(own) * ladder[-1],
         "share": max(shares[name] for name in names),
-        "memory_bytes": max(memory(spec) for spec in own),
+        "memory_bytes": max(needs[name] for name in names),
         "seconds_per_update": max(cost[name].seconds_per_update for name in names),
-        "hours": (training + scoring + ends) / 3600,
+        "hours": (training + compiling + scoring + ends) / 3600,
         "rung_scoring": scoring / training if training else 0.0,
     }
 

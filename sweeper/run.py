@@ -4,12 +4,13 @@ import dataclasses
 import re
 import shlex
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress as Bar
 
 from sweeper import table as tables
 from sweeper.selection import resolve_teacher
@@ -46,7 +47,8 @@ class Request:
 
 
 SECONDS_BETWEEN_LINES = 10.0
-say = Console(stderr=True, highlight=False, soft_wrap=True).print
+console = Console(stderr=True, highlight=False, soft_wrap=True)
+say = console.print
 
 
 @dataclass(frozen=True)
@@ -101,8 +103,14 @@ def resolve(request: Request) -> Resolved:
     return resolved
 
 
-def decoding(dataset: str) -> Callable[[int, int], None]:
-    """A line every ten seconds while a set is decoded."""
+@contextmanager
+def decoding(dataset: str) -> Iterator[Callable[[int, int], None]]:
+    """What to tell how many images are decoded, of how many: a bar on a terminal, else a line every ten seconds."""
+    if console.is_terminal:
+        with Bar(transient=True, console=console) as bar:
+            task = bar.add_task(f"decoding {dataset}", visible=False)
+            yield lambda done, of: bar.update(task, completed=done, total=of, visible=True)
+        return
     told = time.monotonic()
 
     def tell(done: int, of: int) -> None:
@@ -111,7 +119,7 @@ def decoding(dataset: str) -> Callable[[int, int], None]:
             told = time.monotonic()
             say(f"{dataset}: {done:,} of {of:,} images are decoded")
 
-    return tell
+    yield tell
 
 
 def run(request: Request) -> int:
@@ -120,15 +128,16 @@ def run(request: Request) -> int:
     asked = resolve(request)
     store = asked.store
     with store.driving():
-        images = prepare(
-            asked.dataset,
-            asked.image_size,
-            store.datasets,
-            folder=asked.folder,
-            data_root=request.data_root,
-            download=request.download,
-            tell=decoding(asked.dataset),
-        )
+        with decoding(asked.dataset) as tell:
+            images = prepare(
+                asked.dataset,
+                asked.image_size,
+                store.datasets,
+                folder=asked.folder,
+                data_root=request.data_root,
+                download=request.download,
+                tell=tell,
+            )
         specs = asked.specs(images.channels)
         manifest = _manifest(asked, images, specs)
         if asked.source:
@@ -202,6 +211,7 @@ def _manifest(asked: Resolved, images: Images, specs: list[TrialSpec]) -> Manife
         metric=images.metric,
         features=features,
         real=scorer.real,
+        real_bytes=images.pixels.nbytes,
         updates=space.updates,
         rungs=space.ladder(),
         eta=asked.eta,

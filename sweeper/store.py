@@ -5,7 +5,7 @@ runs/
   driver.lock                   held while a command trains; names its host and process
   datasets/                     one uint8 array per set and size
   scores/                       classifiers, statistics of the real images
-  bank/TEACHER/                 the teacher's images by latent index, in shards
+  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE where that is set
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
                   /checkpoint.safetensors
@@ -103,6 +103,7 @@ class Manifest:
     metric: str  # "is" or "fid": what chooses the best
     features: str  # what FID is computed on: a name in trainables.scores.features, or an import path
     real: dict[str, float | None]  # the real images' own is and sharpness
+    real_bytes: int  # that they take as one uint8 array
     updates: int
     rungs: list[int]  # in updates, the budget included
     eta: int
@@ -178,7 +179,8 @@ class Store:
         return self.root / "scores"
 
     def bank(self, teacher: str) -> Path:
-        return self.root / "bank" / teacher
+        """In the folder SWEEPER_CACHE, where that is set: a disk of the node's own, if the store is on a network."""
+        return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / teacher
 
     def checkpoint(self, signature: str) -> Path:
         return self._trial(signature) / "checkpoint.safetensors"

@@ -59,6 +59,15 @@ def load(path: Path, parts: Parts) -> int:
         if isinstance(part, Optimizer):
             groups = part.state_dict()["param_groups"]
             part.load_state_dict({"state": {int(k): v for k, v in state.items()}, "param_groups": groups})
+            _lay_out_like_parameters(part)
         else:
             part.load_state_dict(state[""])
     return int(facts["updates"])
+
+
+def _lay_out_like_parameters(optimizer: Optimizer) -> None:
+    """A fused optimiser walks parameters and moments by address: they must lie alike in memory."""
+    for parameter, moments in optimizer.state.items():
+        for field, value in moments.items():
+            if value.shape == parameter.shape:
+                moments[field] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)

@@ -155,6 +155,12 @@ def describe(name: str, size: int, cache: Path, folder: Path | None) -> tuple[in
     return channels, _features(classes)
 
 
+def decoded_bytes(name: str, size: int, cache: Path) -> int:
+    """What a set takes as one array; 0 before it is decoded."""
+    path = cache / f"{name}-{size}.npy"
+    return path.stat().st_size if path.exists() else 0
+
+
 def prepare(
     name: str,
     size: int,

@@ -22,6 +22,11 @@ def discriminator_parameters(d: int, image_size: int, channels: int) -> int:
     return sum(16 * a * b + b for a, b in pairwise(widths)) + 16 * widths[-1] + 1
 
 
+def resident_bytes(data: int, device: float) -> int:
+    """Bytes of a set of real images that live on a GPU of so many: all of it up to a quarter of the card, or none."""
+    return data if 4 * data <= device else 0
+
+
 def generator_macs(d: int, image_size: int, channels: int) -> int:
     """Multiply-accumulates of one image: each weight is used once per position of its layer's input.
 

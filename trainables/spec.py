@@ -11,6 +11,7 @@ import math
 import types
 import typing
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from trainables.errors import UserError
@@ -52,17 +53,19 @@ class TrialSpec:
     seed: int = 0
     precision: str = "no"  # no, bf16, fp16
     threads: int = 1  # CPU threads; another number sums in another order and so gives other weights
+    compile: str = "no"  # no, yes: torch.compile, which sums in another order, too; costs a minute at each start
     revision: int = 1  # raised when a correction changes numbers
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            check_type(field.name, getattr(self, field.name))
+        for name in FIELDS:
+            check_type(name, getattr(self, name))
         _one_of("role", self.role, ROLES)
         _one_of("image_size", self.image_size, IMAGE_SIZES)
         _one_of("channels", self.channels, (1, 3))
         _one_of("loss", self.loss, LOSSES)
         _one_of("objective", self.objective, GAMES)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("compile", self.compile, ("no", "yes"))
         for name in ("d", "batch_size", "n_critic", "threads", "latents", "d_discriminator"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -102,7 +105,7 @@ class TrialSpec:
 
     def canonical(self) -> dict[str, Any]:
         """Every field that differs from its default: what the signature is a hash of, and what the store keeps."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in FIELDS}
         return {k: v for k, v in values.items() if k not in DEFAULTS or v != DEFAULTS[k]}
 
     @property
@@ -164,6 +167,8 @@ def parse(name: str, text: str) -> Any:
 def check_type(name: str, value: Any) -> None:
     """Raise UserError unless a field may hold this value (a whole number may stand for a float)."""
     kinds = _kinds(name)
+    if type(value) in kinds:
+        return
     if isinstance(value, bool) or not (isinstance(value, kinds) or (float in kinds and isinstance(value, int))):
         raise UserError(f"{name}={value!r}: {_EXPECTED[kinds[0]]}; try {name}={_example(name)}")
 
@@ -171,6 +176,7 @@ def check_type(name: str, value: Any) -> None:
 _EXPECTED = {int: "not a whole number", float: "not a number", str: "not a word"}
 
 
+@cache
 def _kinds(name: str) -> tuple[type, ...]:
     hint = _TYPES[name]
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)

@@ -16,9 +16,10 @@ from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.errors import EnvironmentUserError, NotFiniteError
 from trainables.latents import Order, latents, seed_of
-from trainables.networks import Discriminator, Generator
+from trainables.networks import Discriminator, Generator, memory_format
 from trainables.objectives import GAMES, LOSSES
 from trainables.precision import exact_float32
+from trainables.sizes import resident_bytes
 from trainables.spec import TrialSpec
 
 
@@ -62,6 +63,7 @@ def train(
 
     # Networks and optimisers.
     generator = Generator(spec.d, spec.image_size, spec.channels, seed_of(f"generator/{spec.seed}"))
+    generator.to(memory_format=memory_format(spec.d, device))
     averaged = deepcopy(generator).to(device) if spec.ema else None
     optimizer = _optimizer(spec, generator, spec.lr)
     generator, optimizer = accelerator.prepare(generator, optimizer)
@@ -70,9 +72,15 @@ def train(
     if spec.d_discriminator is not None:
         seed = seed_of(f"discriminator/{spec.seed}")
         discriminator = Discriminator(spec.d_discriminator, spec.image_size, spec.channels, seed)
+        discriminator.to(memory_format=memory_format(spec.d_discriminator, device))
         optimizer_d = _optimizer(spec, discriminator, spec.lr_discriminator or spec.lr)
         discriminator, optimizer_d = accelerator.prepare(discriminator, optimizer_d)
         parts |= {"discriminator": discriminator, "optimizer_d": optimizer_d.optimizer}
+    if spec.compile == "yes":
+        torch._dynamo.reset()  # else the widths of a process's earlier trials count against its limit of recompilations
+        for network in (generator, discriminator):
+            if network is not None:
+                network.compile()
     if averaged is not None:
         parts["averaged"] = averaged
     if accelerator.scaler is not None:
@@ -91,6 +99,7 @@ def train(
     if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
         update = checkpoint.load(checkpoint_path, parts)
 
+    averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
     generator.train()
     for rung in rungs:
         totals = {"generator": torch.zeros((), device=device), "discriminator": torch.zeros((), device=device)}
@@ -105,7 +114,10 @@ def train(
             # The discriminator: n_critic updates, each on real images and on fakes of its own latents.
             for step in range(update * critic_updates, (update + 1) * critic_updates):
                 z, target = latent.batch(step)
-                fake = generator(z)
+                with torch.set_grad_enabled(
+                    step + 1 == (update + 1) * critic_updates
+                ):  # the generator learns by the last
+                    fake = generator(z)
                 if adversary is not None:
                     loss_d = game.discriminator(adversary(real.batch(step)), adversary(fake.detach()))
                     optimizer_d.zero_grad()
@@ -130,7 +142,7 @@ def train(
 
             # The average of the generator, its normalisation's statistics included.
             if averaged is not None:
-                _average(averaged, generator, min(spec.ema, (1 + update) / (10 + update)))
+                torch._foreach_lerp_(averages, currents, 1 - min(spec.ema, (1 + update) / (10 + update)))
 
             if time.monotonic() - saved > checkpoint_seconds and update < rung:
                 save()
@@ -147,16 +159,24 @@ def train(
 
 
 class _RealImages:
-    """Batches of the data set, in an order that depends on (seed, step) alone."""
+    """Batches of the data set, in an order that depends on (seed, step) alone. On a GPU all of it, where it fits."""
 
     def __init__(self, pixels: np.ndarray | None, spec: TrialSpec, device: torch.device) -> None:
         self.pixels, self.batch_size, self.device = pixels, spec.batch_size, device
         self.order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
+        self.resident: Tensor | None = None
+        if pixels is not None and device.type == "cuda":
+            whole = torch.cuda.get_device_properties(device).total_memory
+            if resident_bytes(pixels.nbytes, whole):
+                self.resident = torch.tensor(pixels, device=device)
 
     def batch(self, step: int) -> Tensor:
         """Images [batch_size, C, H, W] in [-1, 1]."""
         assert self.pixels is not None, "a loss with a discriminator needs real images"
-        return to_float(self.pixels[self.order.batch(step, self.batch_size)], self.device)
+        items = self.order.batch(step, self.batch_size)
+        if self.resident is not None:
+            return to_float(self.resident[torch.from_numpy(items).to(self.device, non_blocking=True)])
+        return to_float(_moved(self.pixels[items], self.device))
 
 
 class _Latents:
@@ -172,14 +192,20 @@ class _Latents:
         """z [batch_size, 100], and the teacher's images of them, [batch_size, C, H, W] in [-1, 1], or None."""
         if self.bank is None:
             z = latents(f"training/{self.seed}", step * self.batch_size, self.batch_size)
-            return torch.from_numpy(z).to(self.device), None
+            return _moved(z, self.device), None
         known, images = self.bank(self.order.batch(step, self.batch_size))
-        return torch.from_numpy(known).to(self.device), to_float(images, self.device)
+        return _moved(known, self.device), to_float(_moved(images, self.device))
 
 
-def to_float(images: np.ndarray, device: torch.device) -> Tensor:
-    """uint8 [N, C, H, W] → float32 in [-1, 1] on the device."""
-    return torch.from_numpy(images).to(device, non_blocking=True).float().div_(127.5).sub_(1.0)
+def _moved(batch: np.ndarray, device: torch.device) -> Tensor:
+    """To a GPU from pinned memory: from other memory the copy of a large batch waits for what the GPU is doing."""
+    host = torch.from_numpy(batch)
+    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 [N, C, H, W] → float32 in [-1, 1]."""
+    return images.float().div_(127.5).sub_(1.0)
 
 
 def to_uint8(images: Tensor) -> Tensor:
@@ -222,9 +248,6 @@ def _clip(critic: nn.Module, limit: float) -> None:
         parameter.clamp_(-limit, limit)
 
 
-@torch.no_grad()
-def _average(averaged: nn.Module, current: nn.Module, decay: float) -> None:
-    """averaged ← decay · averaged + (1 − decay) · current, over parameters and buffers that are not counters."""
-    pairs = zip(averaged.state_dict().values(), current.state_dict().values(), strict=True)
-    floats = [(a, c) for a, c in pairs if a.is_floating_point()]
-    torch._foreach_lerp_([a for a, _ in floats], [c for _, c in floats], 1 - decay)
+def _floats(network: nn.Module) -> list[Tensor]:
+    """Parameters and buffers that are not counters, by reference: what an average is taken of."""
+    return [value for value in network.state_dict().values() if value.is_floating_point()]

@@ -46,6 +46,7 @@ def sweep(store: Store, role: str, signatures: list[str], pinned: Teacher | None
         "metric": "is",
         "features": "classifier",
         "real": {"is": 9.5, "sharpness": 100.0},
+        "real_bytes": 5_120_000,
         "updates": 30,
         "rungs": RUNGS,
         "eta": 3,

@@ -4,8 +4,10 @@ import io
 import re
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from sweeper import run
 from sweeper.progress import Progress
 from sweeper.store import Store
 from sweeper.sweep import Job, Sweep
@@ -46,3 +48,14 @@ def test_the_view_counts_states_and_shows_the_best_per_d_and_a_time_left(tmp_pat
     progress.started(read, Job(signatures[3], 10))
     progress.reached(read, Job(signatures[3], 10), record)
     assert re.fullmatch(r"about \d+ (s|min) left", drawn(progress).splitlines()[-1].strip())
+
+
+def test_decoding_is_a_bar_on_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for terminal, expected in ((True, "decoding faces"), (False, "faces: 600 of 1,000 images are decoded")):
+        console = Console(width=120, record=True, file=io.StringIO(), force_terminal=terminal)
+        monkeypatch.setattr(run, "console", console)
+        monkeypatch.setattr(run, "say", console.print)
+        monkeypatch.setattr(run, "SECONDS_BETWEEN_LINES", 0.0)
+        with run.decoding("faces") as tell:
+            tell(600, 1_000)
+        assert expected in console.export_text()

@@ -87,3 +87,12 @@ def test_somebody_else_s_folder_is_refused(tmp_path: Path) -> None:
 def test_an_unknown_trial_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no trial abc"):
         Store(tmp_path).need("abc")
+
+
+def test_the_bank_lies_on_the_node_s_own_disk_where_one_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "runs")
+    assert store.bank("t").is_relative_to(store.root)
+    monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "scratch"))
+    assert store.bank("t") == tmp_path / "scratch" / "bank" / "t"

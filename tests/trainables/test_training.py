@@ -47,7 +47,10 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("fields", [TEACHER, WGAN, MSE, JOINT, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}])
+@pytest.mark.parametrize(
+    "fields",
+    [TEACHER, WGAN, MSE, JOINT, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}, {**TEACHER, "d": 8}],
+)
 @pytest.mark.parametrize("stop", [2, 5])
 def test_resumed_equals_uninterrupted(
     fields: dict[str, Any], stop: int, digits: Images, bank: Bank, tmp_path: Path
@@ -101,6 +104,21 @@ def test_a_student_of_the_bank_equals_one_whose_teacher_runs_in_every_step(digit
     spec = spec_of(role="student", loss="joint", alpha=0.1, d_discriminator=1, teacher="t", latents=50)
     live = InTheLoop(bank.folder, bank.count, bank.render)
     assert same(weights(run(spec, [8], digits, live)[-1]), weights(run(spec, [8], digits, bank)[-1]))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("fields", [TEACHER, MSE])
+def test_a_compiled_trial_resumes_too_and_hardly_differs(
+    fields: dict[str, Any], digits: Images, bank: Bank, tmp_path: Path
+) -> None:
+    spec, path = spec_of(**fields, compile="yes"), tmp_path / "checkpoint.safetensors"
+    whole = weights(run(spec, [4], digits, bank)[-1])
+    run(spec, [2], digits, bank, path)
+    assert same(weights(run(spec, [4], digits, bank, path)[-1]), whole)
+    eager = weights(run(spec_of(**fields), [4], digits, bank)[-1])
+    assert spec.signature != spec_of(**fields).signature
+    for name, value in whole.items():
+        torch.testing.assert_close(value, eager[name], rtol=1e-2, atol=1e-3)
 
 
 def test_rungs_on_the_way_change_nothing(digits: Images, bank: Bank) -> None:

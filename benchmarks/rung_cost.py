@@ -1,0 +1,64 @@
+"""A rung's scoring against the training that it ends, by d: classifier features, the default ladders. One thread.
+
+python benchmarks/rung_cost.py [--updates 40] [--repeats 3]
+"""
+
+import argparse
+import dataclasses
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from sweeper.spaces import expand, load_space
+from trainables.bank import Bank
+from trainables.images import prepare
+from trainables.networks import Generator
+from trainables.scores.scorer import Scorer
+from trainables.spec import TrialSpec
+from trainables.training import render, train
+
+WIDTHS = (2, 4, 8, 16, 32, 64)
+SPACES = ("mnist5k", "mnist")
+
+
+def cheapest(space: str, role: str) -> tuple[TrialSpec, int, int]:
+    """The kind of trial with the least to train (no discriminator, if there is such), updates to its first rung, n."""
+    found = load_space(space, role, None)
+    specs = expand(found, role=role, dataset="mnist5k", channels=1, teacher="t", fixed={"image_size": 32})
+    spec = min(specs, key=lambda each: each.rule.needs_discriminator)
+    return spec, found.ladder()[0], found.n_rung
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        images = prepare("mnist5k", 32, Path(folder))
+        scorer = Scorer(images, Path(folder))
+        bank = Bank(Path(folder) / "bank", 2_048, lambda z: render(Generator(4, 32, 1), z))
+        print("| space | trial | d | training to the first rung, s | its score, s | of it |\n|---|---|--:|--:|--:|--:|")
+        for space in SPACES:
+            for role in ("teacher", "student"):
+                spec, first, n = cheapest(space, role)
+                for d in WIDTHS:
+                    one = dataclasses.replace(spec, d=d, latents=2_048 if spec.latents else None)
+                    training, scoring = [], []
+                    for _ in range(options.repeats):
+                        *_, rung = train(one, [3, 3 + options.updates], pixels=images.pixels, bank=bank)
+                        training.append(rung.seconds / options.updates * first)
+                        begun = time.monotonic()
+                        scorer(rung.generator, "rung", n)
+                        scoring.append(time.monotonic() - begun)
+                    whole, score = statistics.median(training), statistics.median(scoring)
+                    kind = one.loss if role == "student" else one.objective
+                    print(f"| {space} | {kind} | {d} | {whole:.1f} | {score:.2f} | {score / whole:.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

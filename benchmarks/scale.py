@@ -1,0 +1,47 @@
+"""From 10 to 1,000 trials of an objective that costs nothing: seconds per trial, the driver's memory; and listing.
+
+python benchmarks/scale.py
+"""
+
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from fixed_cost import SLOTS, ours, registered
+
+from sweeper import launch
+from sweeper.store import RungRecord, Store
+from tests.sweeper import made
+
+SIZES = (10, 100, 1_000)
+LISTED = 10_000
+
+
+def listing(folder: Path) -> float:
+    """Seconds of `sweeper status` as a user types it, on a store of LISTED trials of which each has a rung."""
+    registered(Store(folder), LISTED, RungRecord(10, 1.0, {}, made.scores(50.0, 5.0, "rung"), diverged=False))
+    command = [str(Path(sys.executable).with_name("sweeper")), "status", "--store", str(folder)]
+    begun = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.monotonic() - begun
+
+
+def main() -> None:
+    print("| trials | seconds | per trial | driver's memory, MB |\n|--:|--:|--:|--:|")
+    with launch.session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
+        ours(Path(folder) / "first", machine, SLOTS)  # the first actors import torch
+        for trials in SIZES:
+            begun = time.monotonic()
+            ours(Path(folder) / str(trials), machine, trials)
+            seconds = time.monotonic() - begun
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            print(f"| {trials:,} | {seconds:.1f} | {seconds / trials:.3f} | {memory:,.0f} |", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"\n`sweeper status` on a store of {LISTED:,} trials: {listing(Path(folder)):.2f} s")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,111 @@
+"""What a trial does with its time: py-spy's samples of whole trials at d = 2, by what was on the stack.
+
+python benchmarks/where_time_goes.py
+"""
+
+import dataclasses
+import linecache
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from sweeper.job import bank_of, run, scorer_of
+from sweeper.store import Store
+from sweeper.sweep import Job
+
+TRIALS = ("teacher", "mse", "joint")
+COMMON = ["--wandb", "disabled", "--slots", "1", "--set", "d=2", "--set", "n_selection=1000", "--set", "n_report=1000"]
+LADDER = (600, 2_000)  # search_spaces/mnist5k.py's
+PARTS = ("forward and loss", "backward", "optimiser", "average of the weights", "batches", "scores", "store", "other")
+
+
+def part(stack: list[str]) -> str:
+    """stack: frames, outermost first, as `function (file:line)`."""
+    for frame in reversed(stack):
+        function, _, where = frame.partition(" (")
+        if "scores/" in where or function == "render":
+            return "scores"
+        if "checkpoint.py" in where or "store.py" in where or "sweeper/job.py" in where:
+            return "store"
+        if function == "backward":
+            return "backward"
+        if function in ("step", "zero_grad"):
+            return "optimiser"
+        if function == "batch":
+            return "batches"
+        if "objectives.py" in where or function == "forward" or "_call_impl" in function:
+            return "forward and loss"
+        if function == "train":
+            file, _, line = where.rstrip(")").rpartition(":")
+            return "average of the weights" if "_foreach_lerp_" in linecache.getline(file, int(line)) else "other"
+    return "other"
+
+
+def measured(store: Store, loss: str) -> None:
+    """A trial from its first update to its final scores, in a process that has run another."""
+    role = "teacher" if loss == "teacher" else "student"
+    manifest = store.sweep(f"mnist5k-{role}s")
+    assert manifest is not None
+    specs = [store.need(signature).spec for signature in manifest.signatures]
+    spec = dataclasses.replace(next(s for s in specs if role == "teacher" or s.loss == loss), seed=1)
+    store.add(spec)
+    for updates in LADDER:
+        run(Job(spec.signature, updates), dataclasses.replace(manifest, updates=LADDER[-1]), store)
+
+
+def prepare(folder: Path) -> None:
+    command = [str(Path(sys.executable).with_name("sweeper")), "run"]
+    short = ["--store", str(folder), "--no-pruning", "--set", "updates=400"]
+    for role, words in (
+        ("teachers", ["--dataset", "mnist5k", "--set", "lr=0.008"]),
+        ("students", ["--set", "alpha=0.02"]),
+    ):
+        subprocess.run([*command, role, *words, *short, *COMMON], check=True, capture_output=True)
+
+
+def profile(folder: Path, loss: str) -> Counter[str]:
+    raw = folder.parent / f"{loss}.raw"
+    spy = [
+        str(Path(sys.executable).with_name("py-spy")),
+        "record",
+        "--rate",
+        "50",
+        "--format",
+        "raw",
+        "--full-filenames",
+    ]
+    child = ["--", sys.executable, __file__, str(folder), loss]
+    subprocess.run([*spy, "--output", str(raw), *child], check=True, capture_output=True)
+    found: Counter[str] = Counter()
+    for line in raw.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        frames = stack.split(";")
+        inside = [n for n, frame in enumerate(frames) if frame.startswith("measured (")]
+        if inside:
+            found[part(frames[inside[0] + 1 :])] += int(count)
+    return found
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "runs"
+        prepare(folder)
+        print("| trial | " + " | ".join(PARTS) + " | first three |\n|---|" + "--:|" * (len(PARTS) + 1))
+        for loss in TRIALS:
+            found = profile(folder, loss)
+            shares = [found[name] / found.total() for name in PARTS]
+            print(f"| {loss} | {' | '.join(f'{share:.1%}' for share in shares)} | {sum(shares[:3]):.1%} |", flush=True)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    else:
+        opened, kind = Store(Path(sys.argv[1])), sys.argv[2]
+        sweep = opened.sweep("mnist5k-students")
+        assert sweep is not None
+        scorer_of("mnist5k", 32, "classifier", opened.root)
+        bank_of(sweep, opened, 10_000)
+        measured(opened, kind)
