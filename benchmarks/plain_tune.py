@@ -5,7 +5,7 @@ image files; pytorch-fid's Fréchet distance at each rung. Networks, losses, opt
 updates, features, n and rungs are those of `sweeper`'s sweep, which is timed in turn. Neither prunes.
 
 python benchmarks/plain_tune.py --teacher-d 64    # both, to the end; then more seeds of sweeper's, for the scores
-python benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --part 20 60    # the script extrapolated
+python benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --latents 20000 --part 20 60    # extrapolated
 """
 
 import argparse
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-UPDATES, RUNGS, N, BATCH, LATENTS, SLOTS = 2_000, (600, 2_000), 2_000, 64, 20_000, 2
+UPDATES, RUNGS, N, BATCH, SLOTS = 2_000, (600, 2_000), 2_000, 64, 2
 WIDTHS, WARMUP = (2, 4, 8, 16), 300
 SEEDS, SCORED = "0,1", 5_000
 CONFIGURATIONS: tuple[dict[str, Any], ...] = (
@@ -33,7 +33,7 @@ CONFIGURATIONS: tuple[dict[str, Any], ...] = (
 )
 SPACE = f"""from sweeper.spaces import Space
 SCHEDULE = dict(updates={UPDATES}, first_rung={RUNGS[0]}, rungs=1, n_rung={N}, n_selection={N}, n_report={N})
-COMMON = dict(ema=0.99, latents={LATENTS}, batch_size={BATCH})
+COMMON = dict(ema=0.99, latents={{latents}}, batch_size={BATCH})
 JOINT = dict(loss="joint", lr=0.008, warmup={WARMUP}, d_discriminator=8, lr_discriminator=0.002, alpha=[0.02, 0.05])
 TEACHER = dict(d={{teacher}}, d_discriminator=16, lr=0.002, lr_discriminator=0.001, ema=0.99)
 TEACHERS = Space(grids=[TEACHER], **SCHEDULE)
@@ -191,10 +191,9 @@ def save_digits(folder: Path) -> None:
 # sweeper. -----------------------------------------------------------------------------------------------------------
 
 
-def sweep(role: str, folder: Path, store: Path, teacher_d: int, *words: str) -> float:
+def sweep(role: str, folder: Path, store: Path, *words: str) -> float:
     """Seconds of the command as a user types it, all of it."""
     space = folder / "space.py"
-    space.write_text(SPACE.format(teacher=teacher_d))
     common = ["--dataset", "mnist5k", "--space", str(space), "--store", str(store), "--no-pruning"]
     begun = time.monotonic()
     command = [str(Path(sys.executable).with_name("sweeper")), "run", role, *common, "--slots", str(SLOTS)]
@@ -215,10 +214,10 @@ def trained(store: Path) -> float:
 def compare(store: Path, out: Path) -> None:
     """FID and IS of both on the selection latents, means over a d's configurations; the deviation is over SEEDS."""
     import torch
-    from dcgan import PlainGenerator
 
     from sweeper.job import load_generator, scorer_of
     from sweeper.store import Store
+    from trainables.networks import Generator
 
     opened = Store(store)
     manifest = opened.sweep("seeds")
@@ -230,7 +229,7 @@ def compare(store: Path, out: Path) -> None:
         theirs: dict[str, list[float]] = {"fid": [], "is": []}
         own: dict[str, list[list[float]]] = {"fid": [], "is": []}  # by configuration and seed
         for number, configuration in enumerate(CONFIGURATIONS):
-            plain = PlainGenerator(d, 32, 1)
+            plain = Generator(d, 32, 1)
             plain.load_state_dict(torch.load(out / f"{d}-{number}.pt", weights_only=True))
             seeds = [
                 signature
@@ -258,6 +257,9 @@ def main() -> None:
     parser.add_argument(
         "--part", type=int, nargs=2, help="updates of the script's trials in two short runs, which are extrapolated"
     )
+    parser.add_argument(
+        "--latents", type=int, default=UPDATES * BATCH, help="in sweeper's bank; by default each is seen once"
+    )
     parser.add_argument("--folder", type=Path, help="where to work; what it holds is gone on with")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -265,12 +267,13 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         store, kept = folder / "runs", folder / "seconds.json"
         seconds: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-        sweep("teachers", folder, store, options.teacher_d, "--set", f"updates={options.teacher_updates}")
+        (folder / "space.py").write_text(SPACE.format(teacher=options.teacher_d, latents=options.latents))
+        sweep("teachers", folder, store, "--set", f"updates={options.teacher_updates}")
         lengths = options.part or [UPDATES]
         for name in ("sweeper", *map(str, lengths)):
             if name not in seconds:
                 if name == "sweeper":
-                    seconds[name] = sweep("students", folder, store, options.teacher_d)
+                    seconds[name] = sweep("students", folder, store)
                 else:
                     seconds[name] = script(store, folder, options.teacher_d, int(name))
                 kept.write_text(json.dumps(seconds))
@@ -287,7 +290,7 @@ def main() -> None:
         print(f"| ratio | {whole / seconds['sweeper']:.1f} |")
         print(f"| the limit, if all else cost nothing | {whole / training:.1f} |")
         if not options.part:
-            sweep("students", folder, store, options.teacher_d, "--name", "seeds", "--set", f"seed={SEEDS}")
+            sweep("students", folder, store, "--name", "seeds", "--set", f"seed={SEEDS}")
             compare(store, folder / "out")
 
 

@@ -39,16 +39,17 @@ SECTIONS = {
         "32×32, two slots, no pruning. The script: a function trainable in a new process per trial, the teacher in "
         "every step, a DataLoader over PNG files, pytorch-fid's Fréchet distance at the same two rungs and n. "
         "sweeper's time is that of the whole command: start, bank, final scores and pictures included; Ray's start is "
-        "not in the script's. Scores: the script draws fresh latents in every step, a student of sweeper's sees "
-        "20,000; n = 5,000 of selection latents by one scorer; means over a d's configurations.",
+        "not in the script's. Scores: the bank holds 128,000 latents, so that no student sees one twice, as in the "
+        "script; n = 5,000 of selection latents by one scorer; means over a d's configurations; the deviation is that "
+        "of a trial over two seeds of sweeper's, pooled over the configurations.",
         "benchmarks/plain_tune.py --teacher-d 64",
     ),
     "plain_256": Section(
         "The same with a teacher of d = 256",
         "The teacher has had 20 updates (what it costs does not depend on what it has learned). The script's cost per "
         "update is measured on runs of 20 and of 60 updates per trial, and extrapolated; warm-up is a part of each as "
-        "it is of the whole. sweeper's sweep ran to its end.",
-        "benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --part 20 60",
+        "it is of the whole. sweeper's sweep ran to its end, on a bank of 20,000 latents.",
+        "benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --latents 20000 --part 20 60",
     ),
     "curves": Section(
         "Updates that pruning saves",

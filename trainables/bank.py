@@ -38,24 +38,32 @@ class Bank:
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(z float32 [N, 100], images uint8 [N, C, H, W]), copies, of latents by index: int64 [N]."""
         numbers = indices // SHARD
-        shape = self._shard(int(numbers[0])).shape[1:]
-        images = np.empty((len(indices), *shape), dtype=np.uint8)
-        for number in np.unique(numbers):
+        needed = [int(number) for number in np.unique(numbers)]
+        self._get_ready(needed)
+        images = np.empty((len(indices), *self._shards[needed[0]].shape[1:]), dtype=np.uint8)
+        for number in needed:
             here = numbers == number
-            images[here] = self._shard(int(number))[indices[here] % SHARD]
+            images[here] = self._shards[number][indices[here] % SHARD]
         return self.z[indices], images
 
-    def _shard(self, number: int) -> np.ndarray:
-        if number not in self._shards:
-            self._shards[number] = self._mapped(number) if self._cached else self._made(number)
-        return self._shards[number]
+    def _get_ready(self, numbers: list[int]) -> None:
+        """What another process is making is waited for last: those that begin together share the work."""
+        for wait in (False, True):
+            for number in numbers:
+                if number not in self._shards:
+                    shard = self._mapped(number, wait) if self._cached else self._made(number)
+                    if shard is not None:
+                        self._shards[number] = shard
 
-    def _mapped(self, number: int) -> np.ndarray:
+    def _mapped(self, number: int, wait: bool) -> np.ndarray | None:
+        """None if another process is making it and it is not to be waited for."""
         path = shard_path(self.folder, number)
         made: np.ndarray | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_suffix(".lock")):
+            with _locked(path.with_suffix(".lock"), wait) as mine:
+                if not mine:
+                    return None
                 found = _read(path)
                 if found is None:
                     made = self._made(number)
@@ -94,9 +102,17 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; where a file system has no locks, two may do the same work, and neither harm."""
+def _locked(path: Path, wait: bool) -> Iterator[bool]:
+    """One process at a time; False if another has it and it is not to be waited for.
+
+    Where a file system has no locks, two may do the same work, and neither harm.
+    """
     with open(path, "w") as lock:
-        with contextlib.suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        except OSError:
+            pass
+        yield True

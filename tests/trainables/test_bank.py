@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +100,7 @@ def test_a_shard_that_vanishes_is_still_there_for_whom_it_has_and_made_again_for
 def slow(z: np.ndarray) -> np.ndarray:
     with open(os.environ["CALLS"], "a") as calls:
         calls.write(f"{os.getpid()}\n")
+    time.sleep(0.5)
     return teacher(z)
 
 
@@ -109,7 +111,9 @@ def read(folder: Path) -> None:
         assert np.array_equal(images, teacher(z))
 
 
-def test_processes_that_begin_together_make_each_shard_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_begin_together_make_each_shard_once_and_share_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=read, args=(tmp_path / "bank",)) for _ in range(4)]
@@ -118,4 +122,6 @@ def test_processes_that_begin_together_make_each_shard_once(tmp_path: Path, monk
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    assert len((tmp_path / "calls").read_text().split()) == 4
+    makers = (tmp_path / "calls").read_text().split()
+    assert len(makers) == 4
+    assert len(set(makers)) == 4, "some waited for the others"
