@@ -12,8 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from sweeper.job import bank_of, run, scorer_of
-from sweeper.store import Store
+from sweeper.store import Manifest, Store
 from sweeper.sweep import Job
+from trainables.spec import TrialSpec
 
 TRIALS = ("teacher", "mse", "joint")
 COMMON = ["--wandb", "disabled", "--slots", "1", "--set", "d=2", "--set", "n_selection=1000", "--set", "n_report=1000"]
@@ -24,7 +25,8 @@ PARTS = ("forward and loss", "backward", "optimiser", "average of the weights", 
 def part(stack: list[str]) -> str:
     """stack: frames, outermost first, as `function (file:line)`."""
     for frame in reversed(stack):
-        function, _, where = frame.partition(" (")
+        name, _, where = frame.partition(" (")
+        function = name.rpartition(".")[2]
         if "scores/" in where or function == "render":
             return "scores"
         if "checkpoint.py" in where or "store.py" in where or "sweeper/job.py" in where:
@@ -43,7 +45,7 @@ def part(stack: list[str]) -> str:
     return "other"
 
 
-def measured(store: Store, loss: str) -> None:
+def whole(store: Store, loss: str) -> None:
     """A trial from its first update to its final scores, in a process that has run another."""
     role = "teacher" if loss == "teacher" else "student"
     manifest = store.sweep(f"mnist5k-{role}s")
@@ -51,6 +53,13 @@ def measured(store: Store, loss: str) -> None:
     specs = [store.need(signature).spec for signature in manifest.signatures]
     spec = dataclasses.replace(next(s for s in specs if role == "teacher" or s.loss == loss), seed=1)
     store.add(spec)
+    warm = dataclasses.replace(spec, seed=2)
+    store.add(warm)
+    run(Job(warm.signature, 1), dataclasses.replace(manifest, updates=LADDER[-1]), store)
+    measured(spec, manifest, store)
+
+
+def measured(spec: TrialSpec, manifest: Manifest, store: Store) -> None:
     for updates in LADDER:
         run(Job(spec.signature, updates), dataclasses.replace(manifest, updates=LADDER[-1]), store)
 
@@ -108,4 +117,4 @@ if __name__ == "__main__":
         assert sweep is not None
         scorer_of("mnist5k", 32, "classifier", opened.root)
         bank_of(sweep, opened, 10_000)
-        measured(opened, kind)
+        whole(opened, kind)

@@ -37,14 +37,9 @@ class Bank:
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(z float32 [N, 100], images uint8 [N, C, H, W]), copies, of latents by index: int64 [N]."""
-        numbers = indices // SHARD
-        needed = [int(number) for number in np.unique(numbers)]
-        self._get_ready(needed)
-        images = np.empty((len(indices), *self._shards[needed[0]].shape[1:]), dtype=np.uint8)
-        for number in needed:
-            here = numbers == number
-            images[here] = self._shards[number][indices[here] % SHARD]
-        return self.z[indices], images
+        places = [divmod(index, SHARD) for index in indices.tolist()]
+        self._get_ready(sorted({number for number, _ in places}))
+        return self.z[indices], np.stack([self._shards[number][row] for number, row in places])
 
     def _get_ready(self, numbers: list[int]) -> None:
         """What another process is making is waited for last: those that begin together share the work."""
