@@ -202,7 +202,7 @@ def sweep(role: str, folder: Path, store: Path, *words: str) -> float:
 
 
 def trained(store: Path) -> float:
-    """Seconds of all students' updates, by their own records: forward, backward, optimiser, batches."""
+    """Seconds of all students' training loops, by their own records; the first wait for the bank, and make it."""
     from sweeper.store import Store
 
     opened = Store(store)
@@ -286,9 +286,9 @@ def main() -> None:
         print(f"| teacher d = {options.teacher_d} | seconds |\n|---|--:|\n| plain script{note} | {whole:,.0f} |")
         print(f"| sweeper, its bank and final scores included | {seconds['sweeper']:,.0f} |")
         training = trained(store) / SLOTS
-        print(f"| of it the students' own updates | {training:,.0f} |")
+        print(f"| of it in the training loops, the making of the bank included | {training:,.0f} |")
         print(f"| ratio | {whole / seconds['sweeper']:.1f} |")
-        print(f"| the limit, if all else cost nothing | {whole / training:.1f} |")
+        print(f"| the limit, if all beside those loops cost nothing | {whole / training:.1f} |")
         if not options.part:
             sweep("students", folder, store, "--name", "seeds", "--set", f"seed={SEEDS}")
             compare(store, folder / "out")
