@@ -12,9 +12,9 @@ from pathlib import Path
 
 REPEATS = 5
 SHORT = ["--set", "updates=20", "--set", "n_selection=200", "--set", "n_report=200", "--set", "n_rung=200"]
-SHORT += ["--no-pruning", "--wandb", "disabled", "--set", "warmup=5", "--set", "first_rung=10"]
+SHORT += ["--no-pruning", "--wandb", "disabled", "--set", "first_rung=10"]
 TEACHERS = ["run", "teachers", "--dataset", "mnist5k", "--set", "d=2,4", *SHORT]
-STUDENTS = ["run", "students", "--set", "d=2,4", *SHORT]
+STUDENTS = ["run", "students", "--set", "d=2,4", "--set", "warmup=5", *SHORT]
 
 
 def main() -> None:

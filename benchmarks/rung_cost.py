@@ -1,6 +1,6 @@
 """A rung's scoring against the training that it ends, by d: classifier features, the default ladders. One thread.
 
-python benchmarks/rung_cost.py [--updates 40] [--repeats 3]
+python benchmarks/rung_cost.py [--updates 20] [--repeats 3]
 """
 
 import argparse
@@ -34,7 +34,7 @@ def cheapest(space: str, role: str) -> tuple[TrialSpec, int, int]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--updates", type=int, default=40)
+    parser.add_argument("--updates", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)

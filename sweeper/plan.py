@@ -173,17 +173,15 @@ def _row(
 
 def _known(asked: Resolved, specs: list[TrialSpec], features: str) -> dict[Step, float]:
     """Scores that the store holds already, of any sweep that scores as this one will."""
-    space = asked.space
-    n = {"rung": space.n_rung, "selection": space.n_selection, "report": space.n_report}
     alike = [
         m
         for m in asked.store.sweeps()
-        if (m.dataset, m.image_size, m.features, m.n) == (asked.dataset, asked.image_size, features, n)
+        if (m.dataset, m.image_size, m.features, m.n) == (asked.dataset, asked.image_size, features, asked.n)
     ]
     records = {s.signature: record for s in specs if (record := asked.store.trial(s.signature))}
     if not alike or not records:
         return {}
-    signatures, ladder = list(records), space.ladder()
+    signatures, ladder = list(records), asked.space.ladder()
     same = dataclasses.replace(alike[0], rungs=ladder, updates=ladder[-1], eta=asked.eta, signatures=signatures)
     strata = Sweep(same, records).strata.values()
     return {step: score for stratum in strata for step, score in stratum.scores.items()}

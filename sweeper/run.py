@@ -72,6 +72,15 @@ class Resolved:
     def eta(self) -> int:
         return self.space.eta if self.request.pruning else 1
 
+    @property
+    def n(self) -> dict[str, int]:
+        """Images per score."""
+        return {"rung": self.space.n_rung, "selection": self.space.n_selection, "report": self.space.n_report}
+
+    def features(self, images: Images) -> str:
+        """What FID is computed on: what is asked for, else the teacher's, else the set's own."""
+        return self.request.features or (self.source.features if self.source else images.features)
+
     def specs(self, channels: int) -> list[TrialSpec]:
         precision = {"precision": self.request.precision} if self.request.precision else {}
         return expand(
@@ -139,12 +148,15 @@ def run(request: Request) -> int:
                 tell=tell,
             )
         specs = asked.specs(images.channels)
-        manifest = _manifest(asked, images, specs)
+        old = store.sweep(asked.name)
+        if old and old.role != request.role:
+            raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
+        # What is finished needs no network that scores, and so no torch.
+        manifest = _manifest(asked, images, specs, old.real, old.protocols) if old else None
+        if manifest is None or manifest != old or not _as_it_was(old, store).finished():
+            manifest = _manifest(asked, images, specs, *_scoring(asked, images))
         if asked.source:
             _check_comparable(manifest, asked.source)
-        old = store.sweep(manifest.name)
-        if old and old.role != manifest.role:
-            raise UserError(f"{manifest.name} is a sweep of {old.role}s; give this one another --name")
         for spec in specs:
             if store.trial(spec.signature) is None:
                 store.add(spec)
@@ -196,27 +208,36 @@ def _image_size(space: Space, source: Manifest | None) -> int:
     return size
 
 
-def _manifest(asked: Resolved, images: Images, specs: list[TrialSpec]) -> Manifest:
+def _scoring(asked: Resolved, images: Images) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The real images' own scores, and the protocols. Raises EnvironmentUserError without the features' weights."""
     from sweeper.job import scorer_of
 
+    scorer = scorer_of(images.name, images.size, asked.features(images), asked.store.root)
+    return scorer.real, {purpose: scorer.protocol(purpose, count) for purpose, count in asked.n.items()}
+
+
+def _manifest(
+    asked: Resolved,
+    images: Images,
+    specs: list[TrialSpec],
+    real: dict[str, float | None],
+    protocols: dict[str, str],
+) -> Manifest:
     space, request = asked.space, asked.request
-    features = request.features or (asked.source.features if asked.source else images.features)
-    scorer = scorer_of(images.name, images.size, features, asked.store.root)
-    n = {"rung": space.n_rung, "selection": space.n_selection, "report": space.n_report}
     return Manifest(
         name=asked.name,
         role=request.role,
         dataset=images.name,
         image_size=images.size,
         metric=images.metric,
-        features=features,
-        real=scorer.real,
+        features=asked.features(images),
+        real=real,
         real_bytes=images.pixels.nbytes,
         updates=space.updates,
         rungs=space.ladder(),
         eta=asked.eta,
-        n=n,
-        protocols={purpose: scorer.protocol(purpose, count) for purpose, count in n.items()},
+        n=asked.n,
+        protocols=protocols,
         signatures=[spec.signature for spec in specs],
         teacher=asked.teacher,
         command=request.command,

@@ -77,6 +77,14 @@ def test_the_same_command_trains_nothing_and_is_quick(finished: Path, sweeper: C
 
 
 @pytest.mark.long
+def test_a_finished_sweep_is_known_without_torch(finished: Path, sweeper: Call) -> None:
+    done = sweeper(*STUDENTS, cwd=finished, PYTHONPROFILEIMPORTTIME="1")
+    assert done.code == 0
+    imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines() if line.startswith("import time")}
+    assert "sweeper.run" in imported
+    assert not imported & {"torch", "ray", "wandb"}
+
+
 def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     finished: Path, sweeper: Call, tmp_path: Path
 ) -> None:
