@@ -46,7 +46,7 @@ def run(planning: Planning) -> None:
         raise UserError(f"--price {planning.price}: not a number of money; try --price 1.5")
     asked = resolve(planning.request)
     channels, features = describe(asked.dataset, asked.image_size, asked.store.datasets, asked.folder)
-    features = planning.request.features or (asked.source.features if asked.source else features)
+    features = asked.features(features)
     costs = Tabled(planning.gpu_type, planning.throughputs or TABLE) if planning.gpu_type else Measured(say)
     plan = _plan(planning, asked, asked.specs(channels), features, costs, _machine(planning, costs))
     if planning.as_json:

@@ -77,9 +77,9 @@ class Resolved:
         """Images per score."""
         return {"rung": self.space.n_rung, "selection": self.space.n_selection, "report": self.space.n_report}
 
-    def features(self, images: Images) -> str:
+    def features(self, of_set: str) -> str:
         """What FID is computed on: what is asked for, else the teacher's, else the set's own."""
-        return self.request.features or (self.source.features if self.source else images.features)
+        return self.request.features or (self.source.features if self.source else of_set)
 
     def specs(self, channels: int) -> list[TrialSpec]:
         precision = {"precision": self.request.precision} if self.request.precision else {}
@@ -212,7 +212,7 @@ def _scoring(asked: Resolved, images: Images) -> tuple[dict[str, float | None], 
     """The real images' own scores, and the protocols. Raises EnvironmentUserError without the features' weights."""
     from sweeper.job import scorer_of
 
-    scorer = scorer_of(images.name, images.size, asked.features(images), asked.store.root)
+    scorer = scorer_of(images.name, images.size, asked.features(images.features), asked.store.root)
     return scorer.real, {purpose: scorer.protocol(purpose, count) for purpose, count in asked.n.items()}
 
 
@@ -230,7 +230,7 @@ def _manifest(
         dataset=images.name,
         image_size=images.size,
         metric=images.metric,
-        features=asked.features(images),
+        features=asked.features(images.features),
         real=real,
         real_bytes=images.pixels.nbytes,
         updates=space.updates,
