@@ -9,12 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from sweeper.grid import SAMPLES, keep_samples
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
 from sweeper.sweep import Job
 from trainables.bank import Bank
 from trainables.errors import NotFiniteError, UserError
 from trainables.files import file_hash, replacing
 from trainables.images import prepare
+from trainables.latents import latents
 from trainables.networks import Generator, memory_format
 from trainables.scores.scorer import Scorer
 from trainables.spec import TrialSpec
@@ -40,6 +42,9 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     except NotFiniteError:
         scores = {}
     losses = {name: value for name, value in rung.losses.items() if math.isfinite(value)}
+    if scores:
+        z = latents("picture", 0, SAMPLES)
+        keep_samples(store.samples(spec.signature, rung.updates), render(rung.generator, z))
     record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
     if rung.updates == sweep.updates and scores:
         store.add(spec, final=_finish(spec, rung, sweep, scorer, store))

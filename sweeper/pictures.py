@@ -1,44 +1,33 @@
-"""A sheet of samples: from the same latents, teacher, student and control at each d."""
+"""A sheet of samples: from the same latents, teacher, students and control at each d."""
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from sweeper.job import load_generator
-from sweeper.selection import best, controls_of
-from sweeper.store import Manifest, Store
-from sweeper.sweep import Sweep
+from sweeper.grid import kept_samples
+from sweeper.study import Sample, Study, samples
 from trainables.files import replacing
-from trainables.latents import latents
-from trainables.training import render
 
-COLUMNS = 12
-_SCALE, _LABEL, _GAP = 2, 150, 4
+_COLUMNS, _SCALE, _LABEL, _GAP = 12, 2, 270, 4
 
 
-def draw_samples(store: Store, teachers: Manifest, students: Manifest) -> None:
-    """Write the sheet of a student sweep to `store.picture(sweep)`."""
-    assert students.teacher is not None
-    controls, distilled = controls_of(store, teachers, students), Sweep.read(students, store)
-    pinned = students.teacher
-    rows = [(f"teacher d={store.need(pinned.signature).spec.d}", pinned.signature, pinned.updates)]
-    for d in sorted(distilled.strata):
-        for name, sweep in (("student", distilled), ("control", controls)):
-            trials = best(sweep, d) if d in sweep.strata else None
-            if trials:
-                rows.append((f"{name} d={d}", trials[0], sweep.manifest.updates))
-    z = latents("picture", 0, COLUMNS)
-    images = [render(load_generator(store, signature, updates), z) for _, signature, updates in rows]
-    side = images[0].shape[-1] * _SCALE + _GAP
-    sheet = Image.new("RGB", (_LABEL + COLUMNS * side, len(rows) * side), "white")
+def said(sample: Sample) -> str:
+    """`joint student, d=2`, and where it stopped if it did not finish."""
+    stopped = "" if sample.finished else f", at {sample.updates:,} updates"
+    return f"{sample.kind}, d={sample.d}{stopped}"
+
+
+def draw_sheet(study: Study) -> None:
+    """Write the study's trials, one a row, from the same latents in each column, to `store.picture(name)`."""
+    rows = [(said(s), kept_samples(study.store.samples(s.signature, s.updates), _COLUMNS)) for s in samples(study)]
+    rows = [(label, tiles) for label, tiles in rows if tiles]
+    if not rows:
+        return
+    side = rows[0][1][0].width * _SCALE + _GAP
+    sheet = Image.new("RGB", (_LABEL + _COLUMNS * side, len(rows) * side), "white")
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
-    for y, ((label, _, _), row) in enumerate(zip(rows, images, strict=True)):
+    for y, (label, tiles) in enumerate(rows):
         pen.text((8, y * side + side // 2), label, fill="black", font=font, anchor="lm")
-        for x, pixels in enumerate(row):
-            tile = np.repeat(pixels, 3, axis=0) if len(pixels) == 1 else pixels
-            picture = Image.fromarray(tile.transpose(1, 2, 0))
-            sheet.paste(
-                picture.resize([s * _SCALE for s in picture.size], Image.Resampling.NEAREST),
-                (_LABEL + x * side, y * side),
-            )
-    with replacing(store.picture(students.name)) as temporary:
+        for x, tile in enumerate(tiles):
+            large = tile.resize([s * _SCALE for s in tile.size], Image.Resampling.NEAREST)
+            sheet.paste(large, (_LABEL + x * side, y * side))
+    with replacing(study.store.picture(study.name)) as temporary:
         sheet.save(temporary, format="PNG")

@@ -16,6 +16,7 @@ from sweeper import table as tables
 from sweeper.selection import resolve_teacher
 from sweeper.spaces import Space, expand, listed, load_space, override
 from sweeper.store import Manifest, Store, Teacher
+from sweeper.study import Study
 from sweeper.sweep import Sweep
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images, identify, prepare
@@ -329,9 +330,9 @@ def _show_students(sweep: Sweep, store: Store, request: Request, trained: bool) 
     teachers = store.sweep(sweep.manifest.teacher.sweep)
     assert teachers is not None
     if trained or not store.picture(sweep.manifest.name).exists():
-        from sweeper.pictures import draw_samples
+        from sweeper.pictures import draw_sheet
 
-        draw_samples(store, teachers, sweep.manifest)
+        draw_sheet(Study.of(store, teachers, sweep.manifest))
     if trained and request.wandb != "disabled":
         from sweeper.tracking import Tracking
 

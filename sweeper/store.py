@@ -10,6 +10,7 @@ runs/
   trials/SIGNATURE/record.json  spec, rung records, final scores
                   /checkpoint.safetensors
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
+                  /samples-UPDATES.png   from the same latents for every trial
   shares.json                   d → share of a GPU, where trials ran out of memory
   pictures/  wandb/
 """
@@ -188,6 +189,10 @@ class Store:
     def weights(self, signature: str, network: str, updates: int) -> Path:
         """network: generator or discriminator."""
         return self._trial(signature) / f"{network}-{updates}.safetensors"
+
+    def samples(self, signature: str, updates: int) -> Path:
+        """What the generator made at a rung; of a trial that diverged there are none."""
+        return self._trial(signature) / f"samples-{updates}.png"
 
     def picture(self, sweep: str) -> Path:
         return self.root / "pictures" / f"{sweep}.png"

@@ -10,7 +10,7 @@ from sweeper.store import FinalRecord, Manifest, Store, dump
 from sweeper.sweep import Sweep
 from trainables.errors import NotYetError, UserError
 from trainables.scores.protocol import Score, comparable
-from trainables.sizes import discriminator_parameters, generator_parameters
+from trainables.sizes import discriminator_parameters, generator_macs, generator_parameters
 from trainables.spec import TrialSpec
 
 SCORES = ("is", "fid", "kid", "sharpness")
@@ -67,6 +67,7 @@ def _row(d: int, controls: Sweep, distilled: Sweep | None, teacher: dict[str, An
     return {
         "d": d,
         "parameters": parameters,
+        "macs": generator_macs(d, spec.image_size, spec.channels),
         "ratio": teacher["parameters"] / parameters if teacher else None,
         "student": student,
         "control": control,
@@ -102,6 +103,7 @@ def _entry(specs: list[TrialSpec], finals: list[FinalRecord]) -> dict[str, Any]:
         "signature": spec.signature,
         "d": spec.d,
         "parameters": generator_parameters(spec.d, spec.image_size, spec.channels),
+        "macs": generator_macs(spec.d, spec.image_size, spec.channels),
         "updates": finals[0].updates,
         "loss": spec.objective if spec.loss == "adversarial" else spec.loss,
         "alpha": spec.alpha,
@@ -130,6 +132,30 @@ def _limit(rows: list[dict[str, Any]], teacher: dict[str, Any] | None, metric: s
             if reached >= goal * (1 - TOLERANCE) if metric == "is" else reached <= goal * (1 + TOLERANCE):
                 return {"d": row["d"], "ratio": row["ratio"], "tolerance": TOLERANCE, "metric": metric}
     return None
+
+
+def flat(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """One dict per row with plain numbers, None where there is nothing: what CSV, DataFrame and W&B's table hold.
+
+    The teacher is the last row; it was trained regularly, so that its scores stand where the controls' do.
+    """
+    lines = [_flat(row, row["student"], row["control"], False) for row in table["rows"]]
+    teacher = table["teacher"]
+    return [*lines, _flat({**teacher, "ratio": 1.0}, None, teacher, True)] if teacher else lines
+
+
+def _flat(
+    row: dict[str, Any], student: dict[str, Any] | None, control: dict[str, Any] | None, is_teacher: bool
+) -> dict[str, Any]:
+    line: dict[str, Any] = {name: row[name] for name in ("d", "parameters", "macs", "ratio")} | {"teacher": is_teacher}
+    for who, entry in (("student", student), ("control", control)):
+        for name in ("signature", "loss", "alpha", "seeds", "updates", "d_discriminator"):
+            line[f"{who}_{name}"] = entry[name] if entry else None
+        for name in SCORES:
+            score = entry["scores"][name] if entry else None
+            line[f"{who}_{name}"] = score["mean"] if score else None
+            line[f"{who}_{name}_std"] = score["std"] if score else None
+    return line
 
 
 # As text.
@@ -211,8 +237,10 @@ def as_text(table: dict[str, Any], style: str) -> str:
     if style == "json":
         return dump(table)
     if style == "csv":
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows([heads, *rows])
+        out, plain = io.StringIO(), flat(table)
+        writer = csv.DictWriter(out, list(plain[0]) if plain else [], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(plain)
         return out.getvalue().rstrip("\n")
     if style == "latex":
         body = [" & ".join(row).translate(_LATEX) + r" \\" for row in [heads, *rows]]

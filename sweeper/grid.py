@@ -1,0 +1,33 @@
+"""A trial's samples: one picture of images from the same latents for every trial."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from trainables.files import replacing
+
+SAMPLES = 32  # in a grid
+ACROSS = 8
+
+
+def image_of(pixels: np.ndarray) -> Image.Image:
+    """uint8 [C, H, W] → a picture, grey for one channel."""
+    return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
+
+
+def keep_samples(path: Path, images: np.ndarray) -> None:
+    """Write uint8 [n, C, H, W] as one PNG, ACROSS images in a row, without gaps."""
+    rows = [np.concatenate(list(images[start : start + ACROSS]), axis=-1) for start in range(0, len(images), ACROSS)]
+    with replacing(path) as temporary:
+        image_of(np.concatenate(rows, axis=-2)).save(temporary, format="PNG", optimize=True)
+
+
+def kept_samples(path: Path, count: int) -> list[Image.Image]:
+    """The first of a grid's images; none where no grid was kept."""
+    if not path.exists():
+        return []
+    with Image.open(path) as grid:
+        side = grid.width // ACROSS
+        corners = [(i % ACROSS * side, i // ACROSS * side) for i in range(min(count, SAMPLES))]
+        return [grid.crop((x, y, x + side, y + side)) for x, y in corners]
