@@ -1,3 +1,17 @@
-"""What to train, where, when to stop, and what it came to."""
+"""sweeper: the sweep of teachers, students and controls that compresses a GAN by knowledge distillation."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sweeper.notebook import Runs
 
 __version__ = "0.1.0"
+
+
+def open(store: str | Path = "runs") -> "Runs":
+    """A store's sweeps as DataFrames and figures (sweeper.notebook). Raises UserError if the folder is no store."""
+    from sweeper.notebook import Runs
+    from sweeper.store import Store
+
+    return Runs(Store(Path(store)))

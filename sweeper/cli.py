@@ -12,6 +12,7 @@ from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.run import Request
+    from sweeper.study import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -151,6 +152,16 @@ def _request(options: dict[str, Any]) -> "Request":
     return Request(role=role.value.removesuffix("s"), pruning=not no_pruning, command=command, **words)
 
 
+def _study(store: Path, dataset: str | None, name: str | None) -> "Study":
+    """What the options of table, report and export name."""
+    from sweeper.store import Store
+    from sweeper.study import Study
+    from trainables.images import identify
+
+    opened = Store(store)
+    return Study.read(opened, identify(dataset, opened.datasets) if dataset else None, name)
+
+
 @app.command("table")
 def table_command(
     dataset: Annotated[str | None, typer.Option(help="Which data set's, if there are several.")] = None,
@@ -160,16 +171,31 @@ def table_command(
 ) -> None:
     """Print the compression table."""
     from sweeper import table
-    from sweeper.store import Store
-    from trainables.images import identify
 
-    opened = Store(store)
-    identified = identify(dataset, opened.datasets) if dataset else None
-    built = table.build(opened, *table.find(opened, identified, name))
+    built = _study(store, dataset, name).table
     if style is Format.rich:
         table.show(built)
     else:
         print(table.as_text(built, style.value))
+
+
+@app.command("report")
+def report_command(
+    dataset: Annotated[str | None, typer.Option(help="Which data set's, if there are several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Which student sweep's, if there are several.")] = None,
+    store: StoreOption = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The page.  [default: STORE/reports/SWEEP.html]", show_default=False),
+    ] = None,
+) -> None:
+    """Write one HTML page: table, pictures, charts, protocols. Beside it the table as CSV, Markdown and LaTeX."""
+    from sweeper.report.page import write
+
+    study = _study(store, dataset, name)
+    path = output or study.store.root / "reports" / f"{study.name}.html"
+    for written in write(study, path, shlex.join(["sweeper", *sys.argv[1:]])):
+        print(written)
 
 
 @app.command("score")

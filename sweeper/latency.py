@@ -1,0 +1,35 @@
+"""How long a generator takes for one image on this machine's CPU."""
+
+import platform
+import time
+from statistics import median
+
+import torch
+
+from trainables.latents import LATENT_SIZE
+from trainables.networks import Generator
+
+HOW = "one image at a time, one CPU thread, float32, median"
+_RUNS, _SECONDS = 200, 0.5
+
+
+@torch.inference_mode()
+def cpu_latency(d: int, image_size: int, channels: int) -> float:
+    """Seconds per image of a generator of width d (its weights do not matter): the median of many runs."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        generator, z = Generator(d, image_size, channels).eval(), torch.randn(1, LATENT_SIZE)
+        seconds: list[float] = []
+        begun = time.perf_counter()
+        while len(seconds) < 5 or (len(seconds) < _RUNS and time.perf_counter() - begun < _SECONDS):
+            before = time.perf_counter()
+            generator(z)
+            seconds.append(time.perf_counter() - before)
+    finally:
+        torch.set_num_threads(threads)
+    return median(seconds[1:])  # the first one allocates
+
+
+def machine() -> str:
+    return f"{platform.machine()}, {platform.system()}, torch {torch.__version__}"

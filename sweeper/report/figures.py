@@ -1,0 +1,255 @@
+"""The study as Plotly figures: for the page and for notebooks. One function, one figure; all numbers from the store."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sweeper.study import Study, climbs, learning, over_alpha
+
+NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
+BETTER = {"fid": "lower is better", "is": "higher is better"}
+COLOURS = {"teacher": "#d55e00", "student": "#0072b2", "control": "#7f8c8d"}  # told apart by shape, too
+_SYMBOLS = {"teacher": "star", "student": "circle", "control": "square"}
+# A colour per d, dark to light; tells neighbours apart on white and on black.
+_PER_D = ["#5e4fa2", "#3288bd", "#39a591", "#7fbf5a", "#d8a528", "#f46d43", "#d53e4f", "#9e0142"]
+_GONE = ("pruned", "speculative")
+
+
+def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None) -> go.Figure:
+    """A score over the generator's size: students, controls and the teacher, and who is beaten by nobody.
+
+    score: fid or is. latency: d → seconds per image on a CPU. With it the x axis can be switched to it.
+    """
+    points = _final_points(study, score)
+    figure = go.Figure()
+    sizes = {"parameters": "parameters", "macs": "multiply-accumulates per image"}
+    values = {"parameters": [p["parameters"] for p in points], "macs": [p["macs"] for p in points]}
+    if latency:
+        sizes["latency"] = "CPU latency, ms per image"
+        values["latency"] = [1000 * latency[p["d"]] for p in points]
+    kinds = [kind for kind in ("control", "student", "teacher") if any(p["kind"] == kind for p in points)]
+    for kind in kinds:
+        of_kind = [i for i, p in enumerate(points) if p["kind"] == kind]
+        figure.add_scatter(
+            x=[values["parameters"][i] for i in of_kind],
+            y=[points[i]["mean"] for i in of_kind],
+            error_y={"type": "data", "array": [points[i]["std"] or 0 for i in of_kind]},
+            text=[f"d={points[i]['d']}" for i in of_kind],
+            textposition="bottom center" if kind == "control" else "top center",
+            mode="lines+markers+text" if len(of_kind) > 1 else "markers+text",
+            marker={"size": 16 if kind == "teacher" else 11, "symbol": _SYMBOLS[kind]},
+            line={"color": COLOURS[kind], "dash": "dot" if kind == "control" else "solid"},
+            name=kind,
+            hovertemplate="%{text}: %{y:.4g} at %{x:,.4g}<extra>" + kind + "</extra>",
+        )
+    fronts = {size: _front(list(zip(xs, points, strict=True)), score) for size, xs in values.items()}
+    figure.add_scatter(
+        x=[x for x, _ in fronts["parameters"]],
+        y=[p["mean"] for _, p in fronts["parameters"]],
+        mode="lines",
+        line={"color": "#c0392b", "width": 1, "shape": "hv"},
+        name="Pareto front",
+        hoverinfo="skip",
+    )
+    limit = study.table["limit"]
+    if limit and limit["metric"] == score:
+        goal = study.table["teacher"]["scores"][score]["mean"]
+        bound = goal * (1 - limit["tolerance"]) if score == "is" else goal * (1 + limit["tolerance"])
+        figure.add_hline(
+            y=bound,
+            line={"dash": "dash", "width": 1, "color": COLOURS["teacher"]},
+            annotation_text=f"within {limit['tolerance']:.0%} of the teacher: from d={limit['d']}, "
+            f"{limit['ratio']:.1f}:1",
+            annotation_position="bottom left",
+        )
+    figure.update_xaxes(title=sizes["parameters"], type="log")
+    figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
+    buttons = []
+    for size, title in sizes.items():
+        xs = [[values[size][i] for i, p in enumerate(points) if p["kind"] == kind] for kind in kinds]
+        ys = [[p["mean"] for p in points if p["kind"] == kind] for kind in kinds]
+        front = [x for x, _ in fronts[size]], [p["mean"] for _, p in fronts[size]]
+        buttons.append(
+            {
+                "label": size,
+                "method": "update",
+                "args": [{"x": [*xs, front[0]], "y": [*ys, front[1]]}, {"xaxis.title.text": title}],
+            }
+        )
+    figure.update_layout(
+        updatemenus=[
+            {
+                "buttons": buttons,
+                "type": "buttons",
+                "direction": "right",
+                "x": 1,
+                "xanchor": "right",
+                "y": 1.2,
+                "yanchor": "top",
+            }
+        ]
+    )
+    return _finished(figure)
+
+
+def _final_points(study: Study, score: str) -> list[dict[str, Any]]:
+    """What the table prints, by size."""
+    entries = [("teacher", study.table["teacher"])] if study.table["teacher"] else []
+    entries += [(kind, row[kind]) for row in study.table["rows"] for kind in ("student", "control") if row[kind]]
+    found = []
+    for kind, entry in entries:
+        if entry["scores"][score]:
+            of = {name: entry[name] for name in ("d", "parameters", "macs")}
+            found.append(of | {"kind": kind} | {k: entry["scores"][score][k] for k in ("mean", "std")})
+    return sorted(found, key=lambda p: (p["parameters"], p["kind"]))
+
+
+def _front(points: list[tuple[float, dict[str, Any]]], score: str) -> list[tuple[float, dict[str, Any]]]:
+    """Those for which nothing is both as small and better."""
+    sign, found = (1 if score == "fid" else -1), []
+    least = float("inf")
+    for x, point in sorted(points, key=lambda item: (item[0], sign * item[1]["mean"])):
+        if sign * point["mean"] < least:
+            least = sign * point["mean"]
+            found.append((x, point))
+    return found
+
+
+def alpha(study: Study, score: str) -> go.Figure:
+    """A score over alpha, a line per d, at the highest rung that all the points of its d have reached."""
+    figure = go.Figure()
+    of_d = over_alpha(study.distilled) if study.distilled else []
+    colours = _colours(study)
+    for line in of_d:
+        missing = f"; alpha={', '.join(f'{a:g}' for a in line.missing)} has no score" if line.missing else ""
+        figure.add_scatter(
+            x=[f"{a:g}" for a, _ in line.points],
+            y=[scores.get(score) for _, scores in line.points],
+            mode="lines+markers",
+            line={"color": colours[line.d]},
+            name=f"d={line.d}, at {line.updates:,} updates{missing}",
+            hovertemplate="alpha=%{x}: %{y:.4g}<extra>d=" + str(line.d) + "</extra>",
+        )
+    every = sorted({a for line in of_d for a, _ in line.points})
+    figure.update_xaxes(
+        title="alpha (0 is MSE alone)", type="category", categoryorder="array", categoryarray=[f"{a:g}" for a in every]
+    )
+    figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
+    return _finished(figure)
+
+
+def rungs(study: Study, role: str) -> go.Figure:
+    """FID over updates of every configuration of the sweep of a role: a pruned one ends with a cross."""
+    sweep = study.distilled if role == "student" else study.controls
+    figure = go.Figure()
+    if sweep is None:
+        return _finished(figure)
+    colours, shown = _colours(study), set()
+    for climb in sorted(climbs(sweep), key=lambda c: (c.d, c.state != "done", c.label)):
+        if not climb.points:
+            continue
+        gone = climb.state in _GONE
+        figure.add_scatter(
+            x=[updates for updates, _ in climb.points],
+            y=[scores["fid"] for _, scores in climb.points],
+            mode="lines+markers",
+            opacity=0.55 if gone else 1.0,
+            line={"color": colours[climb.d], "width": 1 if gone else 2.5},
+            marker={"symbol": ["circle"] * (len(climb.points) - 1) + ["x" if gone else "circle"], "size": 8},
+            legendgroup=str(climb.d),
+            showlegend=climb.d not in shown,
+            name=f"d={climb.d}",
+            hovertemplate=climb.label + f" ({climb.state})<br>FID %{{y:.1f}} at %{{x:,}} updates<extra></extra>",
+        )
+        shown.add(climb.d)
+    figure.update_xaxes(title="updates", type="log", tickvals=sweep.manifest.rungs)
+    figure.update_yaxes(title="FID of the rung's latents (lower is better)", type="log")
+    return _finished(figure)
+
+
+def curves(study: Study) -> go.Figure:
+    """FID, IS and the generator's loss over updates: the teacher, and each row's student and control."""
+    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.06)
+    found = learning(study)
+    colours = _colours(study)
+    dashes = {"teacher": "solid", "student": "solid", "control": "dot"}
+    rows = [("fid", "FID"), ("is", "IS"), ("loss", "generator's loss")]
+    for number, (what, title) in enumerate(rows, start=1):
+        for line in found:
+            points = [(r.updates, r.losses.get("generator") if what == "loss" else _mean(r, what)) for r in line.rungs]
+            name = f"{line.kind}, d={line.d}"
+            figure.add_scatter(
+                x=[x for x, y in points if y is not None],
+                y=[y for _, y in points if y is not None],
+                mode="lines+markers",
+                line={"color": colours[line.d], "dash": dashes[line.kind]},
+                marker={"symbol": _SYMBOLS[line.kind]},
+                name=name,
+                legendgroup=name,
+                showlegend=number == 1,
+                hovertemplate=line.label + "<br>%{y:.4g} at %{x:,} updates<extra>" + line.kind + "</extra>",
+                row=number,
+                col=1,
+            )
+        figure.update_yaxes(title=title, type="log" if what == "fid" else "linear", row=number, col=1)
+    figure.update_xaxes(title="updates", row=3, col=1)
+    figure.update_layout(height=680)
+    return _finished(figure)
+
+
+def _mean(record: Any, name: str) -> float | None:
+    return record.scores[name]["mean"] if name in record.scores else None
+
+
+def blur(study: Study) -> go.Figure:
+    """Variance of the Laplacian of students and controls per d, beside the teacher's and the real images'."""
+    points = _final_points(study, "sharpness")
+    figure = go.Figure()
+    for kind in ("student", "control"):
+        of_kind = [p for p in points if p["kind"] == kind]
+        figure.add_bar(
+            x=[f"d={p['d']}" for p in of_kind],
+            y=[p["mean"] for p in of_kind],
+            name=kind,
+            marker={"color": COLOURS[kind], "pattern": {"shape": "/" if kind == "control" else ""}},
+            hovertemplate="%{x}: %{y:,.0f}<extra>" + kind + "</extra>",
+        )
+    levels = [("left", f"teacher, d={p['d']}", p["mean"]) for p in points if p["kind"] == "teacher"]
+    if study.manifest.real["sharpness"]:
+        levels.append(("right", "real images", study.manifest.real["sharpness"]))
+    for side, label, level in levels:
+        colour = COLOURS["teacher" if side == "left" else "control"]
+        figure.add_hline(
+            y=level, line={"color": colour, "dash": "dash"}, annotation_text=label, annotation_position=f"top {side}"
+        )
+    figure.update_yaxes(title="variance of the Laplacian (lower is blurrier)", rangemode="tozero")
+    return _finished(figure)
+
+
+def _colours(study: Study) -> dict[int, str]:
+    """d → its colour in every chart."""
+    ds = sorted({d for sweep in study.sweeps for d in sweep.strata})
+    last = max(1, len(ds) - 1)
+    return {d: _PER_D[round(i * (len(_PER_D) - 1) / last)] for i, d in enumerate(ds)}
+
+
+def _fewer_ticks(axis: Any) -> None:
+    if axis.type == "log" and axis.tickvals is None:
+        axis.dtick = "D2"  # 1, 2, 5, 10, …
+
+
+def _finished(figure: go.Figure) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 16, "t": 56, "b": 56},
+        legend={"orientation": "h", "y": -0.22},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        hovermode="closest",
+    )
+    figure.for_each_xaxis(_fewer_ticks)
+    figure.for_each_yaxis(_fewer_ticks)
+    return figure
