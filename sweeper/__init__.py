@@ -13,5 +13,8 @@ def open(store: str | Path = "runs") -> "Runs":
     """A store's sweeps as DataFrames and figures (sweeper.notebook). Raises UserError if the folder is no store."""
     from sweeper.notebook import Runs
     from sweeper.store import Store
+    from trainables.errors import UserError
 
+    if not Path(store).exists():
+        raise UserError(f"{store} is not there; name the folder that `sweeper run` was given with --store")
     return Runs(Store(Path(store)))

@@ -48,6 +48,12 @@ class Format(StrEnum):
     json = "json"
 
 
+class ExportFormat(StrEnum):
+    all = "all"
+    safetensors = "safetensors"
+    onnx = "onnx"
+
+
 RoleArgument = Annotated[Role, typer.Argument(help="What to train.")]
 DatasetOption = Annotated[
     str | None, typer.Option(help="A name, or a folder of images; students take their teacher's.")
@@ -195,6 +201,34 @@ def report_command(
     study = _study(store, dataset, name)
     path = output or study.store.root / "reports" / f"{study.name}.html"
     for written in write(study, path, shlex.join(["sweeper", *sys.argv[1:]])):
+        print(written)
+
+
+@app.command("export")
+def export_command(
+    d: Annotated[
+        int | None, typer.Option("--d", help="The student's width.  [default: the limit of compression]")
+    ] = None,
+    trial: Annotated[str | None, typer.Option(metavar="SIGNATURE", help="Any finished trial instead.")] = None,
+    style: Annotated[ExportFormat, typer.Option("--format", help="What to write.")] = ExportFormat.all,
+    images: Annotated[
+        int,
+        typer.Option("--to-folder", metavar="N", min=0, help="Write N sample images, too, into its folder samples/."),
+    ] = 0,
+    dataset: Annotated[str | None, typer.Option(help="Which data set's, if there are several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Which student sweep's, if there are several.")] = None,
+    store: StoreOption = Path("runs"),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="The folder.  [default: exported/DATASET-student-dD]", show_default=False),
+    ] = None,
+) -> None:
+    """Write a student for use elsewhere: safetensors, ONNX, model card, and a script that loads it without sweeper."""
+    from sweeper import export
+
+    chosen = export.choose(_study(store, dataset, name), d, trial)
+    formats = export.FORMATS if style is ExportFormat.all else (style.value,)
+    for written in export.write(chosen, output or Path("exported") / chosen.name, formats, images):
         print(written)
 
 

@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Browser, sync_playwright
 
 from sweeper.store import Store
 from trainables.images import Images, prepare
@@ -50,6 +51,20 @@ def sweeper() -> Callable[..., Done]:
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Images:
     """The 5,000 real digits at 32×32."""
     return prepare("mnist5k", 32, tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium: the system's, else playwright's own. Without one, what needs it is skipped, but not in CI."""
+    system = shutil.which("chromium") or shutil.which("google-chrome")
+    with sync_playwright() as playwright:
+        if not system and not Path(playwright.chromium.executable_path).exists():
+            what = "there is no Chromium: install your system's package, or type `playwright install chromium`"
+            pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
+        root = ["--no-sandbox"] if os.geteuid() == 0 else []
+        started = playwright.chromium.launch(executable_path=system, args=root)
+        yield started
+        started.close()
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def render_page(study: Study, command: str) -> str:
     entries = [*study.table["rows"], *([study.table["teacher"]] if study.table["teacher"] else [])]
     seconds = {d: latency.cpu_latency(d, spec.image_size, spec.channels) for d in sorted({e["d"] for e in entries})}
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweeper.report", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.PackageLoader("sweeper", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     table = study.table
     return environment.get_template("page.html.j2").render(
