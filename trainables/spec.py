@@ -47,10 +47,10 @@ class TrialSpec:
     n_critic: int = 1  # discriminator updates per generator update
     clip: float | None = None  # the critic's weights are clipped to [-clip, clip]
     ema: float = 0.0  # decay of the average of the generator's weights that is scored and kept; 0: none
-    batch_size: int = 64
+    batch_size: int = 64  # images in an update
     latents: int | None = None  # how many of the teacher's images a student sees
     teacher: str | None = None  # SIGNATURE@UPDATES-WEIGHTSHASH
-    seed: int = 0
+    seed: int = 0  # of initial weights, latents and the order of images
     precision: str = "no"  # no, bf16, fp16
     threads: int = 1  # CPU threads; another number sums in another order and so gives other weights
     compile: str = "no"  # no, yes: torch.compile, which sums in another order, too; costs a minute at each start
