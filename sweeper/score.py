@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 
 from sweeper.store import Store, dump
+from trainables.decoding import image_files, image_size
 from trainables.errors import UserError
-from trainables.images import DATASETS, Images, identify, image_files, image_size, prepare
+from trainables.images import DATASETS, Images, identify, prepare
 from trainables.scores.protocol import Score, comparable
 
 NAMES = ("fid", "kid", "is", "sharpness")

@@ -13,21 +13,22 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place, synced to disk, when the block ends without an error."""
+def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error; durable: on disk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        if durable:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def write_json(path: Path, record: Any) -> None:
-    with replacing(path) as temporary:
+def write_json(path: Path, record: Any, durable: bool = True) -> None:
+    with replacing(path, durable) as temporary:
         temporary.write_text(json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 

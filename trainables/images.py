@@ -5,21 +5,19 @@ To add a dataset, write one function under `@dataset` and one file in `search_sp
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from trainables.decoding import image_files, is_grey, opened, square
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import file_hash, read_json, replacing, write_json
 
 CHUNK = 256  # images that are decoded between two notes of how far it is
-_GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 @dataclass(frozen=True)
@@ -226,8 +224,8 @@ def _fill(
 
     def decode(start: int) -> None:
         end = min(start + CHUNK, len(images))
-        for index, image in zip(range(start, end), _opened(images, start, end), strict=True):
-            array[index] = _square(image, shape[2], shape[1])
+        for index, image in zip(range(start, end), opened(images, start, end), strict=True):
+            array[index] = square(image, shape[2], shape[1])
 
     try:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
@@ -243,66 +241,6 @@ def _fill(
         raise
     os.replace(partial, path)
     done.unlink()
-
-
-def _opened(images: Sequence[Any], start: int = 0, end: int | None = None) -> Iterator[Image.Image]:
-    for index in range(start, len(images) if end is None else end):
-        image = images[index]
-        if isinstance(image, Path):
-            try:
-                with Image.open(image) as opened:
-                    opened.load()
-                    yield opened
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{image} cannot be read ({error}); replace it or take it out of the folder") from None
-        else:
-            yield image if isinstance(image, Image.Image) else Image.fromarray(image)
-
-
-def _square(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """uint8 [channels, size, size]. 28×28 is padded to 32×32; else the central square is resized (bicubic)."""
-    if image.mode.startswith("I"):  # 16 bits of grey, of which the upper 8 are kept
-        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
-    image = image.convert("L" if channels == 1 else "RGB")
-    if image.size == (28, 28):
-        padded = Image.new(image.mode, (32, 32))
-        padded.paste(image, (2, 2))
-        image = padded
-    side = min(image.size)
-    if image.size != (side, side):
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        image = image.crop((left, top, left + side, top + side))
-    if side != size:
-        image = image.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = np.asarray(image, dtype=np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The images below a folder, in order of their paths. Raises UserError when there is none."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
-    if not files:
-        kinds = " ".join(sorted(EXTENSIONS))
-        raise UserError(
-            f"{folder} holds no image; put images into it ({kinds}), in one subfolder per class if they have classes"
-        )
-    return files
-
-
-def folder_batches(files: Sequence[Path], batch_size: int = 50) -> Iterator[np.ndarray]:
-    """Images at their own sizes, as RGB: uint8 [N, 3, H, W]; neighbours of one size share a batch.
-
-    An alpha channel is dropped and grey becomes RGB, as pytorch-fid does it.
-    """
-    batch: list[np.ndarray] = []
-    for image in _opened(files):
-        pixels = np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
-        if batch and (batch[0].shape != pixels.shape or len(batch) == batch_size):
-            yield np.stack(batch)
-            batch = []
-        batch.append(pixels)
-    if batch:
-        yield np.stack(batch)
 
 
 def _needed(folder: Path | None, name: str, size: int) -> Path:
@@ -324,21 +262,8 @@ def _folder(folder: Path) -> tuple[Source, list[str] | None, int]:
     classes = sorted({parts[0] for parts in tops if len(parts) > 1})
     labelled = len(classes) > 1 and all(len(parts) > 1 for parts in tops)
     labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
-    grey = all(_header(p).mode in _GREY for p in files)
+    grey = all(is_grey(p) for p in files)
     return Source(files, labels), classes if labelled else None, 1 if grey else 3
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """(width, height), from the file's header."""
-    return _header(path).size
-
-
-def _header(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return image
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); replace it or take it out of the folder") from None
 
 
 def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None) -> Source:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from trainables import images as images_module
+from trainables.decoding import square
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import DATASETS, Images, identify, prepare
 
@@ -170,3 +171,12 @@ def test_torchvision_s_own_layout_is_read(tmp_path: Path) -> None:
     images = prepare("mnist", 32, tmp_path / "cache", data_root=tmp_path)
     assert images.pixels.shape == (3, 1, 32, 32)
     assert images.pixels[0, 0, 16, 16] == 9
+
+
+def test_what_is_28_by_28_gets_a_margin_of_its_corner_s_colour() -> None:
+    paper = Image.new("RGB", (28, 28), (250, 245, 230))
+    paper.paste((0, 0, 0), (10, 10, 18, 18))
+    pixels = square(paper, 32, 3)
+    assert pixels.shape == (3, 32, 32)
+    assert pixels[:, 0, 0].tolist() == pixels[:, 31, 31].tolist() == [250, 245, 230]
+    assert pixels[:, 12, 12].tolist() == [0, 0, 0]

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from trainables.decoding import folder_batches, image_files
 from trainables.errors import UserError
-from trainables.images import Images, folder_batches, image_files
+from trainables.images import Images
 from trainables.scores.features import Features
 from trainables.scores.protocol import Score, protocol
 from trainables.scores.scorer import batches
