@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long lint bench clean
+.PHONY: demo test test-long lint reference bench clean
 
 demo: $(READY)  ## teachers, then students, on 5,000 real digits; prints the table
 	$(BIN)/sweeper run teachers --dataset mnist5k
@@ -11,7 +11,7 @@ demo: $(READY)  ## teachers, then students, on 5,000 real digits; prints the tab
 	$(BIN)/sweeper table
 
 test: $(READY)  ## what CI runs
-	$(BIN)/pytest -m "not long"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long"
 
 test-long: $(READY)  ## all of it
 	$(BIN)/pytest
@@ -20,6 +20,9 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+reference: $(READY)  ## docs/reference.md, from the commands
+	$(BIN)/python docs/reference.py
 
 bench: $(READY)  ## everything that docs/performance.md quotes; hours. make bench ONLY="step driver" does a part
 	$(BIN)/python benchmarks/report.py $(ONLY)

@@ -294,15 +294,48 @@ def status_command(
     trial: Annotated[
         str | None, typer.Option(metavar="SIGNATURE", help="One trial: its rungs, its places, where the cuts were.")
     ] = None,
+    watched: Annotated[
+        bool, typer.Option("--watch", help="Follow the sweep that is being trained, until it ends.")
+    ] = False,
 ) -> None:
     """List the sweeps of a store and how far they are."""
-    from sweeper.status import show, show_trial
+    from sweeper.status import show, show_trial, watch
     from sweeper.store import Store
 
-    if trial is None:
-        show(Store(store))
-    else:
+    if watched:
+        watch(Store(store))
+    elif trial is not None:
         show_trial(Store(store), trial)
+    else:
+        show(Store(store))
+
+
+wandb_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Weights & Biases: send runs, make a report.")
+app.add_typer(wandb_app, name="wandb")
+
+
+@wandb_app.command("sync")
+def wandb_sync_command(
+    store: StoreOption = Path("runs"),
+    name: Annotated[str | None, typer.Option(help="Only this sweep.")] = None,
+) -> None:
+    """Send W&B every run that it has not, and check that all of it is there."""
+    from sweeper.store import Store
+    from sweeper.tracking import sync
+
+    sync(Store(store), name, shlex.join(["sweeper", *sys.argv[1:]]))
+
+
+@wandb_app.command("report")
+def wandb_report_command(
+    dataset: Annotated[str | None, typer.Option(help="Which data set's, if there are several.")] = None,
+    name: Annotated[str | None, typer.Option(help="Which student sweep's, if there are several.")] = None,
+    store: StoreOption = Path("runs"),
+) -> None:
+    """Make the report of a sweep on W&B, or bring it up to date."""
+    from sweeper.wandb_report import run
+
+    print(run(store, dataset, name))
 
 
 def main() -> None:

@@ -92,6 +92,10 @@ class Stratum:
                 return self._rungs[k].ranked[0][1], k
         return None
 
+    def reached(self) -> list[int]:
+        """Configurations of S that have reported, per rung."""
+        return [rung.reported for rung in self._rungs]
+
     def expected(self) -> list[int]:
         """Configurations that are still to report, per rung, if nothing diverges from now on."""
         return [rung.unknown for rung in self._rungs]

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress as Bar
 
-from sweeper import table as tables
 from sweeper.selection import resolve_teacher
 from sweeper.spaces import Space, expand, listed, load_space, override
 from sweeper.store import Manifest, Store, Teacher
 from sweeper.study import Study
 from sweeper.sweep import Sweep
+from sweeper.tracking import Tracking, watching
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images, identify, prepare
 from trainables.spec import DEFAULTS, TrialSpec
@@ -154,7 +155,7 @@ def run(request: Request) -> int:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
         # What is finished needs no network that scores, and so no torch.
         manifest = _manifest(asked, images, specs, old.real, old.protocols) if old else None
-        if manifest is None or manifest != old or not _as_it_was(old, store).finished():
+        if manifest is None or old is None or not _is_same(manifest, old) or not _as_it_was(old, store).finished():
             manifest = _manifest(asked, images, specs, *_scoring(asked, images))
         if asked.source:
             _check_comparable(manifest, asked.source)
@@ -165,9 +166,10 @@ def run(request: Request) -> int:
         _announce(_as_it_was(old, store) if old else None, sweep)
         store.save_sweep(manifest)
         trained = not sweep.finished()
-        if trained:
-            _train(sweep, store, request)
-        return _conclude(sweep, store, request, trained)
+        with watching(manifest, store, _store_option(request)) as watchers:
+            if trained:
+                _train(sweep, store, request, watchers)
+            return _conclude(sweep, store, request, trained)
 
 
 def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest]:
@@ -242,6 +244,7 @@ def _manifest(
         signatures=[spec.signature for spec in specs],
         teacher=asked.teacher,
         command=request.command,
+        wandb=request.wandb,
     )
 
 
@@ -283,31 +286,33 @@ def _announce(before: Sweep | None, after: Sweep) -> None:
         say(f"  was: rungs at {', '.join(map(str, old.rungs))} updates, eta {old.eta}, n {old.n}; now n {new.n}")
 
 
-def _train(sweep: Sweep, store: Store, request: Request) -> None:
+def _is_same(manifest: Manifest, old: Manifest) -> bool:
+    """But for how the command was typed and where it reports to, which decide nothing about its numbers."""
+    return manifest == dataclasses.replace(old, command=manifest.command, wandb=manifest.wandb)
+
+
+def _train(sweep: Sweep, store: Store, request: Request, watchers: list[Tracking]) -> None:
     from sweeper import launch
     from sweeper.progress import Progress
 
     with ExitStack() as stack:
         machine = stack.enter_context(launch.session(request.address, request.slots))
-        watchers: list[launch.Watcher] = [
-            stack.enter_context(Progress(sweep, launch.at_a_time(sweep, store, machine, request.slots)))
-        ]
-        if request.wandb != "disabled":
-            from sweeper.tracking import Tracking
-
-            watchers.append(stack.enter_context(Tracking(sweep, store, request.wandb)))
-        launch.run(sweep, store, machine, request.slots, watchers)
+        progress = stack.enter_context(
+            Progress(sweep, store, machine, launch.at_a_time(sweep, store, machine, request.slots))
+        )
+        launch.run(sweep, store, machine, request.slots, [progress, *watchers])
 
 
 def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> int:
-    """Pictures, the table for W&B, what to type next; the exit code."""
+    """Pictures, what to type next; the exit code."""
     name, again = sweep.manifest.name, request.command
     if not sweep.finished():
         say(f"[yellow]interrupted[/yellow]: {name} goes on with `{again}`")
         return 130
     if sweep.failed:
         say(f"[red]{len(sweep.failed)} trials of {name} failed[/red]; try again with `{again}`")
-        for signature in sweep.failed:
+        for signature, failure in sweep.failed.items():
+            say(f"  {sweep.records[signature].spec.label()}: {escape(failure.reason)}")
             if (trace := store.traceback(signature)).exists():
                 say(f"  what went wrong: {trace}")
         codes = {failure.exit_code for failure in sweep.failed.values()}
@@ -333,11 +338,6 @@ def _show_students(sweep: Sweep, store: Store, request: Request, trained: bool) 
         from sweeper.pictures import draw_sheet
 
         draw_sheet(Study.of(store, teachers, sweep.manifest))
-    if trained and request.wandb != "disabled":
-        from sweeper.tracking import Tracking
-
-        with Tracking(sweep, store, request.wandb) as tracking:
-            tracking.log_table(tables.build(store, teachers, sweep.manifest))
     say(f"samples: {store.picture(sweep.manifest.name)}")
 
 

@@ -11,6 +11,7 @@ runs/
                   /checkpoint.safetensors
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
+  live/SWEEP.json               what runs at the moment, for `sweeper status --watch`
   shares.json                   d → share of a GPU, where trials ran out of memory
   pictures/  wandb/
 """
@@ -20,11 +21,12 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from trainables.errors import UserError
 from trainables.files import read_json, replacing, write_json
@@ -113,6 +115,7 @@ class Manifest:
     signatures: list[str]
     teacher: Teacher | None = None
     command: str = ""  # how to run it again
+    wandb: str = "offline"  # offline, online or disabled: whether its runs may go to W&B
 
 
 class Store:
@@ -147,17 +150,26 @@ class Store:
                 f"{self.root} cannot be made ({error.strerror}); name another folder with --store"
             ) from None
         with open(self.root / "driver.lock", "a+") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+            if not _locked(lock):
                 lock.seek(0)
                 holder = lock.read().strip() or "another process"
-                raise UserError(f"{self.root} is in use by {holder}; wait for it, or use another --store") from None
+                raise UserError(f"{self.root} is in use by {holder}; wait for it, or use another --store")
             lock.truncate(0)
             lock.write(f"process {os.getpid()} on {socket.gethostname()}")
             lock.flush()
             self.create()
             yield
+
+    def driver(self) -> str | None:
+        """Who holds the store for writing; None if nobody does."""
+        try:
+            with open(self.root / "driver.lock") as lock:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return (self.root / "driver.lock").read_text().strip() or "another process"
+        except OSError:
+            return None
+        return None
 
     def create(self) -> None:
         """Make the folder a store, if it is none yet."""
@@ -248,6 +260,10 @@ class Store:
         with replacing(self.traceback(signature)) as temporary:
             temporary.write_text(text)
 
+    def changed(self, signature: str) -> int:
+        """When a trial's record was last written: equal times, equal records."""
+        return (self._trial(signature) / "record.json").stat().st_mtime_ns
+
     # Sweeps.
 
     def sweep(self, name: str) -> Manifest | None:
@@ -265,8 +281,32 @@ class Store:
     def save_sweep(self, manifest: Manifest) -> None:
         write_json(self.root / "sweeps" / f"{manifest.name}.json", dataclasses.asdict(manifest))
 
+    def latest(self) -> Manifest | None:
+        """The sweep that a command was last given for."""
+        paths = sorted((self.root / "sweeps").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        return self.sweep(paths[-1].stem) if paths else None
+
+    def live(self, name: str) -> dict[str, Any] | None:
+        """What `keep_live` was last given."""
+        path = self.root / "live" / f"{name}.json"
+        return dict(_read(path)) if path.exists() else None
+
+    def keep_live(self, name: str, moment: dict[str, object]) -> None:
+        write_json(self.root / "live" / f"{name}.json", moment, durable=False)  # worth nothing after a crash
+
     def _trial(self, signature: str) -> Path:
         return self.root / "trials" / signature
+
+
+def _locked(file: IO[str]) -> bool:
+    """Whether the lock is ours now. `Store.driver` holds it for a moment to see whether it is free: tried twice."""
+    for seconds in (0.2, 0.0):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(seconds)
+    return False
 
 
 def _is_empty(root: Path) -> bool:

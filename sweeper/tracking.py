@@ -1,101 +1,198 @@
-"""W&B, from the driver alone: one run per trial, and the compression table. What is logged comes from the store."""
+"""W&B, from the side of the command: nothing here waits for a server, because another process does the talking."""
 
+import contextlib
+import json
 import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import TracebackType
 from typing import Any
 
-from sweeper import table as tables
-from sweeper.store import RungRecord, Store
-from sweeper.sweep import Job, Sweep
-from trainables.errors import EnvironmentUserError
-from trainables.spec import TrialSpec
+from rich.console import Console
+from rich.progress import Progress as Bar
 
-_LEAN: dict[str, Any] = {
-    "console": "off",
-    "silent": True,
-    "disable_git": True,
-    "disable_code": True,
-    "disable_job_creation": True,
-    "x_disable_stats": True,
-    "x_disable_meta": True,
-    "x_disable_machine_info": True,
-    "x_save_requirements": False,
-    "x_transaction_log_flush_interval": 0.1,  # what is logged survives a kill
-}
+from sweeper.store import Manifest, RungRecord, Store
+from sweeper.sweep import Job, Sweep
+from sweeper.uploads import sent_sweeps
+from sweeper.wandb_project import inside
+from trainables.errors import EnvironmentUserError, UserError
+
+SECONDS_AT_THE_END = 60.0  # for what is left to send when a sweep ends
+SECONDS_IN_TROUBLE = 10.0  # the same, when the server does not take it anyway
+_AGAIN = "`sweeper wandb sync{}` sends what is missing"
+
+
+class Uploader:
+    """The process that talks to W&B, see sweeper.uploading: what it says is in `said`."""
+
+    def __init__(self, store: Store, sweeps: list[str], follow: bool, heard: Callable[[dict[str, Any]], None]) -> None:
+        self.said: dict[str, Any] = {}
+        self._heard = heard
+        command = [sys.executable, "-m", "sweeper.uploading", str(store.root), *sweeps, "--parent", str(os.getpid())]
+        environment = {**os.environ, **inside(store.root)}
+        with open(store.root / "wandb" / "uploading.log", "ab") as log:
+            self.process = subprocess.Popen(
+                [*command, "--follow"] if follow else command,
+                stdin=subprocess.PIPE if follow else subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is for this process
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            message = json.loads(line)
+            self.said |= message
+            self._heard(message)
+
+    def wait(self, seconds: float | None) -> bool:
+        """Whether it ended by itself, and what it said has been heard."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        self._reader.join(5)  # wandb-core may hold the pipe for a moment longer
+        return True
+
+    def kill(self) -> None:
+        """wandb-core ends by itself when the process that it works for is gone."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def all_there(self) -> bool:
+        return "url" in self.said
+
+    def missing(self) -> str:
+        """How much, and why."""
+        why = self.said.get("trouble", "the uploader ended, see wandb/uploading.log in the store")
+        if "of" not in self.said:
+            return f"not all runs are there yet ({why})"
+        left = self.said["of"] - self.said["arrived"]
+        if not left:
+            return str(why)  # the report is missing
+        return f"{left} of {self.said['of']} runs are not there yet ({why})"
 
 
 class Tracking:
-    """A launch.Watcher that logs. A trial's run has id STORE-SIGNATURE, so that nothing doubles; steps are updates."""
+    """A launch.Watcher that passes on which trials have something new; the table and the report follow at the end."""
 
-    def __init__(self, sweep: Sweep, store: Store, mode: str) -> None:
-        self.sweep, self.store, self.mode = sweep, store, mode
-        self.runs: dict[str, Any] = {}
-        folder = store.root / "wandb"
-        folder.mkdir(exist_ok=True)
-        for name in ("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"):
-            os.environ.setdefault(name, str(folder.parent if name == "WANDB_DIR" else folder / name[6:-4].lower()))
+    def __init__(self, sweep: str, store: Store, again: str) -> None:
+        """again: the options that `sweeper wandb sync` needs, if any. Raises EnvironmentUserError without a key."""
+        self.sweep, self.store, self.again = sweep, store, again
+        self.told = self.in_trouble = False
+        _need_key()
 
     def __enter__(self) -> "Tracking":
-        if self.mode == "online":
-            import wandb
-
-            if wandb.api.api_key is None:
-                raise EnvironmentUserError("--wandb online needs an API key: type `wandb login`, or use offline")
+        self.uploader = Uploader(self.store, [self.sweep], True, self._hear)
+        assert self.uploader.process.stdin is not None
+        self.pipe = self.uploader.process.stdin.fileno()
+        os.set_blocking(self.pipe, False)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for run in self.runs.values():
-            run.finish()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self.uploader.process.stdin is not None
+        self.uploader.process.stdin.close()
+        try:
+            self._wait()
+        except KeyboardInterrupt:
+            self._say("not waited for")
+        finally:
+            self.uploader.kill()
+        if self.uploader.all_there():
+            said = self.uploader.said
+            report = f"; report: {said['report']}" if said["report"] else ""
+            print(f"W&B: {said.get('of', 0)} runs are at {said['url']}{report}", file=sys.stderr)
+        else:
+            self._say(self.uploader.missing())
 
     def started(self, sweep: Sweep, job: Job) -> None:
         pass
 
-    def failed(self, sweep: Sweep, job: Job, reason: str) -> None:
-        run = self._run(job.signature)
-        run.summary["failure"] = reason
-
     def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:
-        run = self._run(job.signature)
-        scores = {f"rung/{name}": score["mean"] for name, score in record.scores.items()}
-        losses = {f"loss/{name}": value for name, value in record.losses.items()}
-        run.log(
-            {**scores, **losses, "seconds": record.seconds, "updates": record.updates}, step=record.updates, commit=True
+        self._pass_on(job.signature)
+
+    def failed(self, sweep: Sweep, job: Job, reason: str) -> None:
+        self._pass_on(f"{job.signature}\t{reason.partition(chr(10))[0][:200]}")
+
+    def _pass_on(self, line: str) -> None:
+        """Never waits: the pipe is the queue. What a full one does not take is found at the end."""
+        with contextlib.suppress(OSError):  # full, or the uploader is gone
+            os.write(self.pipe, f"{line}\n".encode())
+
+    def _wait(self) -> None:
+        if self.uploader.wait(1):
+            return
+        seconds = SECONDS_IN_TROUBLE if self.in_trouble else SECONDS_AT_THE_END
+        print(f"W&B: sending what is left, at most {seconds:.0f} s; Ctrl-C skips it", file=sys.stderr)
+        self.uploader.wait(seconds)
+
+    def _hear(self, message: dict[str, Any]) -> None:
+        self.in_trouble = "trouble" in message
+        if self.in_trouble:
+            self._say(f"{message['trouble']}; training goes on")
+
+    def _say(self, what: str) -> None:
+        """Once: one line is enough to know what to type."""
+        if not self.told:
+            self.told = True
+            print(f"W&B: {what}; {_AGAIN.format(self.again)}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def watching(manifest: Manifest, store: Store, again: str) -> Iterator[list[Tracking]]:
+    """Who reports to W&B while a sweep runs: nobody but for `--wandb online`."""
+    if manifest.wandb != "online":
+        yield []
+        return
+    with Tracking(manifest.name, store, again) as tracked:
+        yield [tracked]
+
+
+def _need_key() -> None:
+    """Raise EnvironmentUserError when wandb finds none; no server is asked whether it is a good one."""
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True, mode="online"))
+    try:
+        found = wandb.login(prompt=False, verify=False)
+    except wandb.errors.Error as error:
+        raise EnvironmentUserError(f"--wandb online: {str(error).splitlines()[0]}; type `wandb login`") from None
+    if not found:
+        raise EnvironmentUserError("--wandb online needs an API key: type `wandb login`, or use offline")
+
+
+def sync(store: Store, name: str | None, again: str) -> None:
+    """Send everything that W&B has not, and check that it is there. Raises EnvironmentUserError unless all of it is."""
+    sweeps = [manifest.name for manifest in sent_sweeps(store, name)]
+    if not sweeps:
+        raise UserError(f"{store.root} holds nothing to send: no sweep, or all were run with --wandb disabled")
+    console = Console(stderr=True)
+    with Bar(console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task("sending to W&B", total=None)
+        uploader = Uploader(
+            store, sweeps, False, lambda m: bar.update(task, completed=m.get("arrived"), total=m.get("of"))
         )
-        run.summary["diverged"] = record.diverged
-        final = sweep.final(job.signature)
-        if final is not None:
-            for name, score in final.report.items():
-                run.summary.update({f"report/{name}": score["mean"], f"report/{name}/std": score["std"]})
-            run.summary["protocol"] = final.report["fid"]["protocol"]
-            run.finish()
-            del self.runs[job.signature]
-
-    def log_table(self, table: dict[str, Any]) -> None:
-        """The compression table as a wandb.Table, in a run of its own."""
-        import wandb
-
-        run = self._init("table-" + self.sweep.manifest.name, "table", {})
-        heads = tables.columns(table["metric"])
-        run.log({"compression": wandb.Table(columns=list(heads), data=tables.cells(table))})
-        run.finish()
-
-    def _run(self, signature: str) -> Any:
-        if signature not in self.runs:
-            spec: TrialSpec = self.sweep.records[signature].spec
-            self.runs[signature] = self._init(signature, spec.role, spec.canonical(), spec.label())
-        return self.runs[signature]
-
-    def _init(self, key: str, job_type: str, config: dict[str, Any], name: str | None = None) -> Any:
-        import wandb
-
-        return wandb.init(
-            project=os.environ.get("WANDB_PROJECT", "sweeper"),
-            id=f"{self.store.id}-{key}".replace("@", "-"),
-            name=name or key,
-            group=self.sweep.manifest.name,
-            job_type=job_type,
-            config=config,
-            mode=self.mode,  # type: ignore[arg-type]
-            resume="allow",
-            reinit="create_new",
-            settings=wandb.Settings(**_LEAN),
-        )
+        try:
+            uploader.wait(None)
+        finally:
+            uploader.kill()
+    if "busy" in uploader.said:
+        raise UserError(f"the runs of {store.root} are being sent by another command; wait for it")
+    if not uploader.all_there():
+        raise EnvironmentUserError(f"W&B: {uploader.missing()}; `{again}` tries again")
+    said = uploader.said
+    print(f"{said['of'] - said['deleted']} runs are at {said['url']}; all checked")
+    if said["deleted"]:
+        print(f"deleted there: {said['deleted']}; W&B gives no id twice, but their pages have Undelete")
+    if said["report"]:
+        print(f"report: {said['report']}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
@@ -55,7 +56,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium: the system's, else playwright's own. Without one, what needs it is skipped, but not in CI."""
+    """A headless Chromium: the system's, else playwright's. Without one its tests are skipped, but in CI they fail."""
     system = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         if not system and not Path(playwright.chromium.executable_path).exists():
@@ -69,12 +70,22 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done]) -> Path:
-    """A folder whose store `runs` holds a finished teacher and a finished student sweep. Takes Ray's start twice."""
-    folder = tmp_path_factory.mktemp("finished")
-    for command in (TEACHERS, STUDENTS):
-        done = sweeper(*command, cwd=folder)
-        assert done.code == 0, done.err
-    return folder
+    """A folder whose store `runs` holds a finished teacher and a finished student sweep. Takes Ray's start twice.
+
+    Made once for all processes that test (pytest-xdist); each works on a copy.
+    """
+    mine = tmp_path_factory.mktemp("finished")
+    root = tmp_path_factory.getbasetemp()  # of this process: of all of them it is the folder above
+    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished-by-all"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            made = tmp_path_factory.mktemp("made")
+            for command in (TEACHERS, STUDENTS):
+                done = sweeper(*command, cwd=made)
+                assert done.code == 0, done.err
+            made.rename(shared)
+    shutil.copytree(shared, mine, dirs_exist_ok=True)
+    return mine
 
 
 @pytest.fixture

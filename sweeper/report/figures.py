@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweeper.study import Study, climbs, learning, over_alpha
+from sweeper.study import Climb, Study, climbs, learning, over_alpha
 
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
 BETTER = {"fid": "lower is better", "is": "higher is better"}
@@ -146,27 +146,40 @@ def rungs(study: Study, role: str) -> go.Figure:
     figure = go.Figure()
     if sweep is None:
         return _finished(figure)
-    colours, shown = _colours(study), set()
-    for climb in sorted(climbs(sweep), key=lambda c: (c.d, c.state != "done", c.label)):
-        if not climb.points:
-            continue
-        gone = climb.state in _GONE
-        figure.add_scatter(
-            x=[updates for updates, _ in climb.points],
-            y=[scores["fid"] for _, scores in climb.points],
-            mode="lines+markers",
-            opacity=0.55 if gone else 1.0,
-            line={"color": colours[climb.d], "width": 1 if gone else 2.5},
-            marker={"symbol": ["circle"] * (len(climb.points) - 1) + ["x" if gone else "circle"], "size": 8},
-            legendgroup=str(climb.d),
-            showlegend=climb.d not in shown,
-            name=f"d={climb.d}",
-            hovertemplate=climb.label + f" ({climb.state})<br>FID %{{y:.1f}} at %{{x:,}} updates<extra></extra>",
-        )
-        shown.add(climb.d)
+    colours = _colours(study)
+    for d in sweep.strata:
+        of_d = [climb for climb in climbs(sweep) if climb.d == d and climb.points]
+        for gone in (False, True):
+            lines = [climb for climb in of_d if (climb.state in _GONE) == gone]
+            if lines:
+                figure.add_scatter(**_joined(lines, gone), line={"color": colours[d], "width": 1 if gone else 2.5})
     figure.update_xaxes(title="updates", type="log", tickvals=sweep.manifest.rungs)
     figure.update_yaxes(title="FID of the rung's latents (lower is better)", type="log")
     return _finished(figure)
+
+
+def _joined(lines: list[Climb], gone: bool) -> dict[str, Any]:
+    """Many lines as one trace, with gaps between them: a browser draws ten of these, and not a thousand."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    symbols: list[str] = []
+    texts: list[str] = []
+    for climb in lines:
+        x += [*(updates for updates, _ in climb.points), None]
+        y += [*(scores["fid"] for _, scores in climb.points), None]
+        symbols += ["circle"] * (len(climb.points) - 1) + ["x" if gone else "circle", "circle"]
+        texts += [f"{climb.label} ({climb.state})"] * (len(climb.points) + 1)
+    return {
+        "x": x,
+        "y": y,
+        "text": texts,
+        "mode": "lines+markers",
+        "opacity": 0.55 if gone else 1.0,
+        "marker": {"symbol": symbols, "size": 8},
+        "legendgroup": str(lines[0].d),
+        "name": f"d={lines[0].d}" + (", pruned" if gone else ""),
+        "hovertemplate": "%{text}<br>FID %{y:.1f} at %{x:,} updates<extra></extra>",
+    }
 
 
 def curves(study: Study) -> go.Figure:

@@ -58,5 +58,6 @@ def sweep(store: Store, role: str, signatures: list[str], pinned: Teacher | None
         **changes,
     }
     manifest = Manifest(**fields)
+    store.create()
     store.save_sweep(manifest)
     return manifest

@@ -19,7 +19,6 @@ FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
 @pytest.fixture
 def runs(tmp_path: Path) -> Runs:
     store = Store(tmp_path)
-    store.create()
     best = trial(store, teacher(16), 1.0, FINAL)
     sweep(store, "teacher", [best, trial(store, teacher(2), 40.0, {**FINAL, "report": (91.0, 5.1)})])
     students = [trial(store, student(2), 9.0, FINAL), trial(store, student(2, lr=0.1), 90.0)]

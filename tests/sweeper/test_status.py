@@ -1,20 +1,22 @@
 """What is told of a store's sweeps and of one trial."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from sweeper.status import show_trial
-from sweeper.store import Store
+from sweeper import status
+from sweeper.status import show, show_trial, watch
+from sweeper.store import RungRecord, Store
+from sweeper.view import Live
 from tests.conftest import Done
-from tests.sweeper.made import sweep, teacher, trial
+from tests.sweeper.made import scores, sweep, teacher, trial
 from trainables.errors import UserError
 
 
 def test_a_trial_s_place_and_the_cut_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path)
-    store.create()
     final = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
     names = [trial(store, teacher(2, lr=0.1), 30.0, final)]
     names += [trial(store, teacher(2, lr=lr), 100 * lr) for lr in (0.5, 0.6)]
@@ -34,3 +36,46 @@ def test_a_trial_s_place_and_the_cut_are_told(tmp_path: Path, capsys: pytest.Cap
 def test_the_command_lists_sweeps_and_their_states(finished: Path, sweeper: Callable[..., Done]) -> None:
     done = sweeper("status", cwd=finished)
     assert "mnist5k-teachers: 6 trials, 4 pruned, 2 done" in done.out.replace("speculative", "pruned")
+
+
+def test_one_look_shows_the_sweep_that_was_given_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    sweep(store, "teacher", [trial(store, teacher(2), 30.0)])
+    watch(store)
+    out = capsys.readouterr().out
+    assert out.startswith("mnist5k-teachers")
+    assert "30.00" in out
+    assert "nothing trains in" in out
+    assert "mnist5k-teachers goes on with `sweeper run teachers`" in out
+
+
+def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = Store(tmp_path)
+    waiting = teacher(2, lr=0.5)
+    store.add(waiting)
+    sweep(store, "teacher", [trial(store, teacher(2), 30.0), waiting.signature])
+    moment = Live(running={waiting.signature: time.time() - 7}, used=1, capacity=2, seconds_left=300.0)
+    with store.driving():
+        store.keep_live("mnist5k-teachers", moment.as_dict())
+        watch(store, looks=1)
+        show(store)
+    out = capsys.readouterr().out
+    assert "d=2 gan lr=0.5 d_discriminator=8 (7 s)" in out
+    assert "1 of 2 slots in use; about 5 min left" in out
+    assert "2 trials, 1 running, 1 paused" in out
+    watch(store)
+    assert "in use" not in capsys.readouterr().out, "what a command that is gone left behind is not shown"
+
+
+def test_a_watched_sweep_is_read_again_where_it_changed(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    names = [trial(store, teacher(2, lr=lr), 30.0) for lr in (0.1, 0.2)]
+    sweep(store, "teacher", names)
+    reader = status._Reader(store)
+    before = reader.sweep()
+    store.add(teacher(2, lr=0.1), rung=RungRecord(30, 1.0, {}, scores(5.0, 1.0, "rung"), False))
+    after = reader.sweep()
+    assert len(after.records[names[0]].rungs) == 2
+    assert after.records[names[1]] is before.records[names[1]]

@@ -1,58 +1,220 @@
-"""W&B: one offline run per trial, with what the store says."""
+"""W&B while a sweep runs: nothing that a server does or does not do holds the driver or the user up."""
 
-import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sweeper import table
+import pytest
+
+from sweeper import tracking
 from sweeper.store import Store
+from sweeper.sweep import Job, Sweep
+from sweeper.tracking import Tracking
+from tests.conftest import STUDENTS, TEACHERS, Done
+from tests.sweeper.sent import differences, pictured, standing
+from tests.wandb_server import Server
+
+CALLBACK_SECONDS = 0.005
 
 
-def runs_of(store: Path) -> dict[str, list[Path]]:
-    """Run id → its folders."""
-    found: dict[str, list[Path]] = {}
-    for folder in (store / "wandb").glob("offline-run-*"):
-        found.setdefault(folder.name.split("-", 3)[3], []).append(folder)
-    return found
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return pictured(tmp_path / "runs", learning_rates=(0.1,))
 
 
-def history(folder: Path) -> list[dict[str, Any]]:
-    """An offline run's steps, read back with W&B's own reader."""
-    wandb = Path(sys.executable).with_name("wandb")
-    done = subprocess.run([wandb, "leet", "inspect", "--json", folder], capture_output=True, text=True, check=True)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    return [line["history"]["item"] for line in lines if line["type"] == "history"]
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a user waits for at the end, cut short."""
+    monkeypatch.setattr(tracking, "SECONDS_AT_THE_END", 3.0)
+    monkeypatch.setattr(tracking, "SECONDS_IN_TROUBLE", 0.5)
 
 
-def test_there_is_one_run_per_trial_and_one_for_the_table(finished: Path) -> None:
-    store = Store(finished / "runs")
-    trials = {signature for manifest in store.sweeps() for signature in manifest.signatures}
-    found = runs_of(store.root)
-    assert set(found) == {f"{store.id}-{t}" for t in trials} | {f"{store.id}-table-mnist5k-students"}
-    assert all(len(folders) == 1 for folders in found.values())
+def point(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
 
 
-def test_steps_are_updates_and_scores_are_the_store_s(finished: Path) -> None:
-    store = Store(finished / "runs")
-    manifest = store.sweep("mnist5k-students")
+def report_all(tracked: Tracking, sweep: Sweep, times: int) -> float:
+    """Tell again and again that every trial has reached every rung and failed; the longest that one call took.
+
+    Of three rounds the best: in one or the other the machine may have had something else to do, but what waits for a
+    server or for a full pipe waits in each.
+    """
+    rounds = []
+    sys.setswitchinterval(0.0002)  # the stand-in's threads share this process, as no real server does
+    for _ in range(3):
+        taken = [0.0]
+        for _ in range(times):
+            for signature, record in sweep.records.items():
+                begun = time.perf_counter()
+                tracked.reached(sweep, Job(signature, 30), record.rungs[-1])
+                taken.append(time.perf_counter() - begun)
+                tracked.failed(sweep, Job(signature, 30), "its process died\nand more")
+                taken.append(time.perf_counter() - begun - taken[-1])
+        rounds.append(max(taken))
+    sys.setswitchinterval(0.005)
+    return min(rounds)
+
+
+def read(store: Store, name: str) -> Sweep:
+    manifest = store.sweep(name)
     assert manifest is not None
-    for signature in manifest.signatures:
-        (folder,) = runs_of(store.root)[f"{store.id}-{signature}"]
-        logged = [(step["_step"], step["rung/fid"]) for step in history(folder)]
-        assert logged == [(r.updates, r.scores["fid"]["mean"]) for r in store.need(signature).rungs]
+    return Sweep.read(manifest, store)
 
 
-def test_the_table_is_logged_as_a_table(finished: Path) -> None:
-    store = Store(finished / "runs")
-    (folder,) = runs_of(store.root)[f"{store.id}-table-mnist5k-students"]
-    (file,) = folder.glob("files/media/table/*.table.json")
-    logged = json.loads(file.read_text())
-    assert logged["columns"][0] == "d"
-    built = table.build(store, *table.find(store, None, None))
-    assert logged["data"] == table.cells(built)
+def test_trials_are_sent_as_they_come_and_the_table_and_the_report_at_the_end(
+    store: Store,
+    wandb_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    sweeper: Callable[..., Done],
+) -> None:
+    point(wandb_server, monkeypatch)
+    for name in ("mnist5k-teachers", "mnist5k-students"):
+        sweep = read(store, name)
+        with Tracking(name, store, "") as tracked:
+            for signature, record in sweep.records.items():
+                tracked.reached(sweep, Job(signature, 30), record.rungs[-1])
+            until = time.monotonic() + 30
+            while not any(f"{store.id}-{s}" in wandb_server.project().runs for s in sweep.records):
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            assert f"{store.id}-table-{name}" not in wandb_server.project().runs
+    said = capfd.readouterr().err
+    assert "W&B: 3 runs are at" in said
+    assert "W&B: 2 runs are at" in said
+    assert "report: http" in said
+    online = standing(wandb_server, store)
+    other = pictured(store.root.parent / "other" / "runs", learning_rates=(0.1,))
+    with Server() as second:
+        assert sweeper("wandb", "sync", cwd=store.root.parent / "other", **second.environment).code == 0
+        assert not differences(standing(second, other), online)
 
 
-def test_nothing_of_wandb_is_written_outside_the_store(finished: Path) -> None:
-    assert not (finished / "wandb").exists()
+@pytest.mark.parametrize(
+    "mode",
+    ["500", "hang", pytest.param("429", marks=pytest.mark.long), pytest.param("gone", marks=pytest.mark.long)],
+)
+def test_a_server_that_fails_holds_nobody_up_and_is_named_once(
+    mode: str,
+    store: Store,
+    wandb_server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    impatient: None,
+    sweeper: Callable[..., Done],
+) -> None:
+    point(wandb_server, monkeypatch)
+    wandb_server.fail(mode)
+    sweep = read(store, "mnist5k-students")
+    with Tracking("mnist5k-students", store, "") as tracked:
+        longest = report_all(tracked, sweep, 2000)  # more than the pipe holds
+        time.sleep(3)
+        longest = max(longest, report_all(tracked, sweep, 100))
+        begun = time.monotonic()
+    assert longest < CALLBACK_SECONDS
+    assert time.monotonic() - begun < 7
+    said = [
+        line for line in capfd.readouterr().err.splitlines() if "`sweeper wandb sync` sends what is missing" in line
+    ]
+    assert len(said) == 1, said
+    wandb_server.fail("ok")
+    assert sweeper("wandb", "sync", cwd=store.root.parent).code == 0
+    assert len(wandb_server.project().runs) == 5
+
+
+def test_an_uploader_that_dies_is_named_once_and_nothing_else_happens(
+    store: Store, wandb_server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    point(wandb_server, monkeypatch)
+    sweep = read(store, "mnist5k-students")
+    with Tracking("mnist5k-students", store, " --store there") as tracked:
+        tracked.uploader.kill()
+        assert report_all(tracked, sweep, 1000) < CALLBACK_SECONDS
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "uploading.log" in said
+    assert "`sweeper wandb sync --store there` sends what is missing" in said
+
+
+def test_an_uploader_whose_driver_was_killed_ends_by_itself(
+    store: Store, wandb_server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point(wandb_server, monkeypatch)
+    monkeypatch.setattr("os.getpid", lambda: 1 << 22)  # a command that is not there
+    uploader = tracking.Uploader(store, ["mnist5k-students"], True, lambda message: None)
+    assert uploader.process.stdin is not None
+    uploader.process.stdin.close()
+    assert uploader.wait(20)
+    assert not wandb_server.project().runs
+
+
+def test_online_without_a_key_ends_before_training(fresh: Path, sweeper: Callable[..., Done]) -> None:
+    done = sweeper(
+        *["run", "teachers", "--dataset", "mnist5k", "--wandb", "online", "--set", "d=1", "--set", "updates=8"],
+        cwd=fresh,
+        WANDB_BASE_URL="http://127.0.0.1:9",
+        NETRC=str(fresh / "no-netrc"),
+    )
+    assert done.code == 5
+    assert "--wandb online needs an API key: type `wandb login`, or use offline" in done.err
+
+
+def test_another_wandb_mode_does_not_score_anew(finished: Path, sweeper: Callable[..., Done]) -> None:
+    """Which would need torch: the command on a finished sweep stays quick."""
+    done = sweeper(*STUDENTS, "--wandb", "disabled", cwd=finished, PYTHONPROFILEIMPORTTIME="1")
+    assert done.code == 0
+    assert "torch" not in {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
+    assert sweeper(*STUDENTS, cwd=finished).code == 0
+
+
+@pytest.mark.long
+def test_a_killed_and_continued_sweep_leaves_what_an_offline_one_leaves_after_sync(
+    fresh: Path, finished: Path, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    """Three starts of Ray for the teachers, of which two are killed, one for the students."""
+    command = [Path(sys.executable).with_name("sweeper"), *TEACHERS, "--wandb", "online"]
+    for runs in (1, 3):
+        process = subprocess.Popen(
+            command, cwd=fresh, env={**os.environ, **wandb_server.environment}, start_new_session=True
+        )
+        while len(wandb_server.project().runs) < runs:
+            assert process.poll() is None, "it ended before it was killed"
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    for words in (TEACHERS, STUDENTS):
+        done = sweeper(*words, "--wandb", "online", cwd=fresh, **wandb_server.environment)
+        assert done.code == 0, done.err
+        assert "runs are at http" in done.err
+    store = Store(fresh / "runs")
+    runs = wandb_server.project().runs
+    trials = [signature for manifest in store.sweeps() for signature in manifest.signatures]
+    assert set(runs) == {f"{store.id}-{s}" for s in trials} | {f"{store.id}-table-{m.name}" for m in store.sweeps()}
+    for signature in trials:
+        rows = runs[f"{store.id}-{signature}"].rows
+        assert [row["_step"] for row in rows] == [rung.updates for rung in store.need(signature).rungs]
+    offline = tmp_path / "offline"
+    shutil.copytree(finished, offline)
+    with Server() as second:
+        done = sweeper("wandb", "sync", cwd=offline, **second.environment)
+        assert done.code == 0, done.err
+        expected = standing(second, Store(offline / "runs"))
+        assert not second.unknown, second.unknown[0]
+    assert not differences(of_results(standing(wandb_server, store)), of_results(expected))
+    assert len(expected["views"]) == 1
+
+
+def of_results(state: dict[str, Any]) -> dict[str, Any]:
+    """Without seconds and losses, which are those of the process that reached the rung: a killed one's are not kept."""
+    for run in state["runs"].values():
+        for row in (*run["rows"], run["summary"]):
+            for key in [key for key in row if key == "seconds" or key.startswith("loss/")]:
+                del row[key]
+    return state
