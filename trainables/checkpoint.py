@@ -2,26 +2,34 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from trainables.files import replacing
 
-Parts = dict[str, nn.Module | Optimizer | GradScaler]
+
+class Plain(Protocol):
+    """What has a few numbers for a state, such as the scaler of fp16."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+Parts = dict[str, nn.Module | Optimizer | Plain]
 
 
 def save(path: Path, parts: Parts, updates: int) -> None:
-    """Write networks, optimisers and the scaler of fp16 under their names."""
+    """Write networks, optimisers and what is plain under their names."""
     tensors: dict[str, Tensor] = {}
     facts = {"updates": str(updates)}
     for name, part in parts.items():
-        if isinstance(part, GradScaler):
+        if not isinstance(part, nn.Module | Optimizer):
             facts[name] = json.dumps(part.state_dict())
             continue
         state = part.state_dict()["state"] if isinstance(part, Optimizer) else {"": part.state_dict()}
@@ -48,7 +56,7 @@ def load(path: Path, parts: Parts) -> int:
         facts = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     for name, part in parts.items():
-        if isinstance(part, GradScaler):
+        if not isinstance(part, nn.Module | Optimizer):
             part.load_state_dict(json.loads(facts[name]))
             continue
         state: dict[Any, dict[str, Tensor]] = {}

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ class Rung:
     updates: int
     generator: Generator
     discriminator: Discriminator | None
-    losses: dict[str, float]  # means since the rung before
-    seconds: float  # of training since the rung before, scoring not included
+    losses: dict[str, float]  # means since the rung before, whatever was killed in between
+    seconds: float  # of training since then, scoring not included
 
 
 def train(
@@ -89,9 +90,13 @@ def train(
     # Data. What batch a step sees is a function of (seed, step), so that there is no order to save or restore.
     real, latent = _RealImages(pixels, spec, device), _Latents(bank, spec, device)
 
+    sums = _Sums(device)
+    parts["sums"] = sums
+
     def save() -> None:
         # A trial that was sent back to an earlier rung does not lose the later state.
         if checkpoint_path is not None and checkpoint.updates(checkpoint_path) < update:
+            sums.seconds = time.monotonic() - begun
             checkpoint.save(checkpoint_path, parts, update)
 
     # Go on from the checkpoint.
@@ -102,9 +107,11 @@ def train(
     averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
     generator.train()
     for rung in rungs:
-        totals = {"generator": torch.zeros((), device=device), "discriminator": torch.zeros((), device=device)}
-        begun, first = time.monotonic(), update
-        saved = begun
+        if sums.to_rung == update < rung:  # they are of the way to the rung before
+            sums.begin(update)
+        sums.to_rung = rung
+        begun = time.monotonic() - sums.seconds
+        saved = time.monotonic()
         while update < rung:
             # A joint student warms up by mse alone, without its discriminator.
             adversary = discriminator if update >= spec.warmup else None
@@ -123,7 +130,7 @@ def train(
                     optimizer_d.zero_grad()
                     accelerator.backward(loss_d)
                     optimizer_d.step()
-                    totals["discriminator"] += loss_d.detach()
+                    sums.discriminator += loss_d.detach()
                     if spec.clip is not None:
                         _clip(adversary, spec.clip)
 
@@ -137,7 +144,7 @@ def train(
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
-            totals["generator"] += loss.detach()
+            sums.generator += loss.detach()
             update += 1
 
             # The average of the generator, its normalisation's statistics included.
@@ -153,9 +160,35 @@ def train(
         seconds = time.monotonic() - begun
         save()
         kept = averaged if averaged is not None else generator
-        losses = {name: float(total) / max(1, rung - first) for name, total in totals.items()}
-        yield Rung(rung, kept, discriminator, losses, seconds)
+        yield Rung(rung, kept, discriminator, sums.means(rung), seconds)
         generator.train()
+
+
+class _Sums:
+    """Losses and seconds of the way to a rung. In the checkpoint, so that a trial that was killed tells the same."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.to_rung = 0
+        self.begin(0)
+
+    def begin(self, update: int) -> None:
+        self.since, self.seconds = update, 0.0
+        self.generator, self.discriminator = (torch.zeros((), device=self.device) for _ in range(2))
+
+    def means(self, update: int) -> dict[str, float]:
+        """Per generator update."""
+        updates = max(1, update - self.since)
+        return {"generator": float(self.generator) / updates, "discriminator": float(self.discriminator) / updates}
+
+    def state_dict(self) -> dict[str, Any]:
+        losses = {"generator": float(self.generator), "discriminator": float(self.discriminator)}
+        return {"since": self.since, "to_rung": self.to_rung, "seconds": self.seconds, **losses}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.since, self.to_rung, self.seconds = (state_dict[name] for name in ("since", "to_rung", "seconds"))
+        self.generator.fill_(state_dict["generator"])
+        self.discriminator.fill_(state_dict["discriminator"])
 
 
 class _RealImages:

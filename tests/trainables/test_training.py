@@ -63,7 +63,7 @@ def test_resumed_equals_uninterrupted(
 
 def test_a_kill_between_rungs_goes_on_from_the_timed_checkpoint(digits: Images, bank: Bank, tmp_path: Path) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
-    whole = weights(run(spec, [6], digits, bank)[-1])
+    whole = run(spec, [6], digits, bank)[-1]
 
     class Killed(np.ndarray):
         """Images that fail at the fifth batch, as a killed process would."""
@@ -81,7 +81,21 @@ def test_a_kill_between_rungs_goes_on_from_the_timed_checkpoint(digits: Images, 
             train(spec, [6], pixels=digits.pixels.view(Killed), bank=None, checkpoint_path=path, checkpoint_seconds=0.0)
         )
     assert checkpoint.updates(path) == 4
-    assert same(weights(run(spec, [6], digits, bank, path)[-1]), whole)
+    resumed = run(spec, [6], digits, bank, path)[-1]
+    assert same(weights(resumed), weights(whole))
+    assert resumed.losses == whole.losses
+
+
+def test_a_kill_after_a_rung_s_checkpoint_and_before_its_record_loses_no_loss(
+    digits: Images, bank: Bank, tmp_path: Path
+) -> None:
+    spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
+    first, second = run(spec, [3, 6], digits, bank)
+    assert run(spec, [3], digits, bank, path)[0].losses == first.losses
+    again = run(spec, [3], digits, bank, path)[0]  # as the next job for the same rung
+    assert again.losses == first.losses
+    assert again.seconds > 0
+    assert run(spec, [6], digits, bank, path)[0].losses == second.losses
 
 
 def test_a_trial_sent_back_to_an_earlier_rung_keeps_its_later_checkpoint(
