@@ -116,6 +116,12 @@ SECTIONS = {
         "k processes map as 1/k for each: its sum is what all of them take.",
         "benchmarks/sharing.py",
     ),
+    "wandb_callbacks": Section(
+        "What W&B costs the driver",
+        "20,000 rungs told to `--wandb online`, by what the server (a stand-in) does. Beside each one a line to "
+        "/dev/null is timed: what the machine itself does to a call.",
+        "benchmarks/wandb_callbacks.py",
+    ),
     "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
     "frechet": Section(
         "The Fréchet step",
