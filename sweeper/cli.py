@@ -2,6 +2,8 @@
 
 import shlex
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -168,6 +170,14 @@ def _study(store: Path, dataset: str | None, name: str | None) -> "Study":
     return Study.read(opened, identify(dataset, opened.datasets) if dataset else None, name)
 
 
+@contextmanager
+def _written_to(output: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{output} cannot be written ({error.strerror}); name another place with -o") from None
+
+
 @app.command("table")
 def table_command(
     dataset: Annotated[str | None, typer.Option(help="Which data set's, if there are several.")] = None,
@@ -200,8 +210,9 @@ def report_command(
 
     study = _study(store, dataset, name)
     path = output or study.store.root / "reports" / f"{study.name}.html"
-    for written in write(study, path, shlex.join(["sweeper", *sys.argv[1:]])):
-        print(written)
+    with _written_to(path):
+        for written in write(study, path, shlex.join(["sweeper", *sys.argv[1:]])):
+            print(written)
 
 
 @app.command("export")
@@ -225,11 +236,14 @@ def export_command(
 ) -> None:
     """Write a student for use elsewhere: safetensors, ONNX, model card, and a script that loads it without sweeper."""
     from sweeper import export
+    from sweeper.store import Store
 
-    chosen = export.choose(_study(store, dataset, name), d, trial)
+    chosen = export.find(Store(store), trial) if trial else export.choose(_study(store, dataset, name), d)
     formats = export.FORMATS if style is ExportFormat.all else (style.value,)
-    for written in export.write(chosen, output or Path("exported") / chosen.name, formats, images):
-        print(written)
+    folder = output or Path("exported") / chosen.name
+    with _written_to(folder):
+        for written in export.write(chosen, folder, formats, images):
+            print(written)
 
 
 @app.command("score")

@@ -8,7 +8,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import jinja2
 import numpy as np
 import onnxruntime
 import torch
@@ -18,9 +17,10 @@ from sweeper import __version__, latency
 from sweeper.grid import image_of
 from sweeper.job import load_generator
 from sweeper.selection import quality
-from sweeper.store import FinalRecord
+from sweeper.store import FinalRecord, Store
 from sweeper.study import Study
 from sweeper.sweep import Sweep
+from sweeper.templates import fill
 from trainables.errors import NotYetError, UserError
 from trainables.files import replacing, write_json
 from trainables.latents import LATENT_SIZE, latents
@@ -53,18 +53,28 @@ class Chosen:
         return f"{self.study.manifest.dataset}-{self.kind}-d{self.spec.d}"
 
 
-def choose(study: Study, d: int | None, trial: str | None) -> Chosen:
-    """By signature; else the row's student at d, by default at the limit of compression.
+def find(store: Store, trial: str) -> Chosen:
+    """The finished trial that a beginning of its signature names. Raises UserError, NotYetError."""
+    found = {s: m for m in store.sweeps() for s in m.signatures if s.startswith(trial)}
+    if len(found) != 1:
+        raise UserError(f"--trial {trial} names {len(found)} trials of {store.root}; `sweeper status` lists its sweeps")
+    ((signature, manifest),) = found.items()
+    teachers = store.sweep(manifest.teacher.sweep) if manifest.teacher else manifest
+    assert teachers is not None
+    sweep = Sweep.read(manifest, store)
+    study = Study.of(store, teachers, manifest if manifest.teacher else None)
+    return _chosen(study, sweep, signature)
 
-    Raises UserError where there is no such trial, NotYetError where none has finished.
+
+def choose(study: Study, d: int | None) -> Chosen:
+    """The row's student at d, by default at the limit of compression; of several seeds the best by selection scores.
+
+    Raises UserError where there is no such student, NotYetError where none has finished.
     """
-    if trial is not None:
-        found = [(sweep, s) for sweep in study.sweeps for s in sweep.records if s.startswith(trial)]
-        if len(found) != 1:
-            raise UserError(f"--trial {trial} names {len(found)} trials of {study.name}; `sweeper status` lists sweeps")
-        sweep, signature = found[0]
-    else:
-        sweep, signature = _of_row(study, d)
+    return _chosen(study, *_of_row(study, d))
+
+
+def _chosen(study: Study, sweep: Sweep, signature: str) -> Chosen:
     final = sweep.final(signature)
     if final is None:
         raise NotYetError(f"trial {signature} did not finish, it is {sweep.states()[signature]}; name a finished one")
@@ -97,6 +107,8 @@ def write(chosen: Chosen, folder: Path, formats: tuple[str, ...], images: int) -
     spec = chosen.spec
     generator = load_generator(chosen.study.store, spec.signature, chosen.final.updates)
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("generator.safetensors", "generator.onnx", "load.py"):  # of an export before
+        (folder / name).unlink(missing_ok=True)
     facts = _facts(chosen)
     written = [folder / "spec.json"]
     write_json(written[0], facts["spec"])
@@ -111,12 +123,12 @@ def write(chosen: Chosen, folder: Path, formats: tuple[str, ...], images: int) -
         with replacing(written[-1]) as temporary:
             facts["onnx"] = _write_onnx(generator, spec, temporary)
         written.append(folder / "load.py")
-        _fill("load.py.j2", written[-1], {})
+        written[-1].write_text(fill("load.py.j2"))
     if images:
         _write_samples(generator, folder / "samples", images)
         written.append(folder / "samples")
     written.append(folder / "README.md")
-    _fill("card.md.j2", written[-1], facts)
+    written[-1].write_text(fill("card.md.j2", **facts), encoding="utf-8")
     return written
 
 
@@ -159,6 +171,9 @@ def _write_onnx(generator: Generator, spec: TrialSpec, path: Path) -> dict[str, 
 
 def _write_samples(generator: Generator, folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
+    for old in folder.glob("*.png"):
+        if old.stem.isdigit():  # of an export before: else the folder would be scored as a mixture
+            old.unlink()
     digits = len(str(count - 1))
     for start in range(0, count, 1000):
         images = render(generator, latents("report/0", start, min(1000, count - start)))
@@ -182,6 +197,8 @@ def _facts(chosen: Chosen) -> dict[str, Any]:
         "macs": generator_macs(spec.d, spec.image_size, spec.channels),
         "ratio": teacher["parameters"] / parameters if teacher else None,
         "scores": chosen.final.report,
+        "seeds": row["student"]["seeds"] if row and row["student"] and chosen.kind == "student" else 1,
+        "row": row["student"] if row and chosen.kind == "student" else None,
         "control": row["control"] if row and chosen.kind == "student" else None,
         "teacher": teacher if chosen.kind == "student" else None,
         "manifest": manifest,
@@ -194,15 +211,3 @@ def _facts(chosen: Chosen) -> dict[str, Any]:
         "version": __version__,
         "onnx": None,
     }
-
-
-def _fill(template: str, path: Path, facts: dict[str, Any]) -> None:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweeper", "templates"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    with replacing(path) as temporary:
-        temporary.write_text(environment.get_template(template).render(facts), encoding="utf-8")

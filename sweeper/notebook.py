@@ -1,5 +1,6 @@
 """For notebooks: a store's sweeps as DataFrames and figures. `import sweeper; runs = sweeper.open("runs")`."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +96,7 @@ def _lines(sweep: Sweep) -> list[dict[str, Any]]:
     states, protocol, found = sweep.states(), sweep.manifest.protocols["rung"], []
     for signature, record in sweep.records.items():
         trial = {"sweep": sweep.manifest.name, "signature": signature, "state": states[signature]}
-        trial |= record.spec.canonical()
+        trial |= dataclasses.asdict(record.spec)
         for rung in record.rungs:
             if rung.diverged or rung.scores["fid"]["protocol"] == protocol:
                 scores = {name: score["mean"] for name, score in rung.scores.items()}

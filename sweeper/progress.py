@@ -40,6 +40,8 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._screen.stop()
+        self.running.clear()  # whatever else the command does now
+        self._leave()
 
     def started(self, sweep: Sweep, job: Job) -> None:
         self.running[job.signature] = time.time()
@@ -82,6 +84,7 @@ class Progress:
         taken = [self._share(signature) for signature in self.running]
         on_gpus = self.machine.gpus > 0
         return Live(
+            driver=self.store.driver(),
             running=dict(self.running),
             used=sum(taken) if on_gpus else len(taken),
             capacity=self.machine.gpus if on_gpus else self.slots,

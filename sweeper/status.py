@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from rich.console import Console
 from rich.live import Live as Screen
@@ -36,13 +37,15 @@ def watch(store: Store, looks: int | None = None) -> None:
     printed under the last. looks: at most so many."""
     console = Console(highlight=False)
     reader = _Reader(store)
-    with Screen(console=console, auto_refresh=False, transient=False) as screen:
+    with Screen(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as screen:
         while True:
             begun = time.monotonic()
             sweep = reader.sweep()
-            screen.update(draw(sweep, reader.rivals(sweep), Live.read(store, sweep.manifest.name)), refresh=True)
-            if not console.is_terminal:
-                console.print(screen.renderable)
+            drawn = draw(sweep, reader.rivals(sweep), Live.read(store, sweep.manifest.name))
+            if screen:
+                screen.update(drawn, refresh=True)
+            else:
+                console.print(drawn)
             looks = None if looks is None else looks - 1
             if looks == 0 or not store.driver():
                 break

@@ -74,12 +74,17 @@ def climbs(sweep: Sweep) -> list[Climb]:
                     label=spec.label(),
                     alpha=0.0 if spec.loss == "mse" else spec.alpha,
                     loss=spec.loss,
-                    state=states[trials[0]],
+                    state=_state([states[trial] for trial in trials]),
                     trials=list(trials),
                     points=list(_points(sweep, list(trials))),
                 )
             )
     return found
+
+
+def _state(of_seeds: list[str]) -> str:
+    """Seeds share one fate, but it is one of them that diverged."""
+    return "diverged" if "diverged" in of_seeds else of_seeds[0]
 
 
 def _points(sweep: Sweep, trials: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
@@ -107,10 +112,10 @@ class Alphas:
 
 def over_alpha(sweep: Sweep) -> list[Alphas]:
     """Per d with at least two values of alpha. Pruned ones stopped early, so all are compared where all have been."""
-    found = []
+    found, every = [], climbs(sweep)
     for d in sweep.strata:
         of_alpha: dict[float, list[Climb]] = {}
-        for climb in climbs(sweep):
+        for climb in every:
             if climb.d == d and climb.alpha is not None:
                 of_alpha.setdefault(climb.alpha, []).append(climb)
         reached = {a: {u for climb in of_a for u, _ in climb.points} for a, of_a in of_alpha.items()}
@@ -148,22 +153,23 @@ def samples(study: Study) -> list[Sample]:
     finished is shown at the furthest rung that its best one reached."""
     found = []
     teacher = study.table["teacher"]
+    students = climbs(study.distilled) if study.distilled else []
     if teacher:
         found.append(Sample("teacher", teacher["d"], teacher["signature"], teacher["updates"], True, True))
     for row in study.table["rows"]:
         d = row["d"]
         if study.distilled and d in study.distilled.strata:
-            found += _best_of_each_loss(study.distilled, d)
+            found += _best_of_each_loss(study.distilled, d, students)
         trials = best(study.controls, d) if d in study.controls.strata else None
-        if trials:
+        if trials and not (teacher and teacher["signature"] in trials):
             found.append(Sample("control", d, trials[0], study.controls.manifest.updates, True, True))
     return found
 
 
-def _best_of_each_loss(sweep: Sweep, d: int) -> Iterator[Sample]:
+def _best_of_each_loss(sweep: Sweep, d: int, students: list[Climb]) -> Iterator[Sample]:
     chosen = best(sweep, d)
     of_loss: dict[str, list[Climb]] = {}
-    for climb in climbs(sweep):
+    for climb in students:
         if climb.d == d and climb.points:
             of_loss.setdefault(climb.loss, []).append(climb)
     for loss in sorted(of_loss, key=lambda name: (name != "mse", name)):
@@ -186,21 +192,26 @@ class Learning:
 
 
 def learning(study: Study) -> list[Learning]:
-    """Of the teacher, and of each row's student and control (the first seed's)."""
+    """Of the teacher, and of each row's student and control (the first seed's), at the rungs of their sweep.
+
+    Where the sweeps' rungs are scored by different protocols, of the students alone.
+    """
     found = []
-    teacher = study.table["teacher"]
+    rungs = {sweep.manifest.protocols["rung"] for sweep in study.sweeps}
+    teacher = study.table["teacher"] if len(rungs) == 1 else None
     if teacher:
         record = study.store.need(teacher["signature"])
         found.append(_learning("teacher", record.spec, study.controls, record.rungs))
     for row in study.table["rows"]:
         for kind, sweep in (("student", study.distilled), ("control", study.controls)):
-            if row[kind] and sweep:
+            if row[kind] and sweep and (len(rungs) == 1 or sweep is study.distilled):
                 record = sweep.records[row[kind]["signature"]]
                 found.append(_learning(kind, record.spec, sweep, record.rungs))
     return found
 
 
 def _learning(kind: str, spec: TrialSpec, sweep: Sweep, rungs: list[RungRecord]) -> Learning:
-    protocol = sweep.manifest.protocols["rung"]
-    known = [r for r in rungs if not r.diverged and r.scores["fid"]["protocol"] == protocol]
+    manifest = sweep.manifest
+    of_sweep = [r for r in rungs if r.updates in manifest.rungs and not r.diverged]
+    known = [r for r in of_sweep if r.scores["fid"]["protocol"] == manifest.protocols["rung"]]
     return Learning(kind, spec.d, spec.label(), known)

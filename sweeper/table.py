@@ -15,7 +15,6 @@ from trainables.spec import TrialSpec
 
 SCORES = ("is", "fid", "kid", "sharpness")
 TOLERANCE = 0.10  # of the teacher's score: the limit of compression is the smallest student within it
-FORMATS = ("rich", "md", "csv", "latex", "json")
 
 
 def find(store: Store, dataset: str | None, name: str | None) -> tuple[Manifest, Manifest | None]:
@@ -122,12 +121,12 @@ def _over_seeds(scores: list[Score]) -> Score:
 
 
 def _limit(rows: list[dict[str, Any]], teacher: dict[str, Any] | None, metric: str) -> dict[str, Any] | None:
-    """The smallest d whose student's score is within TOLERANCE of the teacher's."""
+    """The smallest d below the teacher's whose student's score is within TOLERANCE of the teacher's."""
     if teacher is None:
         return None
     goal = teacher["scores"][metric]["mean"]
     for row in rows:
-        if row["student"]:
+        if row["student"] and row["d"] < teacher["d"]:
             reached = row["student"]["scores"][metric]["mean"]
             if reached >= goal * (1 - TOLERANCE) if metric == "is" else reached <= goal * (1 + TOLERANCE):
                 return {"d": row["d"], "ratio": row["ratio"], "tolerance": TOLERANCE, "metric": metric}

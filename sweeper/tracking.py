@@ -122,7 +122,7 @@ class Tracking:
         self._pass_on(job.signature)
 
     def failed(self, sweep: Sweep, job: Job, reason: str) -> None:
-        self._pass_on(f"{job.signature}\t{reason.partition(chr(10))[0][:200]}")
+        self._pass_on(f"{job.signature}\t{' '.join(reason.split())[:200]}")
 
     def _pass_on(self, line: str) -> None:
         """Never waits: the pipe is the queue. What a full one does not take is found at the end."""

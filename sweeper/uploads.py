@@ -14,6 +14,7 @@ from trainables.errors import UserError
 from trainables.sizes import generator_macs, generator_parameters
 from trainables.spec import irrelevant
 
+FIRST_FID = "fid at the first rung"  # which every trial reaches: so it can be drawn over alpha
 DISABLED = "disabled"  # the --wandb of a sweep that is never sent
 
 
@@ -111,6 +112,7 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: str, failur
         job_type=spec.role,
         config={
             **fields,
+            **({"alpha": 0.0} if spec.loss == "mse" else {}),
             "signature": signature,
             "configuration": spec.configuration,
             "parameters": generator_parameters(spec.d, spec.image_size, spec.channels),
@@ -118,6 +120,7 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: str, failur
         },
         summary={
             **last,
+            **({FIRST_FID: steps[0].values["rung/fid"]} if steps and "rung/fid" in steps[0].values else {}),
             "state": "failed" if failure else state,
             "diverged": any(rung.diverged for rung in record.rungs),
             "failure": failure or "",
@@ -158,7 +161,7 @@ def _final(sweep: Manifest, record: TrialRecord) -> dict[str, Any]:
 def table(store: Store, sweep: Manifest) -> Upload | None:
     """The run that holds a sweep's compression table: as it is printed, as plain numbers, and with pictures."""
     teachers, students = (sweep, None) if sweep.teacher is None else (store.sweep(sweep.teacher.sweep), sweep)
-    if teachers is None:
+    if teachers is None or DISABLED in (teachers.wandb, sweep.wandb):  # its rows would show what is never sent
         return None
     try:
         built = tables.build(store, teachers, students)

@@ -25,6 +25,7 @@ SHOWN = 4  # running trials and failures that are named
 class Live:
     """What only the command that trains knows."""
 
+    driver: str | None = None  # who says it, as in Store.driver
     running: dict[str, float] = field(default_factory=dict)  # signature → Unix time when its job began
     used: float = 0.0  # slots, or GPUs
     capacity: float = 0.0
@@ -34,9 +35,11 @@ class Live:
 
     @classmethod
     def read(cls, store: Store, name: str) -> "Live":
-        """Of the command that drives the store; of none nothing is running."""
-        record = store.live(name) if store.driver() else None
-        return cls(**{**record, "failures": tuple(record["failures"])}) if record else cls()
+        """Of the command that drives the store; what another one left behind does not count."""
+        driver, record = store.driver(), store.live(name)
+        if driver is None or record is None or record["driver"] != driver:
+            return cls()
+        return cls(**{**record, "failures": tuple(record["failures"])})
 
     def as_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)
@@ -77,9 +80,9 @@ def draw(sweep: Sweep, rivals: Rivals, live: Live) -> RenderableType:
     if live.capacity:
         parts.append(Text(f"{live.used:g} of {live.capacity:g} {live.unit} in use; {time_left(live.seconds_left)}"))
     now = time.time()
-    names = sorted(live.running, key=live.running.__getitem__)
+    names = sorted((s for s in live.running if s in sweep.records), key=live.running.__getitem__)
+    parts += _few(list(reversed(live.failures)), "red")  # before what may be cut off by the window's end
     parts += _few([f"{sweep.records[s].spec.label()} ({now - live.running[s]:.0f} s)" for s in names], "cyan")
-    parts += _few(list(reversed(live.failures)), "red")
     return Group(*parts)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper import table as tables
 from sweeper.store import Manifest, Store
-from sweeper.uploads import sent_sweeps
+from sweeper.uploads import FIRST_FID, sent_sweeps
 from sweeper.wandb_project import Project, Trouble, inside, reason
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import read_json, write_json
@@ -76,8 +76,11 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
     ]
     if widths := _widths_with_alpha(store, sweep):
         per_d = [runs(f"d={d}", f"{students} and Config('d') = {d}") for d in widths]
-        alpha = wr.ScatterPlot(x=wr.Config("alpha"), y=fid, log_y=True, layout=wide(12))
-        blocks += [wr.H2("FID over alpha, per d"), wr.PanelGrid(runsets=per_d, panels=[alpha])]
+        alpha = wr.ScatterPlot(x=wr.Config("alpha"), y=wr.SummaryMetric(FIRST_FID), log_y=True, layout=wide(12))
+        blocks += [
+            wr.H2("FID over alpha (0: MSE), per d, at the first rung"),
+            wr.PanelGrid(runsets=per_d, panels=[alpha]),
+        ]
     curves = wr.LinePlot(
         x="Step", y=["rung/fid"], title_x="updates", title_y="rung/fid", log_y=True, max_runs_to_show=1000,
         layout=wide(12),
@@ -108,7 +111,8 @@ def run(folder: Path, dataset: str | None, name: str | None) -> str:
     store = Store(folder)
     teachers, students = tables.find(store, dataset, name)
     sweep = students or teachers
-    sent_sweeps(store, sweep.name)
+    for of_both in (teachers, sweep):
+        sent_sweeps(store, of_both.name)  # raises for one that is never sent
     os.environ.update(inside(store.root))
     try:
         project = Project()

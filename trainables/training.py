@@ -131,6 +131,7 @@ def train(
                     accelerator.backward(loss_d)
                     optimizer_d.step()
                     sums.discriminator += loss_d.detach()
+                    sums.discriminator_updates += 1
                     if spec.clip is not None:
                         _clip(adversary, spec.clip)
 
@@ -164,6 +165,9 @@ def train(
         generator.train()
 
 
+_SUMS = ("since", "to_rung", "seconds", "discriminator_updates")  # those that are no tensors
+
+
 class _Sums:
     """Losses and seconds of the way to a rung. In the checkpoint, so that a trial that was killed tells the same."""
 
@@ -173,20 +177,23 @@ class _Sums:
         self.begin(0)
 
     def begin(self, update: int) -> None:
-        self.since, self.seconds = update, 0.0
+        self.since, self.seconds, self.discriminator_updates = update, 0.0, 0
         self.generator, self.discriminator = (torch.zeros((), device=self.device) for _ in range(2))
 
     def means(self, update: int) -> dict[str, float]:
-        """Per generator update."""
-        updates = max(1, update - self.since)
-        return {"generator": float(self.generator) / updates, "discriminator": float(self.discriminator) / updates}
+        """Per update of each network; of the discriminator nothing if it had none."""
+        found = {"generator": float(self.generator) / max(1, update - self.since)}
+        if self.discriminator_updates:
+            found["discriminator"] = float(self.discriminator) / self.discriminator_updates
+        return found
 
     def state_dict(self) -> dict[str, Any]:
-        losses = {"generator": float(self.generator), "discriminator": float(self.discriminator)}
-        return {"since": self.since, "to_rung": self.to_rung, "seconds": self.seconds, **losses}
+        numbers = {name: getattr(self, name) for name in _SUMS}
+        return numbers | {"generator": float(self.generator), "discriminator": float(self.discriminator)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.since, self.to_rung, self.seconds = (state_dict[name] for name in ("since", "to_rung", "seconds"))
+        for name in _SUMS:
+            setattr(self, name, state_dict[name])
         self.generator.fill_(state_dict["generator"])
         self.discriminator.fill_(state_dict["discriminator"])
 

@@ -1,12 +1,13 @@
 """The study as Plotly figures: for the page and for notebooks. One function, one figure; all numbers from the store."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweeper.study import Climb, Study, climbs, learning, over_alpha
+from sweeper.study import Climb, Learning, Study, climbs, learning, over_alpha
 
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
 BETTER = {"fid": "lower is better", "is": "higher is better"}
@@ -14,7 +15,8 @@ COLOURS = {"teacher": "#d55e00", "student": "#0072b2", "control": "#7f8c8d"}  # 
 _SYMBOLS = {"teacher": "star", "student": "circle", "control": "square"}
 # A colour per d, dark to light; tells neighbours apart on white and on black.
 _PER_D = ["#5e4fa2", "#3288bd", "#39a591", "#7fbf5a", "#d8a528", "#f46d43", "#d53e4f", "#9e0142"]
-_GONE = ("pruned", "speculative")
+_FATE = {"pruned": "pruned", "speculative": "pruned", "diverged": "diverged"}  # else it went on, or may
+_FATES = {"": "circle", "pruned": "x", "diverged": "triangle-up"}  # how a line ends
 
 
 def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None) -> go.Figure:
@@ -63,6 +65,7 @@ def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None)
             annotation_text=f"within {limit['tolerance']:.0%} of the teacher: from d={limit['d']}, "
             f"{limit['ratio']:.1f}:1",
             annotation_position="bottom left",
+            annotation_y=math.log10(bound) if score == "fid" else bound,  # Plotly's annotations are in decades there
         )
     figure.update_xaxes(title=sizes["parameters"], type="log")
     figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
@@ -141,24 +144,26 @@ def alpha(study: Study, score: str) -> go.Figure:
 
 
 def rungs(study: Study, role: str) -> go.Figure:
-    """FID over updates of every configuration of the sweep of a role: a pruned one ends with a cross."""
+    """FID over updates of every configuration of the sweep of a role: a pruned one ends with a cross, one that diverged
+    with a triangle where it was last scored."""
     sweep = study.distilled if role == "student" else study.controls
     figure = go.Figure()
     if sweep is None:
         return _finished(figure)
     colours = _colours(study)
+    found = [climb for climb in climbs(sweep) if climb.points]
     for d in sweep.strata:
-        of_d = [climb for climb in climbs(sweep) if climb.d == d and climb.points]
-        for gone in (False, True):
-            lines = [climb for climb in of_d if (climb.state in _GONE) == gone]
+        for fate, symbol in _FATES.items():
+            lines = [climb for climb in found if climb.d == d and _FATE.get(climb.state, "") == fate]
             if lines:
-                figure.add_scatter(**_joined(lines, gone), line={"color": colours[d], "width": 1 if gone else 2.5})
+                width = 1 if fate else 2.5
+                figure.add_scatter(**_joined(lines, fate, symbol), line={"color": colours[d], "width": width})
     figure.update_xaxes(title="updates", type="log", tickvals=sweep.manifest.rungs)
     figure.update_yaxes(title="FID of the rung's latents (lower is better)", type="log")
     return _finished(figure)
 
 
-def _joined(lines: list[Climb], gone: bool) -> dict[str, Any]:
+def _joined(lines: list[Climb], fate: str, symbol: str) -> dict[str, Any]:
     """Many lines as one trace, with gaps between them: a browser draws ten of these, and not a thousand."""
     x: list[int | None] = []
     y: list[float | None] = []
@@ -167,53 +172,61 @@ def _joined(lines: list[Climb], gone: bool) -> dict[str, Any]:
     for climb in lines:
         x += [*(updates for updates, _ in climb.points), None]
         y += [*(scores["fid"] for _, scores in climb.points), None]
-        symbols += ["circle"] * (len(climb.points) - 1) + ["x" if gone else "circle", "circle"]
+        symbols += ["circle"] * (len(climb.points) - 1) + [symbol, "circle"]
         texts += [f"{climb.label} ({climb.state})"] * (len(climb.points) + 1)
     return {
         "x": x,
         "y": y,
         "text": texts,
         "mode": "lines+markers",
-        "opacity": 0.55 if gone else 1.0,
+        "opacity": 0.55 if fate else 1.0,
         "marker": {"symbol": symbols, "size": 8},
         "legendgroup": str(lines[0].d),
-        "name": f"d={lines[0].d}" + (", pruned" if gone else ""),
+        "name": f"d={lines[0].d}" + (f", {fate}" if fate else ""),
         "hovertemplate": "%{text}<br>FID %{y:.1f} at %{x:,} updates<extra></extra>",
     }
 
 
 def curves(study: Study) -> go.Figure:
     """FID, IS and the generator's loss over updates: the teacher, and each row's student and control."""
-    figure = make_subplots(rows=3, shared_xaxes=True, vertical_spacing=0.06)
     found = learning(study)
-    colours = _colours(study)
-    dashes = {"teacher": "solid", "student": "solid", "control": "dot"}
-    rows = [("fid", "FID"), ("is", "IS"), ("loss", "generator's loss")]
-    for number, (what, title) in enumerate(rows, start=1):
-        for line in found:
-            points = [(r.updates, r.losses.get("generator") if what == "loss" else _mean(r, what)) for r in line.rungs]
+    rows = {what: [(line, points) for line in found if (points := _points(line, what))] for what in _LEARNED}
+    rows = {what: lines for what, lines in rows.items() if lines}
+    figure = make_subplots(rows=max(1, len(rows)), shared_xaxes=True, vertical_spacing=0.06)
+    colours, named = _colours(study), set()
+    for number, (what, lines) in enumerate(rows.items(), start=1):
+        for line, points in lines:
             name = f"{line.kind}, d={line.d}"
             figure.add_scatter(
-                x=[x for x, y in points if y is not None],
-                y=[y for _, y in points if y is not None],
+                x=[x for x, _ in points],
+                y=[y for _, y in points],
                 mode="lines+markers",
-                line={"color": colours[line.d], "dash": dashes[line.kind]},
+                line={"color": colours[line.d], "dash": "dot" if line.kind == "control" else "solid"},
                 marker={"symbol": _SYMBOLS[line.kind]},
                 name=name,
                 legendgroup=name,
-                showlegend=number == 1,
+                showlegend=name not in named,
                 hovertemplate=line.label + "<br>%{y:.4g} at %{x:,} updates<extra>" + line.kind + "</extra>",
                 row=number,
                 col=1,
             )
-        figure.update_yaxes(title=title, type="log" if what == "fid" else "linear", row=number, col=1)
-    figure.update_xaxes(title="updates", row=3, col=1)
-    figure.update_layout(height=680)
-    return _finished(figure)
+            named.add(name)
+        figure.update_yaxes(title=_LEARNED[what], type="log" if what == "fid" else "linear", row=number, col=1)
+    figure.update_xaxes(title="updates", row=max(1, len(rows)), col=1)
+    return _finished(figure).update_layout(height=240 + 200 * len(rows), legend_y=-0.1)
 
 
-def _mean(record: Any, name: str) -> float | None:
-    return record.scores[name]["mean"] if name in record.scores else None
+# Losses of students and of GANs are not on one scale.
+_LEARNED = {"fid": "FID", "is": "IS", "student": "students' loss", "gan": "GANs' loss"}
+
+
+def _points(line: Learning, what: str) -> list[tuple[int, float]]:
+    """(updates, value) of a score, or of the generator's loss if the line is of that kind."""
+    if what in ("fid", "is"):
+        return [(r.updates, r.scores[what]["mean"]) for r in line.rungs if what in r.scores]
+    if (what == "student") != (line.kind == "student"):
+        return []
+    return [(r.updates, r.losses["generator"]) for r in line.rungs if "generator" in r.losses]
 
 
 def blur(study: Study) -> go.Figure:
@@ -237,6 +250,7 @@ def blur(study: Study) -> go.Figure:
         figure.add_hline(
             y=level, line={"color": colour, "dash": "dash"}, annotation_text=label, annotation_position=f"top {side}"
         )
+    figure.update_xaxes(categoryorder="array", categoryarray=[f"d={d}" for d in sorted({p["d"] for p in points})])
     figure.update_yaxes(title="variance of the Laplacian (lower is blurrier)", rangemode="tozero")
     return _finished(figure)
 

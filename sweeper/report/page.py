@@ -7,7 +7,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import numpy as np
 import plotly.graph_objects as go
 from PIL import Image
@@ -20,7 +19,9 @@ from sweeper.job import load_generator
 from sweeper.pictures import said
 from sweeper.report import figures
 from sweeper.study import Study, samples
-from sweeper.sweep import STATES
+from sweeper.sweep import STATES, Sweep
+from sweeper.templates import fill
+from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import latents
 from trainables.training import render
@@ -30,7 +31,9 @@ BESIDE = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → e
 
 
 def write(study: Study, path: Path, command: str) -> list[Path]:
-    """Write the page and its companions; returns their paths. Raises UserError if weights are gone."""
+    """Write the page and its companions; returns their paths. Raises UserError for a page named like one of them."""
+    if path.suffix.removeprefix(".") in BESIDE.values():
+        raise UserError(f"-o {path} is where the table would be, beside the page; try -o {path.with_suffix('.html')}")
     written = [path, *(path.with_suffix(f".{ending}") for ending in BESIDE.values())]
     with replacing(path) as temporary:
         temporary.write_text(render_page(study, command), encoding="utf-8")
@@ -45,24 +48,24 @@ def render_page(study: Study, command: str) -> str:
     spec = next(iter(study.controls.records.values())).spec
     entries = [*study.table["rows"], *([study.table["teacher"]] if study.table["teacher"] else [])]
     seconds = {d: latency.cpu_latency(d, spec.image_size, spec.channels) for d in sorted({e["d"] for e in entries})}
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sweeper", "templates"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     table = study.table
-    return environment.get_template("page.html.j2").render(
+    return fill(
+        "page.html.j2",
+        html=True,
         study=study,
         table=table,
         heads=tables.columns(table["metric"]),
         rows=_rows(table),
         caption=tables.caption(table),
+        tolerance=tables.TOLERANCE,
         texts=_json({style: tables.as_text(table, style) for style in BESIDE}),
-        table_json=_json(table),
         progress=[_progress(sweep) for sweep in study.sweeps],
         charts=_charts(study, seconds),
         strips=_strips(study),
         walks=_walks(study),
         protocols=_protocols(study),
         commands=[sweep.manifest.command for sweep in reversed(study.sweeps)] + [command],
+        latencies=", ".join(f"d={d}: {1000 * of_d:.2f} ms" for d, of_d in seconds.items()),
         machine=f"{latency.HOW}; {latency.machine()}",
         version=__version__,
         plotly=get_plotlyjs(),
@@ -89,7 +92,7 @@ def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _progress(sweep: Any) -> dict[str, Any]:
+def _progress(sweep: Sweep) -> dict[str, Any]:
     counts = Counter(sweep.states().values())
     return {
         "name": sweep.manifest.name,
@@ -127,7 +130,11 @@ def _alt(title: str, figure: go.Figure) -> str:
     lines = []
     for trace in figure.data:
         points = [(x, y) for x, y in zip(trace.x or (), trace.y or (), strict=False) if y is not None]
-        if points and trace.name and trace.showlegend is not False:
+        if points and len(points) < len(trace.x):  # many lines in one, with gaps between them
+            lines.append(
+                f"{trace.name}: {len(trace.x) - len(points)} lines, the best at {min(y for _, y in points):.4g}"
+            )
+        elif points and trace.name and trace.showlegend is not False:
             ends = [f"{y:.4g} at {x}" for x, y in dict.fromkeys((points[0], points[-1]))]
             lines.append(f"{trace.name}: {' to '.join(ends)}")
     return f"{title}. {'; '.join(lines)}."
@@ -143,7 +150,6 @@ def _strips(study: Study) -> list[dict[str, Any]]:
             found.append(
                 {
                     "label": label,
-                    "d": sample.d,
                     "chosen": sample.chosen,
                     "alt": f"{len(tiles)} samples of the {label}",
                     "uri": _uri(tiles),
@@ -162,9 +168,14 @@ def _walks(study: Study) -> list[dict[str, str]]:
     found = []
     for kind, entry in entries:
         if entry:
-            images = render(load_generator(study.store, entry["signature"], entry["updates"]), z)
             label = f"{kind}, d={entry['d']}"
-            found.append({"label": label, "alt": f"interpolation by the {label}", "uri": _uri(map(image_of, images))})
+            try:
+                generator = load_generator(study.store, entry["signature"], entry["updates"])
+            except UserError:  # a store that was copied without its weights
+                found.append({"label": f"{label}: its weights are not in the store", "alt": "", "uri": ""})
+                continue
+            strip = _uri(map(image_of, render(generator, z)))
+            found.append({"label": label, "alt": f"interpolation by the {label}", "uri": strip})
     return found
 
 
@@ -193,8 +204,14 @@ def _protocols(study: Study) -> list[dict[str, Any]]:
         "selection": "choose the teacher, and each row's student and control",
         "report": "are printed in the table; the charts over size and of blur",
     }
-    manifest = study.manifest
-    return [{"name": n, "use": uses[n], "n": manifest.n[n], "protocol": manifest.protocols[n]} for n in uses]
+    found: list[dict[str, Any]] = []
+    for sweep in study.sweeps:
+        for name, use in uses.items():
+            n, protocol = sweep.manifest.n[name], sweep.manifest.protocols[name]
+            if protocol not in [line["protocol"] for line in found]:
+                whose = f" ({sweep.manifest.name})" if sweep is not study.sweeps[0] else ""
+                found.append({"name": name, "use": use + whose, "n": n, "protocol": protocol})
+    return found
 
 
 def _json(value: Any) -> str:

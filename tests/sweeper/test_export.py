@@ -32,7 +32,7 @@ FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
 def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The student of d = 1, and seven samples."""
     folder = tmp_path_factory.mktemp("exported") / "mine"
-    export.write(export.choose(Study.read(Store(finished / "runs"), None, None), 1, None), folder, export.FORMATS, 7)
+    export.write(export.choose(Study.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
     return folder
 
 
@@ -88,6 +88,15 @@ def test_samples_are_what_the_scores_were_computed_on(exported: Path, finished: 
     assert all((np.asarray(Image.open(f)) == pixels[0]).all() for f, pixels in zip(files, expected, strict=True))
 
 
+def test_another_export_into_the_same_folder_leaves_nothing_of_the_first(finished: Path, tmp_path: Path) -> None:
+    chosen = export.choose(Study.read(Store(finished / "runs"), None, None), 1)
+    export.write(chosen, tmp_path, export.FORMATS, 12)
+    export.write(chosen, tmp_path, ("safetensors",), 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "generator.safetensors", "samples", "spec.json"]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert "onnx" not in (tmp_path / "README.md").read_text().lower()
+
+
 def test_the_card_names_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:
     card = (exported / "README.md").read_text()
     study = Study.read(Store(finished / "runs"), None, None)
@@ -125,31 +134,38 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_by_default_it_is_the_limit_of_compression_and_its_best_seed(store: Store) -> None:
-    chosen = export.choose(Study.read(store, None, None), None, None)
+    chosen = export.choose(Study.read(store, None, None), None)
     assert (chosen.spec.d, chosen.spec.seed, chosen.name) == (4, 1, "mnist5k-student-d4")
 
 
 def test_a_width_or_a_signature_names_another(store: Store) -> None:
     study = Study.read(store, None, None)
-    assert export.choose(study, 2, None).spec == student(2, seed=0)
-    assert export.choose(study, None, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
+    assert export.choose(study, 2).spec == student(2, seed=0)
+    assert export.find(store, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
 
 
 def test_what_is_not_there_is_answered_with_what_is(store: Store) -> None:
     study = Study.read(store, None, None)
     with pytest.raises(UserError, match=r"--d 8: there is no finished student of that width; there are \[2, 4\]"):
-        export.choose(study, 8, None)
+        export.choose(study, 8)
     with pytest.raises(NotYetError, match="did not finish, it is pruned"):
-        export.choose(study, None, student(2, lr=0.5).signature)
+        export.find(store, student(2, lr=0.5).signature)
     with pytest.raises(UserError, match="--trial zzzz names 0 trials"):
-        export.choose(study, None, "zzzz")
+        export.find(store, "zzzz")
     study.table["limit"] = None
     with pytest.raises(UserError, match="no student is within the tolerance of the teacher; name a width: --d 4"):
-        export.choose(study, None, None)
+        export.choose(study, None)
+
+
+def test_a_signature_needs_no_name_of_a_sweep(store: Store) -> None:
+    manifest = store.sweep("mnist5k-students")
+    assert manifest is not None
+    sweep(store, "student", manifest.signatures[:1], manifest.teacher, name="again")
+    assert export.find(store, student(4, seed=1).signature).spec.seed == 1
 
 
 def test_without_students_it_says_what_to_run_first(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(16), 1.0, FINAL)])
     with pytest.raises(NotYetError, match="run `sweeper run students --teacher best` first"):
-        export.choose(Study.read(store, None, None), None, None)
+        export.choose(Study.read(store, None, None), None)

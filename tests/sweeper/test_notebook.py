@@ -39,6 +39,8 @@ def test_trials_have_a_row_per_rung(runs: Runs) -> None:
     trials = runs.trials("mnist5k-students")
     assert sorted(trials["updates"]) == [10, 10, 30]
     assert set(trials["state"]) == {"done", "pruned"}
+    assert set(trials["seed"]) == {0}, "defaults are there, too"
+    assert set(trials["loss"]) == {"mse"}
     assert len(runs.trials("mnist5k")) == 3 + 4
 
 

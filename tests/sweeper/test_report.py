@@ -65,6 +65,17 @@ def test_a_click_on_a_heading_sorts_by_number_and_a_second_one_turns_it_round(op
     assert heads.nth(column).get_attribute("aria-sort") == "descending"
 
 
+def test_the_size_on_the_axis_is_switched_by_keyboard_and_kept_by_the_theme(opened: Page) -> None:
+    chart = opened.locator("figure", has=opened.locator("#chart-pareto-fid"))
+    title = "document.getElementById('chart-pareto-fid').layout.xaxis.title.text"
+    chart.get_by_role("button", name="latency").press("Enter")
+    assert opened.evaluate(title) == "CPU latency, ms per image"
+    opened.locator("#theme").click()
+    assert opened.evaluate(title) == "CPU latency, ms per image"
+    assert chart.get_by_role("button", name="latency").get_attribute("aria-pressed") == "true"
+    assert chart.get_by_role("button", name="parameters").get_attribute("aria-pressed") == "false"
+
+
 def test_what_is_missing_is_sorted_last(opened: Page) -> None:
     heads = opened.locator("#compression th")
     column = heads.all_inner_texts().index("FID (Stu.)")
@@ -85,11 +96,9 @@ def test_pictures_have_alternative_texts_and_the_rows_of_the_paper_s_figure_11(o
     rows = opened.locator(".strip img").evaluate_all("all => all.map(i => [i.alt, i.naturalWidth / i.naturalHeight])")
     teacher, *others = (alt.removeprefix("12 samples of the ") for alt, _ in rows[:4])
     assert teacher.startswith("teacher, d=")
-    assert others == [
-        "mse student, d=1, at 8 updates",
-        "joint student, d=1",
-        "control, d=1",
-    ]
+    assert others[:2] == ["mse student, d=1, at 8 updates", "joint student, d=1"]
+    assert others[2].startswith("control, d="), "of another d than the teacher's"
+    assert others[2][-1] != teacher[-1]
     assert {ratio for _, ratio in rows} == {float(pages.TILES)}
     assert sum("interpolation" in alt for alt, _ in rows) == 3
 
@@ -153,6 +162,34 @@ def test_of_an_unfinished_sweep_it_says_so(tmp_path: Path) -> None:
 def test_nothing_in_a_name_can_close_the_script_that_carries_it() -> None:
     assert "</script>" not in pages._json({"label": "</script><script>alert(1)</script>"})
     assert json.loads(pages._json({"label": "</script>"})) == {"label": "</script>"}
+
+
+def test_where_fid_is_the_metric_the_limit_is_marked_on_the_logarithmic_axis(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "runs")
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (20.0, 9.0)})
+    control = trial(store, teacher(2), 1.0, {"selection": (90.0, 5.0), "report": (90.0, 5.0)})
+    sweep(store, "teacher", [best, control], metric="fid")
+    of_four = trial(store, student(4), 9.0, {"selection": (21.0, 9.0), "report": (21.0, 9.0)})
+    sweep(store, "student", [of_four], Teacher(best, 30, "w", "mnist5k-teachers", "best"), metric="fid")
+    pages.write(Study.read(store, None, None), tmp_path / "page.html", COMMAND)
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    low, high = page.evaluate("document.getElementById('chart-pareto-fid').layout.yaxis.range")
+    assert 0 < low < high < 3, "decades around FID 20 to 90"
+    assert "within 10% of the teacher: from d=4" in page.locator("#chart-pareto-fid").inner_text()
+    assert page.inner_text("#pictures").count("its weights are not in the store") == 2
+    page.close()
+
+
+def test_a_page_is_not_written_over_by_its_own_table(finished: Path, sweeper: Any, tmp_path: Path) -> None:
+    done: Done = sweeper("report", "-o", str(tmp_path / "x.csv"), cwd=finished)
+    assert done.code == 2
+    assert "try -o" in done.err
+    done = sweeper("report", "-o", str(tmp_path), cwd=finished)
+    assert done.code == 2
+    assert "cannot be written" in done.err
 
 
 def test_the_limit_of_compression_is_marked(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,9 +57,10 @@ def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
     waiting = teacher(2, lr=0.5)
     store.add(waiting)
     sweep(store, "teacher", [trial(store, teacher(2), 30.0), waiting.signature])
-    moment = Live(running={waiting.signature: time.time() - 7}, used=1, capacity=2, seconds_left=300.0)
+    moment = Live(driver=None, running={waiting.signature: time.time() - 7}, used=1, capacity=2, seconds_left=300.0)
     with store.driving():
-        store.keep_live("mnist5k-teachers", moment.as_dict())
+        here = replace(moment, driver=store.driver())
+        store.keep_live("mnist5k-teachers", here.as_dict())
         watch(store, looks=1)
         show(store)
     out = capsys.readouterr().out
@@ -67,6 +69,19 @@ def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
     assert "2 trials, 1 running, 1 paused" in out
     watch(store)
     assert "in use" not in capsys.readouterr().out, "what a command that is gone left behind is not shown"
+    with store.driving():
+        store.keep_live("mnist5k-teachers", replace(moment, driver="process 1 on another host").as_dict())
+        watch(store, looks=1)
+        assert "in use" not in capsys.readouterr().out, "nor what one left that was killed, while the next one starts"
+
+
+def test_a_look_is_printed_once_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path)
+    sweep(store, "teacher", [trial(store, teacher(2), 30.0)])
+    watch(store)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines.count("mnist5k-teachers") + sum(line.startswith("mnist5k-teachers ") for line in lines) == 1
+    assert sum(line.startswith("nothing trains in") for line in lines) == 1
 
 
 def test_a_watched_sweep_is_read_again_where_it_changed(tmp_path: Path) -> None:

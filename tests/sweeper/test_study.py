@@ -1,5 +1,6 @@
 """What table, page and notebook show, from stores with made-up scores."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,31 @@ def test_pictures_are_of_teacher_mse_joint_and_control_and_say_who_stopped_early
         ("joint student", 2, 30, True, True),
         ("control", 2, 30, True, True),
     ]
+
+
+def test_seeds_of_which_one_diverged_are_a_configuration_that_diverged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seeds = [trial(store, student(2, seed=s), 10.0) for s in (0, 1)]
+    store.add(student(2, seed=1), rung=RungRecord(30, 1.0, {}, {}, diverged=True))
+    (climb,) = climbs(Sweep.read(sweep(store, "student", seeds), store))
+    assert climb.state == "diverged"
+
+
+def test_where_rungs_are_scored_otherwise_only_students_curves_are_shown(store: Store) -> None:
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    store.save_sweep(replace(manifest, protocols=manifest.protocols | {"rung": "other"}))
+    assert {line.kind for line in learning(Study.read(store, None, None))} == {"student"}
+
+
+def test_a_student_as_wide_as_the_teacher_is_no_limit_of_compression(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    best = trial(store, teacher(4), 1.0, FINAL)
+    sweep(store, "teacher", [best])
+    sweep(store, "student", [trial(store, student(4), 1.0, FINAL)], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    study = Study.read(store, None, None)
+    assert study.table["limit"] is None
+    assert [sample.kind for sample in samples(study)] == ["teacher", "mse student"]
 
 
 def test_learning_is_of_the_trials_in_the_table(store: Store) -> None:

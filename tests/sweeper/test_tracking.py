@@ -174,7 +174,6 @@ def test_another_wandb_mode_does_not_score_anew(finished: Path, sweeper: Callabl
     assert sweeper(*STUDENTS, cwd=finished).code == 0
 
 
-@pytest.mark.long
 def test_a_killed_and_continued_sweep_leaves_what_an_offline_one_leaves_after_sync(
     fresh: Path, finished: Path, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
 ) -> None:

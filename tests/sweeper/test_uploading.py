@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sweeper import table
-from sweeper.store import Store
+from sweeper.store import RungRecord, Store
 from sweeper.sweep import Sweep
 from tests.conftest import Done
 from tests.sweeper import made
@@ -216,12 +216,26 @@ def test_entity_and_project_are_the_user_s_and_disabled_sweeps_are_not_sent(
     assert done.code == 0, done.err
     students = store.sweep("mnist5k-students")
     assert students is not None
-    expected = {f"{store.id}-{name}" for name in [*students.signatures, "table-mnist5k-students"]}
+    expected = {f"{store.id}-{name}" for name in students.signatures}  # no table: it has the teachers' scores
     assert set(wandb_server.project("team", "faces").runs) == expected
     assert set(wandb_server.projects) == {("team", "faces")}
     refused = sweeper("wandb", "sync", "--name", "mnist5k-teachers", cwd=tmp_path, **environment)
     assert refused.code == 2
     assert "mnist5k-teachers was run with --wandb disabled" in refused.err
+    assert sweeper("wandb", "report", cwd=tmp_path, **environment).code == 2
+
+
+def test_a_rung_below_the_last_that_is_there_does_not_make_sync_fail_for_ever(
+    tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    store = pictured(tmp_path / "runs", learning_rates=(0.1,))
+    assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
+    spec = made.teacher(8, lr=0.1)
+    store.add(spec, rung=RungRecord(3, 1.0, {}, made.scores(99.0, 1.0, "rung"), False))
+    done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
+    assert done.code == 0, done.err
+    run = wandb_server.project().runs[f"{store.id}-{spec.signature}"]
+    assert [row["_step"] for row in run.rows] == [10, 30]
 
 
 @pytest.mark.parametrize(("mode", "why"), [("500", "answers HTTP 500"), ("ok", "refuses the API key")])

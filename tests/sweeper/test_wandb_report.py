@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from sweeper import uploads, wandb_report
 from sweeper.store import Store
 from tests.conftest import Done
+from tests.sweeper import made
 from tests.sweeper.sent import pictured
 from tests.wandb_server import Server
 
@@ -42,6 +46,24 @@ def test_sync_makes_it_with_table_parameters_alpha_rungs_and_pictures(reported: 
     assert (scatter["xAxisLogScale"], scatter["yAxisLogScale"]) == (True, True)
     assert found[2]["config"]["metrics"] == ["rung/fid"]
     assert found[3]["config"]["mediaKeys"] == ["samples"]
+
+
+def test_fid_is_drawn_over_alpha_at_the_rung_that_all_reach(tmp_path: Path) -> None:
+    store = pictured(tmp_path / "runs")
+    students = store.sweep("mnist5k-students")
+    assert students is not None
+    joint = [made.student(2, loss="joint", alpha=a, d_discriminator=4) for a in (0.1, 0.2)]
+    trials = [made.trial(store, spec, 40.0) for spec in joint]
+    sweep = made.sweep(store, "student", [*students.signatures, *trials], students.teacher)
+    report = wandb_report.build(store, sweep, SimpleNamespace(entity="us", name="faces"))
+    (scatter,) = [panel for panel in panels(report._to_model().spec.model_dump(by_alias=True)) if "alpha" in str(panel)]
+    axes = scatter["config"]
+    assert (axes["xAxis"], axes["yAxis"]) == ("config:alpha.value", f"summary:{uploads.FIRST_FID}")
+    sent = {u.id: u for u in uploads.everything(store, [sweep], {})}
+    drawn = [
+        (u.config.get("alpha"), u.summary.get(uploads.FIRST_FID)) for u in sent.values() if u.job_type == "student"
+    ]
+    assert sorted(drawn) == [(0.0, 30), (0.0, 31), (0.1, 40.0), (0.2, 40.0)], "pruned ones and mse among them"
 
 
 def test_the_same_report_is_updated_and_a_deleted_one_is_made_anew(
