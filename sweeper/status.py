@@ -51,7 +51,7 @@ def watch(store: Store, looks: int | None = None) -> None:
                 break
             time.sleep(max(SECONDS, 3 * (time.monotonic() - begun)))
     if not store.driver():
-        console.print(f"nothing trains in {store.root} now" + _goes_on(sweep))
+        console.print(f"nothing trains in {store.root} now" + _goes_on(sweep), soft_wrap=True)
 
 
 def _goes_on(sweep: Sweep) -> str:
