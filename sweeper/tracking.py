@@ -167,6 +167,8 @@ def _need_key() -> None:
         found = wandb.login(prompt=False, verify=False)
     except wandb.errors.Error as error:
         raise EnvironmentUserError(f"--wandb online: {str(error).splitlines()[0]}; type `wandb login`") from None
+    finally:
+        wandb.teardown()  # the uploader has its own wandb-core
     if not found:
         raise EnvironmentUserError("--wandb online needs an API key: type `wandb login`, or use offline")
 

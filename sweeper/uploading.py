@@ -271,6 +271,9 @@ def main() -> None:
     os.nice(5)  # training comes first
     store, inbox = Store(asked.store), Inbox(asked.parent)
     os.environ.update(inside(store.root))
+    os.environ.pop(
+        "WANDB_SERVICE", None
+    )  # a wandb-core of its own: in another's a killed uploader's runs stay "in use"
     if asked.follow:
         threading.Thread(target=_watch, args=[inbox], daemon=True).start()
     if not hold(store.root / "wandb", float("inf") if asked.follow else _BUSY_SECONDS):

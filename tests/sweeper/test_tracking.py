@@ -40,26 +40,32 @@ def point(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def report_all(tracked: Tracking, sweep: Sweep, times: int) -> float:
-    """Tell again and again that every trial has reached every rung and failed; the longest that one call took.
-
-    Of three rounds the best: in one or the other the machine may have had something else to do, but what waits for a
-    server or for a full pipe waits in each.
-    """
-    rounds = []
-    sys.setswitchinterval(0.0002)  # the stand-in's threads share this process, as no real server does
-    for _ in range(3):
-        taken = [0.0]
-        for _ in range(times):
-            for signature, record in sweep.records.items():
+def report_all(tracked: Tracking, sweep: Sweep, times: int) -> list[float]:
+    """Tell again and again that every trial has reached every rung and failed; what the calls took, longest first."""
+    taken = []
+    for _ in range(times):
+        for signature, record in sweep.records.items():
+            for call in (
+                lambda s=signature, r=record: tracked.reached(sweep, Job(s, 30), r.rungs[-1]),
+                lambda s=signature: tracked.failed(sweep, Job(s, 30), "its process died\nand more"),
+            ):
                 begun = time.perf_counter()
-                tracked.reached(sweep, Job(signature, 30), record.rungs[-1])
+                call()
                 taken.append(time.perf_counter() - begun)
-                tracked.failed(sweep, Job(signature, 30), "its process died\nand more")
-                taken.append(time.perf_counter() - begun - taken[-1])
-        rounds.append(max(taken))
-    sys.setswitchinterval(0.005)
-    return min(rounds)
+    return sorted(taken, reverse=True)
+
+
+def quick(taken: list[float]) -> bool:
+    """What waits for a server or for a full pipe waits for seconds. A few calls are held up by the stand-in, which
+    shares this process, and by other tests: benchmarks/wandb_callbacks.py has it in a process of its own."""
+    return taken[len(taken) // 1000] < CALLBACK_SECONDS and taken[0] < 0.25
+
+
+def test_the_key_is_looked_for_without_leaving_a_wandb_core_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The uploader would use it, and a killed uploader's runs would stay "in use" in it."""
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    tracking._need_key()
+    assert "WANDB_SERVICE" not in os.environ
 
 
 def read(store: Store, name: str) -> Sweep:
@@ -114,11 +120,12 @@ def test_a_server_that_fails_holds_nobody_up_and_is_named_once(
     wandb_server.fail(mode)
     sweep = read(store, "mnist5k-students")
     with Tracking("mnist5k-students", store, "") as tracked:
-        longest = report_all(tracked, sweep, 2000)  # more than the pipe holds
+        first = report_all(tracked, sweep, 2000)  # more than the pipe holds
         time.sleep(3)
-        longest = max(longest, report_all(tracked, sweep, 100))
+        later = report_all(tracked, sweep, 1000)
         begun = time.monotonic()
-    assert longest < CALLBACK_SECONDS
+    assert quick(first)
+    assert quick(later)
     assert time.monotonic() - begun < 7
     said = [
         line for line in capfd.readouterr().err.splitlines() if "`sweeper wandb sync` sends what is missing" in line
@@ -136,7 +143,7 @@ def test_an_uploader_that_dies_is_named_once_and_nothing_else_happens(
     sweep = read(store, "mnist5k-students")
     with Tracking("mnist5k-students", store, " --store there") as tracked:
         tracked.uploader.kill()
-        assert report_all(tracked, sweep, 1000) < CALLBACK_SECONDS
+        assert quick(report_all(tracked, sweep, 1000))
     said = capfd.readouterr().err
     assert said.count("\n") == 1
     assert "uploading.log" in said
