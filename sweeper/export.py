@@ -107,8 +107,11 @@ def write(chosen: Chosen, folder: Path, formats: tuple[str, ...], images: int) -
     spec = chosen.spec
     generator = load_generator(chosen.study.store, spec.signature, chosen.final.updates)
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("generator.safetensors", "generator.onnx", "load.py"):  # of an export before
-        (folder / name).unlink(missing_ok=True)
+    samples = folder / "samples"
+    of_before = [folder / name for name in ("generator.safetensors", "generator.onnx", "load.py")]
+    of_before += [picture for picture in samples.glob("*.png") if picture.stem.isdigit()]
+    for path in of_before:  # else it would lie beside another generator's card, and be scored with its samples
+        path.unlink(missing_ok=True)
     facts = _facts(chosen)
     written = [folder / "spec.json"]
     write_json(written[0], facts["spec"])
@@ -125,8 +128,8 @@ def write(chosen: Chosen, folder: Path, formats: tuple[str, ...], images: int) -
         written.append(folder / "load.py")
         written[-1].write_text(fill("load.py.j2"))
     if images:
-        _write_samples(generator, folder / "samples", images)
-        written.append(folder / "samples")
+        _write_samples(generator, samples, images)
+        written.append(samples)
     written.append(folder / "README.md")
     written[-1].write_text(fill("card.md.j2", **facts), encoding="utf-8")
     return written
@@ -171,9 +174,6 @@ def _write_onnx(generator: Generator, spec: TrialSpec, path: Path) -> dict[str, 
 
 def _write_samples(generator: Generator, folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob("*.png"):
-        if old.stem.isdigit():  # of an export before: else the folder would be scored as a mixture
-            old.unlink()
     digits = len(str(count - 1))
     for start in range(0, count, 1000):
         images = render(generator, latents("report/0", start, min(1000, count - start)))

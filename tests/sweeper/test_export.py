@@ -95,6 +95,8 @@ def test_another_export_into_the_same_folder_leaves_nothing_of_the_first(finishe
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "generator.safetensors", "samples", "spec.json"]
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["0.png", "1.png", "2.png"]
     assert "onnx" not in (tmp_path / "README.md").read_text().lower()
+    export.write(chosen, tmp_path, ("safetensors",), 0)
+    assert not list((tmp_path / "samples").iterdir())
 
 
 def test_the_card_names_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:

@@ -124,10 +124,16 @@ def test_it_never_scrolls_sideways(opened: Page, width: int) -> None:
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_it_prints(opened: Page) -> None:
-    assert opened.pdf()[:5] == b"%PDF-"
+def test_it_prints_in_light_without_its_buttons_and_is_dark_again_afterwards(opened: Page) -> None:
+    opened.emulate_media(color_scheme="dark")
+    theme = "document.documentElement.dataset.theme"
+    opened.wait_for_function(f"{theme} === 'dark'")
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.evaluate(theme) == "light"
     opened.emulate_media(media="print")
     assert not opened.locator("#theme").is_visible()
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.evaluate(theme) == "dark"
 
 
 def test_it_says_how_it_was_computed_and_by_which_commands(opened: Page, finished: Path) -> None:
