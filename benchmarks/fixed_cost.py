@@ -15,9 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import ray
 from ray import tune
 
-from sweeper import launch
+from sweeper.execution.resources import Machine
+from sweeper.execution.tune import run, session
+from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, RungRecord, Store
-from sweeper.sweep import Sweep
 from tests.sweeper import made
 from tests.sweeper.replay import LADDER, Order, Replay
 
@@ -48,15 +49,15 @@ def registered(store: Store, trials: int, rung: RungRecord | None = None) -> Man
     return made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
 
 
-def ours(folder: Path, machine: launch.Machine, trials: int = TRIALS) -> None:
+def ours(folder: Path, machine: Machine, trials: int = TRIALS) -> None:
     store = Store(folder)
     manifest = registered(store, trials)
-    launch.run(Sweep.read(manifest, store), store, machine, SLOTS, [Order()], actor=Replay)
+    run(Sweep.read(manifest, store), store, machine, SLOTS, [Order()], actor=Replay)
 
 
 def main() -> None:
     seconds: dict[str, list[float]] = {"Ray Tune": [], "sweeper": []}
-    with launch.session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
+    with session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
         for repeat in range(REPEATS):
             begun = time.monotonic()
             theirs(Path(folder) / f"theirs{repeat}")

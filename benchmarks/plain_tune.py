@@ -136,8 +136,8 @@ def script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
     """Seconds of all trials, Ray's start not included; the students' weights are then in `folder`."""
     from ray import tune
 
-    from sweeper import launch
-    from sweeper.job import scorer_of
+    from sweeper.execution.job import scorer_of
+    from sweeper.execution.tune import session
     from sweeper.store import Store
 
     opened = Store(store)
@@ -166,7 +166,7 @@ def script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
         {"d": d, "name": f"{d}-{number}", **configuration, **common}
         for d, (number, configuration) in product(WIDTHS, enumerate(CONFIGURATIONS))
     ]
-    with launch.session(None, SLOTS):
+    with session(None, SLOTS):
         begun = time.monotonic()
         results = tune.Tuner(
             tune.with_resources(lambda config: trainable(config["trial"]), {"cpu": 1}),
@@ -215,7 +215,7 @@ def compare(store: Path, out: Path) -> None:
     """FID and IS of both on the selection latents, means over a d's configurations; the deviation is over SEEDS."""
     import torch
 
-    from sweeper.job import load_generator, scorer_of
+    from sweeper.execution.job import load_generator, scorer_of
     from sweeper.store import Store
     from trainables.networks import Generator
 

@@ -27,12 +27,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sweeper.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
-from sweeper.launch import JobQueue
-from sweeper.resources import Machine, Slots
-from sweeper.simulation import Outcome, play, play_stop_only
+from sweeper.execution.resources import Machine, Slots
+from sweeper.execution.tune import JobQueue
+from sweeper.forecast.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
+from sweeper.forecast.simulator import Outcome, play, play_stop_only
+from sweeper.scheduling.sweep import Job, Sweep, update_macs
 from sweeper.store import FinalRecord, RungRecord, Store
-from sweeper.sweep import Job, Sweep, update_macs
 from tests.sweeper import made
 from tests.sweeper.replay import LADDER, fid
 from trainables.spec import TrialSpec

@@ -16,9 +16,10 @@ from sweeper.spaces import expand, load_space
 from trainables.bank import Bank
 from trainables.images import prepare
 from trainables.networks import Generator
+from trainables.rendering import render
 from trainables.scores.scorer import Scorer
 from trainables.spec import TrialSpec
-from trainables.training import render, train
+from trainables.training import train
 
 WIDTHS = (2, 4, 8, 16, 32, 64)
 SPACES = ("mnist5k", "mnist")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fixed_cost import SLOTS, ours, registered
 
-from sweeper import launch
+from sweeper.execution import tune
 from sweeper.store import RungRecord, Store
 from tests.sweeper import made
 
@@ -31,7 +31,7 @@ def listing(folder: Path) -> float:
 
 def main() -> None:
     print("| trials | seconds | per trial | driver's memory, MB |\n|--:|--:|--:|--:|")
-    with launch.session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
+    with tune.session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
         ours(Path(folder) / "first", machine, SLOTS)  # the first actors import torch
         for trials in SIZES:
             begun = time.monotonic()

@@ -11,8 +11,9 @@ from pathlib import Path
 from trainables.bank import Bank
 from trainables.images import prepare
 from trainables.networks import Generator
+from trainables.rendering import render
 from trainables.spec import TrialSpec
-from trainables.training import render, train
+from trainables.training import train
 
 LOSSES = {
     "gan": {"role": "teacher", "d_discriminator": 8},

@@ -15,9 +15,9 @@ from statistics import median
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sweeper import tracking
-from sweeper.sweep import Job, Sweep
-from sweeper.tracking import Tracking
+from sweeper.scheduling.sweep import Job, Sweep
+from sweeper.tracking import watcher as tracking
+from sweeper.tracking.watcher import Tracking
 from tests.sweeper.sent import pictured
 from tests.wandb_server import Server
 

@@ -11,9 +11,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from sweeper.job import bank_of, run, scorer_of
+from sweeper.execution.job import bank_of, run, scorer_of
+from sweeper.scheduling.sweep import Job
 from sweeper.store import Manifest, Store
-from sweeper.sweep import Job
 from trainables.spec import TrialSpec
 
 TRIALS = ("teacher", "mse", "joint")
@@ -29,7 +29,7 @@ def part(stack: list[str]) -> str:
         function = name.rpartition(".")[2]
         if "scores/" in where or function == "render":
             return "scores"
-        if "checkpoint.py" in where or "store.py" in where or "sweeper/job.py" in where:
+        if "checkpoint.py" in where or "store.py" in where or "execution/job.py" in where:
             return "store"
         if function == "backward":
             return "backward"

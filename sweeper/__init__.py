@@ -4,14 +4,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sweeper.notebook import Runs
+    from sweeper.results.notebook import Runs
 
 __version__ = "0.1.0"
 
 
 def open(store: str | Path = "runs") -> "Runs":
-    """A store's sweeps as DataFrames and figures (sweeper.notebook). Raises UserError if the folder is no store."""
-    from sweeper.notebook import Runs
+    """The sweeps of a store as DataFrames and figures. Raises UserError if the folder is no store."""
+    from sweeper.results.notebook import Runs
     from sweeper.store import Store
     from trainables.errors import UserError
 

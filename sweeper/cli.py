@@ -13,8 +13,8 @@ import typer
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
-    from sweeper.run import Request
-    from sweeper.study import Study
+    from sweeper.request import Request
+    from sweeper.results.comparison import Study
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -135,14 +135,15 @@ def plan_command(
         str | None, typer.Option(help="Plan for this card, by a table of throughputs instead of timing.")
     ] = None,
     throughputs: Annotated[
-        Path | None, typer.Option(help="Your own table.  [default: sweeper/throughputs.toml]", show_default=False)
+        Path | None,
+        typer.Option(help="Your own table.  [default: sweeper/forecast/throughputs.toml]", show_default=False),
     ] = None,
     price: Annotated[float | None, typer.Option(min=0, help="Of a GPU (without one: of the machine) an hour.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say what `run` with the same options would cost: trials, updates, memory, hours, money. Trains nothing."""
     options = locals()
-    from sweeper.plan import Planning, run
+    from sweeper.forecast.plan import Planning, run
 
     planned = {key: options.pop(key) for key in ("gpus", "gpu_type", "throughputs", "price", "as_json")}
     run(Planning(request=_request(options), **planned))
@@ -150,7 +151,7 @@ def plan_command(
 
 def _request(options: dict[str, Any]) -> "Request":
     """From the options of `run`, by their names."""
-    from sweeper.run import Request
+    from sweeper.request import Request
 
     role, no_pruning = options.pop("role"), options.pop("no_pruning")
     words: dict[str, Any] = {}
@@ -162,8 +163,8 @@ def _request(options: dict[str, Any]) -> "Request":
 
 def _study(store: Path, dataset: str | None, name: str | None) -> "Study":
     """What the options of table, report and export name."""
+    from sweeper.results.comparison import Study
     from sweeper.store import Store
-    from sweeper.study import Study
     from trainables.images import identify
 
     opened = Store(store)
@@ -186,7 +187,7 @@ def table_command(
     style: Annotated[Format, typer.Option("--format", help="How to print it.")] = Format.rich,
 ) -> None:
     """Print the compression table."""
-    from sweeper import table
+    from sweeper.results import table
 
     built = _study(store, dataset, name).table
     if style is Format.rich:
@@ -206,7 +207,7 @@ def report_command(
     ] = None,
 ) -> None:
     """Write one HTML page: table, pictures, charts, protocols. Beside it the table as CSV, Markdown and LaTeX."""
-    from sweeper.report.page import write
+    from sweeper.results.page import write
 
     study = _study(store, dataset, name)
     path = output or study.store.root / "reports" / f"{study.name}.html"
@@ -235,7 +236,7 @@ def export_command(
     ] = None,
 ) -> None:
     """Write a student for use elsewhere: safetensors, ONNX, model card, and a script that loads it without sweeper."""
-    from sweeper import export
+    from sweeper.results import export
     from sweeper.store import Store
 
     chosen = export.find(Store(store), trial) if trial else export.choose(_study(store, dataset, name), d)
@@ -284,7 +285,7 @@ def simulate_command(
     store: StoreOption = Path("runs"),
 ) -> None:
     """Play the pruning rule over recorded learning curves, against no pruning and stop-only ASHA. Trains nothing."""
-    from sweeper.simulate import Simulation, run
+    from sweeper.forecast.simulate import Simulation, run
 
     run(
         Simulation(
@@ -313,8 +314,8 @@ def status_command(
     ] = False,
 ) -> None:
     """List the sweeps of a store and how far they are."""
-    from sweeper.status import show, show_trial, watch
     from sweeper.store import Store
+    from sweeper.terminal.status import show, show_trial, watch
 
     if watched:
         watch(Store(store))
@@ -335,7 +336,7 @@ def wandb_sync_command(
 ) -> None:
     """Send W&B every run that it has not, and check that all of it is there."""
     from sweeper.store import Store
-    from sweeper.tracking import sync
+    from sweeper.tracking.watcher import sync
 
     sync(Store(store), name, shlex.join(["sweeper", *sys.argv[1:]]))
 
@@ -347,7 +348,7 @@ def wandb_report_command(
     store: StoreOption = Path("runs"),
 ) -> None:
     """Make the report of a sweep on W&B, or bring it up to date."""
-    from sweeper.wandb_report import run
+    from sweeper.tracking.report import run
 
     print(run(store, dataset, name))
 

@@ -43,7 +43,7 @@ def run(scoring: Scoring) -> None:
 
     # torch, from here on.
     from trainables.scores.comparing import image_set, score
-    from trainables.scores.features import load_features
+    from trainables.scores.loading import load_features
 
     name = scoring.features or (images.features if images else "inception")
     network = load_features(name, images, store.scores)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from trainables import checkpoint
 from trainables.bank import Bank
-from trainables.errors import EnvironmentUserError, NotFiniteError
+from trainables.errors import EnvironmentUserError
 from trainables.latents import Order, latents, seed_of
 from trainables.networks import Discriminator, Generator, memory_format
 from trainables.objectives import GAMES, LOSSES
-from trainables.precision import exact_float32
+from trainables.rendering import to_float
 from trainables.sizes import resident_bytes
 from trainables.spec import TrialSpec
 
@@ -241,37 +241,6 @@ def _moved(batch: np.ndarray, device: torch.device) -> Tensor:
     """To a GPU from pinned memory: from other memory the copy of a large batch waits for what the GPU is doing."""
     host = torch.from_numpy(batch)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
-
-
-def to_float(images: Tensor) -> Tensor:
-    """uint8 [N, C, H, W] → float32 in [-1, 1]."""
-    return images.float().div_(127.5).sub_(1.0)
-
-
-def to_uint8(images: Tensor) -> Tensor:
-    """A generator's output in [-1, 1] → uint8, rounded and clamped, so that scores equal those of saved PNGs."""
-    return images.add(1.0).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
-
-
-@torch.inference_mode()
-def render(generator: Generator, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
-    """The one way to make an image: eval mode, float32, TF32 off. z [N, 100] → uint8 [N, C, H, W].
-
-    Raises NotFiniteError.
-    """
-    was_training = generator.training
-    generator.eval()
-    device = next(generator.parameters()).device
-    batches = []
-    with exact_float32():
-        for start in range(0, len(z), batch_size):
-            # The class's own forward: Accelerate has wrapped the instance's in autocast.
-            images = Generator.forward(generator, torch.from_numpy(z[start : start + batch_size]).to(device))
-            if not bool(images.isfinite().all()):
-                raise NotFiniteError("the generator's images are not finite: it has diverged; try a smaller lr")
-            batches.append(to_uint8(images).cpu().numpy())
-    generator.train(was_training)
-    return np.concatenate(batches)
 
 
 def _optimizer(spec: TrialSpec, network: nn.Module, lr: float) -> torch.optim.Optimizer:

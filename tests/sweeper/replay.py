@@ -8,10 +8,10 @@ import random
 import sys
 from pathlib import Path
 
-from sweeper import launch
-from sweeper.curves import Curve
+from sweeper.execution import tune
+from sweeper.forecast.curves import Curve
+from sweeper.scheduling.sweep import Job, Sweep, update_macs
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
-from sweeper.sweep import Job, Sweep, update_macs
 from tests.sweeper import made
 from trainables.spec import TrialSpec
 
@@ -26,7 +26,7 @@ def fid(signature: str, updates: int) -> float:
     return (talent + 0.3 * luck) * 1000 / updates
 
 
-class Replay(launch.TrialActor):
+class Replay(tune.TrialActor):
     """Writes what a trained trial would."""
 
     def work(self) -> None:
@@ -39,7 +39,7 @@ class Replay(launch.TrialActor):
 
 
 class Order:
-    """A launch.Watcher that remembers in which order jobs began."""
+    """A tune.Watcher that remembers in which order jobs began."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -87,8 +87,8 @@ def begin(folder: Path) -> tuple[Store, Manifest]:
 def replay(folder: Path, slots: int) -> tuple[Sweep, Order]:
     store, manifest = begin(folder)
     sweep, order = Sweep.read(manifest, store), Order()
-    with launch.session(None, slots) as machine:
-        launch.run(sweep, store, machine, slots, [order], actor=Replay)
+    with tune.session(None, slots) as machine:
+        tune.run(sweep, store, machine, slots, [order], actor=Replay)
     return sweep, order
 
 

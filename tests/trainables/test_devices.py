@@ -17,7 +17,8 @@ from tests.trainables.test_training import JOINT, MSE, TEACHER, WGAN, spec_of
 from trainables import networks, training
 from trainables.bank import Bank
 from trainables.networks import Discriminator, Generator
-from trainables.training import render, train
+from trainables.rendering import render
+from trainables.training import train
 
 KINDS = [TEACHER, WGAN, MSE, {**JOINT, "ema": 0.9}]
 STEPS = 5

@@ -14,8 +14,9 @@ from trainables.errors import EnvironmentUserError, NotFiniteError
 from trainables.images import Images
 from trainables.latents import latents
 from trainables.networks import Generator
+from trainables.rendering import render, to_uint8
 from trainables.spec import TrialSpec
-from trainables.training import Rung, render, to_uint8, train
+from trainables.training import Rung, train
 
 TEACHER: dict[str, Any] = {"role": "teacher", "d_discriminator": 2}
 WGAN: dict[str, Any] = {**TEACHER, "objective": "wgan", "n_critic": 2, "clip": 0.01}

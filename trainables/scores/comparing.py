@@ -11,11 +11,11 @@ import torch
 from trainables.decoding import folder_batches, image_files
 from trainables.errors import UserError
 from trainables.images import Images
+from trainables.rendering import to_uint8
 from trainables.scores.features import Features
 from trainables.scores.protocol import Score, protocol
 from trainables.scores.scorer import batches
 from trainables.scores.tally import Reference, Tally
-from trainables.training import to_uint8
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ import numpy as np
 from trainables.images import Images
 from trainables.latents import latents
 from trainables.networks import Generator
+from trainables.rendering import render
 from trainables.scores.classifier import Classifier
-from trainables.scores.features import Features, load_features
+from trainables.scores.features import Features
+from trainables.scores.loading import load_features
 from trainables.scores.protocol import Score, protocol, streams
 from trainables.scores.tally import Reference, Tally
-from trainables.training import render
 
 BATCH = 1_000
 

@@ -12,8 +12,9 @@ from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images
 from trainables.networks import Generator
 from trainables.scores.classifier import Classifier, classifier
-from trainables.scores.features import Activations, load_features
+from trainables.scores.features import Activations
 from trainables.scores.inception import Inception, inception_weights
+from trainables.scores.loading import load_features
 from trainables.scores.scorer import Scorer
 from trainables.scores.tally import Tally
 

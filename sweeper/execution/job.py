@@ -1,0 +1,107 @@
+"""One job: bring one trial to a rung, score it on the way, keep everything in the store. Needs neither Ray nor W&B."""
+
+import math
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from sweeper.execution.samples import SAMPLES, keep_samples
+from sweeper.scheduling.sweep import Job
+from sweeper.store import FinalRecord, Manifest, RungRecord, Store
+from trainables.bank import Bank
+from trainables.errors import NotFiniteError, UserError
+from trainables.files import file_hash, replacing
+from trainables.images import prepare
+from trainables.latents import latents
+from trainables.networks import Generator, memory_format
+from trainables.rendering import render
+from trainables.scores.scorer import Scorer
+from trainables.spec import TrialSpec
+from trainables.training import Rung, train
+
+
+def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
+    """Train from wherever the trial stands; the rung's record is in the store when this returns.
+
+    At the sweep's budget the networks are kept and the final scores taken, too.
+    """
+    spec = store.need(job.signature).spec
+    scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
+    if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
+        raise UserError(
+            f"the weights of {sweep.features} are not those that {sweep.name} began with; type its command again"
+        )
+    bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
+    pixels = scorer.images.pixels if spec.rule.needs_discriminator else None
+    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, checkpoint_path=store.checkpoint(job.signature))
+    try:
+        scores = scorer(rung.generator, "rung", sweep.n["rung"])
+    except NotFiniteError:
+        scores = {}
+    losses = {name: value for name, value in rung.losses.items() if math.isfinite(value)}
+    if scores:
+        z = latents("picture", 0, SAMPLES)
+        keep_samples(store.samples(spec.signature, rung.updates), render(rung.generator, z))
+    record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
+    if rung.updates == sweep.updates and scores:
+        store.add(spec, final=_finish(spec, rung, sweep, scorer, store))
+    # The record last: a rung that has one is never visited again.
+    store.add(spec, rung=record)
+    return record
+
+
+def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store: Store) -> FinalRecord:
+    networks: dict[str, nn.Module] = {"generator": rung.generator}
+    if spec.role == "teacher" and rung.discriminator is not None:
+        networks["discriminator"] = rung.discriminator
+    for name, network in networks.items():
+        with replacing(store.weights(spec.signature, name, rung.updates)) as temporary:
+            tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
+            save_file(tensors, temporary)
+    return FinalRecord(
+        updates=rung.updates,
+        weights=file_hash(store.weights(spec.signature, "generator", rung.updates)),
+        selection=scorer(rung.generator, "selection", sweep.n["selection"]),
+        report=scorer(rung.generator, "report", sweep.n["report"]),
+    )
+
+
+def load_generator(store: Store, signature: str, updates: int) -> Generator:
+    """A finished trial's generator, in eval mode."""
+    spec = store.need(signature).spec
+    generator = Generator(spec.d, spec.image_size, spec.channels)
+    path = store.weights(signature, "generator", updates)
+    if not path.exists():
+        raise UserError(f"{path} is gone; put it back, or train again in a new --store")
+    generator.load_state_dict(load_file(path))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return generator.to(device).to(memory_format=memory_format(spec.d, device)).eval()
+
+
+notes: list[str] = []  # what the user should be told of this process, once
+
+
+# What the trials of one process share.
+@lru_cache(maxsize=2)
+def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
+    store = Store(store_root)
+    return Scorer(prepare(dataset, size, store.datasets), store.scores, features)
+
+
+@lru_cache(maxsize=2)
+def _bank(store_root: Path, signature: str, updates: int, name: str, count: int) -> Bank:
+    store = Store(store_root)
+
+    def images_of(z: np.ndarray) -> np.ndarray:
+        return render(load_generator(store, signature, updates), z)
+
+    return Bank(store.bank(name), count, images_of, notes.append)
+
+
+def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:
+    assert sweep.teacher is not None
+    return _bank(store.root, sweep.teacher.signature, sweep.teacher.updates, sweep.teacher.name, count)

@@ -1,0 +1,1 @@
+"""What will it cost? Known before it runs: the plan, the costs, the simulator."""

@@ -1,0 +1,176 @@
+"""What an update and a score cost: timed on this machine, once, or computed from a table of throughputs."""
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import platform
+import statistics
+import time
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sweeper.scheduling.sweep import update_macs
+from trainables.errors import UserError
+from trainables.files import read_json, write_json
+from trainables.latents import latents
+from trainables.sizes import generator_macs
+from trainables.spec import TrialSpec
+
+TABLE = Path(__file__).with_name("throughputs.toml")
+VERSION = 2  # of the file of timings
+SECONDS = 0.3  # how long each of the three timings of one kind of trial takes, about
+_COSTLY = ["d", "d_discriminator", "loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
+_COSTLY += ["precision", "threads", "compile"]
+COMPILE_SECONDS = 60.0  # assumed of a card that is not here
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one kind of trial. The spread is what repeated timings deviate by, as a part of the median."""
+
+    seconds_per_update: float
+    seconds_per_image: float  # to make it; its features are on top
+    seconds_to_compile: float  # at each start of the trial: 0 unless spec.compile
+    spread: float
+
+
+class Measured:
+    """Costs timed with the real training loop on random images, kept in a file of this machine's cache."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        """tell: is told what is being timed."""
+        import torch
+
+        device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+        self.where = f"{platform.node()}, {device}, torch {torch.__version__}"
+        name = hashlib.sha256(self.where.encode()).hexdigest()[:12]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        self.file, self.tell = cache / "sweeper" / f"calibration-{VERSION}-{name}.json", tell
+        self.known: dict[str, Any] = self._read()
+        self.timed = 0
+
+    @property
+    def basis(self) -> str:
+        return f"timed on {self.where}" + ("" if self.timed else ", earlier") + f" ({self.file})"
+
+    def cost(self, spec: TrialSpec, share: float) -> Cost:
+        """As if it were alone on its device: what neighbours cost is not timed."""
+        key = json.dumps({name: getattr(spec, name) for name in _COSTLY} | {"ema": spec.ema > 0}, sort_keys=True)
+        if key not in self.known:
+            self.tell(f"timing {spec.label()}")
+            self._keep(key, dataclasses.asdict(_time(spec)))
+        return Cost(**self.known[key])
+
+    def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
+        """Of one image of the spec's kind through the network that scores are computed on, as if alone."""
+        key = f"features {features} {spec.image_size} {spec.channels}"
+        if key not in self.known:
+            self.tell(f"timing features {features}")
+            self._keep(key, _time_features(features, spec))
+        return float(self.known[key])
+
+    def _read(self) -> dict[str, Any]:
+        """What was timed before; a file that is not readable is timed anew."""
+        try:
+            return dict(read_json(self.file))
+        except (OSError, ValueError, TypeError):
+            return {"where": self.where}
+
+    def _keep(self, key: str, value: Any) -> None:
+        self.known[key], self.timed = value, self.timed + 1
+        try:
+            write_json(self.file, self.known)
+        except OSError as error:
+            self.tell(f"{self.file} is not kept ({error.strerror}): the next plan will time again")
+
+
+class Tabled:
+    """Costs of a GPU that is not here, from a table of throughputs."""
+
+    def __init__(self, gpu: str, table: Path) -> None:
+        """Raises UserError for a file that is no table, or a GPU that is not in it."""
+        try:
+            cards = tomllib.loads(table.read_text())
+            if gpu not in cards:
+                raise UserError(
+                    f"--gpu-type {gpu}: {table} has {', '.join(cards)}; add it to a copy, for --throughputs"
+                )
+            card = {name: float(cards[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
+            if not all(0 < value < math.inf for value in card.values()):
+                raise ValueError(f"[{gpu}] has a value that is not positive and finite")
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"--throughputs {table}: {error}; see {TABLE} for one that works") from None
+        self.macs_per_second = card["teraflops"] * 1e12 / 2 * card["use"]
+        self.least, self.memory = card["milliseconds"] / 1000, card["memory_gb"] * 1e9
+        self.basis = f"computed from {table}'s line for {gpu}, not timed"
+
+    def cost(self, spec: TrialSpec, share: float) -> Cost:
+        """share: of the card, which is all that neighbours leave of its arithmetic."""
+        rate = self.macs_per_second * share
+        image = generator_macs(spec.d, spec.image_size, spec.channels) / rate
+        compiling = COMPILE_SECONDS if spec.compile == "yes" else 0.0
+        return Cost(max(self.least, update_macs(spec) / rate), image, compiling, spread=2.0)
+
+    def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
+        """A network that is not known is taken for Inception, which costs the most."""
+        macs = {"imagenet": 0.4e9, "classifier": 0.001e9}.get(features, 5.7e9)
+        return macs / (self.macs_per_second * share)
+
+
+def _time(spec: TrialSpec) -> Cost:
+    from trainables.bank import Bank
+    from trainables.rendering import render
+    from trainables.training import train
+
+    random = np.random.default_rng(0)
+    pixels = random.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
+    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # no folder: it stays in memory
+    spec = dataclasses.replace(spec, warmup=0)  # the adversary's phase: most of a joint student's updates
+
+    def trained(rungs: list[int]) -> list[Any]:
+        return list(train(spec, rungs, pixels=pixels, bank=bank))
+
+    first, second = trained([2, 4])
+    compiling = max(0.0, first.seconds - second.seconds) if spec.compile == "yes" else 0.0
+    chunk = min(100, max(2, int(SECONDS / second.seconds * 2)))
+    rungs = trained([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk])
+    updates = [rung.seconds / chunk for rung in rungs[1:]]
+    z = latents("calibration", 0, 100)
+    begun = time.monotonic()
+    render(rungs[-1].generator, z)
+    median = statistics.median(updates)
+    return Cost(median, (time.monotonic() - begun) / len(z), compiling, (max(updates) - min(updates)) / median)
+
+
+def _time_features(features: str, spec: TrialSpec) -> float:
+    """Weights do not change what a network costs: those that are not at hand are random ones."""
+    import torch
+    from torchvision.models import inception_v3
+
+    from trainables.scores.classifier import LeNet
+    from trainables.scores.loading import load_features
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    images: Any = np.zeros((20, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
+    network: Any
+    if features == "classifier":
+        network, images = LeNet(spec.channels, 10).eval().to(device), torch.from_numpy(images).to(device)
+    elif features == "inception":
+        network = inception_v3(weights=None, init_weights=False).eval().to(device)
+        images = torch.zeros(20, 3, 299, 299, device=device)
+    else:
+        network = load_features(features, None, Path())
+    with torch.inference_mode():
+        network(images)
+        begun = time.monotonic()
+        network(images)
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+    return (time.monotonic() - begun) / len(images)

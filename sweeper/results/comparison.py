@@ -1,0 +1,217 @@
+"""What a table, a page and a notebook are about: a teacher sweep, and the students of its teacher. From the store."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from sweeper.results import table as tables
+from sweeper.scheduling.selection import best, controls_of
+from sweeper.scheduling.sweep import Sweep
+from sweeper.store import Manifest, RungRecord, Store
+from trainables.spec import TrialSpec
+
+
+@dataclass(frozen=True)
+class Study:
+    """A compression table, and the two sweeps that it joins."""
+
+    store: Store
+    controls: Sweep  # the teacher sweep: its best is the teacher, the best of each d a control
+    distilled: Sweep | None  # the student sweep, if there is one
+    table: dict[str, Any]
+
+    @classmethod
+    def read(cls, store: Store, dataset: str | None, name: str | None) -> "Study":
+        """Raises NotYetError where there is nothing, UserError where there are several."""
+        return cls.of(store, *tables.find(store, dataset, name))
+
+    @classmethod
+    def of(cls, store: Store, teachers: Manifest, students: Manifest | None) -> "Study":
+        return cls(
+            store,
+            controls_of(store, teachers, students),
+            Sweep.read(students, store) if students else None,
+            tables.build(store, teachers, students),
+        )
+
+    @property
+    def manifest(self) -> Manifest:
+        """The sweep that the study is named after: the students', else the teachers'."""
+        return (self.distilled or self.controls).manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def sweeps(self) -> list[Sweep]:
+        return [self.distilled, self.controls] if self.distilled else [self.controls]
+
+
+@dataclass(frozen=True)
+class Climb:
+    """One configuration's way through the rungs."""
+
+    d: int
+    label: str
+    alpha: float | None  # 0 for mse, None where there is none
+    loss: str
+    state: str  # one of sweep.STATES
+    trials: list[str]  # one per seed
+    points: list[tuple[int, dict[str, float]]]  # (updates, scores by the rung latents, means over the seeds)
+
+
+def climbs(sweep: Sweep) -> list[Climb]:
+    """Every configuration of a sweep, with what it was scored at the rungs that all its seeds reached."""
+    found, states = [], sweep.states()
+    for d, stratum in sweep.strata.items():
+        for trials in stratum.configurations.values():
+            spec = sweep.records[trials[0]].spec
+            found.append(
+                Climb(
+                    d=d,
+                    label=spec.label(),
+                    alpha=0.0 if spec.loss == "mse" else spec.alpha,
+                    loss=spec.loss,
+                    state=_state([states[trial] for trial in trials]),
+                    trials=list(trials),
+                    points=list(_points(sweep, list(trials))),
+                )
+            )
+    return found
+
+
+def _state(of_seeds: list[str]) -> str:
+    """Seeds share one fate, but it is one of them that diverged."""
+    return "diverged" if "diverged" in of_seeds else of_seeds[0]
+
+
+def _points(sweep: Sweep, trials: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
+    for updates in sweep.manifest.rungs:
+        records = [r for trial in trials if (r := rung_of(sweep, trial, updates)) and not r.diverged]
+        if len(records) == len(trials):
+            names = records[0].scores
+            yield updates, {name: fmean(r.scores[name]["mean"] for r in records) for name in names}
+
+
+def rung_of(sweep: Sweep, trial: str, updates: int) -> RungRecord | None:
+    """By the sweep's own protocol."""
+    return sweep.records[trial].rung(updates, sweep.manifest.protocols["rung"])
+
+
+@dataclass(frozen=True)
+class Alphas:
+    """Score over alpha at one d: alpha = 0 is the mse student."""
+
+    d: int
+    updates: int  # the highest rung that every alpha reached
+    points: list[tuple[float, dict[str, float]]]  # the best configuration of each alpha there, by FID
+    missing: list[float]  # alphas of which nothing has a score: all diverged, or not begun
+
+
+def over_alpha(sweep: Sweep) -> list[Alphas]:
+    """Per d with at least two values of alpha. Pruned ones stopped early, so all are compared where all have been."""
+    found, every = [], climbs(sweep)
+    for d in sweep.strata:
+        of_alpha: dict[float, list[Climb]] = {}
+        for climb in every:
+            if climb.d == d and climb.alpha is not None:
+                of_alpha.setdefault(climb.alpha, []).append(climb)
+        reached = {a: {u for climb in of_a for u, _ in climb.points} for a, of_a in of_alpha.items()}
+        scored = {a: updates for a, updates in reached.items() if updates}
+        common = set.intersection(*scored.values()) if scored else set()
+        if len(scored) < 2 or not common:
+            continue
+        rung = max(common)
+        points = [
+            (alpha, min((dict(c.points)[rung] for c in of_alpha[alpha] if rung in dict(c.points)), key=_fid))
+            for alpha in sorted(scored)
+        ]
+        found.append(Alphas(d, rung, points, sorted(set(of_alpha) - set(scored))))
+    return found
+
+
+def _fid(scores: dict[str, float]) -> float:
+    return scores["fid"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A trial whose pictures are shown, and at how many updates."""
+
+    kind: str  # teacher, mse student, joint student, control …
+    d: int
+    signature: str
+    updates: int
+    finished: bool  # at its sweep's budget; else pruned, paused or on its way
+    chosen: bool  # whether the table's scores are this one's
+
+
+def samples(study: Study) -> list[Sample]:
+    """The teacher; then per d the best student of each loss and the control. A loss none of whose configurations
+    finished is shown at the furthest rung that its best one reached."""
+    found = []
+    teacher = study.table["teacher"]
+    students = climbs(study.distilled) if study.distilled else []
+    if teacher:
+        found.append(Sample("teacher", teacher["d"], teacher["signature"], teacher["updates"], True, True))
+    for row in study.table["rows"]:
+        d = row["d"]
+        if study.distilled and d in study.distilled.strata:
+            found += _best_of_each_loss(study.distilled, d, students)
+        trials = best(study.controls, d) if d in study.controls.strata else None
+        if trials and not (teacher and teacher["signature"] in trials):
+            found.append(Sample("control", d, trials[0], study.controls.manifest.updates, True, True))
+    return found
+
+
+def _best_of_each_loss(sweep: Sweep, d: int, students: list[Climb]) -> Iterator[Sample]:
+    chosen = best(sweep, d)
+    of_loss: dict[str, list[Climb]] = {}
+    for climb in students:
+        if climb.d == d and climb.points:
+            of_loss.setdefault(climb.loss, []).append(climb)
+    for loss in sorted(of_loss, key=lambda name: (name != "mse", name)):
+        climb = min(
+            of_loss[loss], key=lambda c: (c.trials != chosen, -c.points[-1][0], c.points[-1][1]["fid"], c.trials)
+        )
+        updates = climb.points[-1][0]
+        kind = f"{loss} student"
+        yield Sample(kind, d, climb.trials[0], updates, updates == sweep.manifest.updates, climb.trials == chosen)
+
+
+@dataclass(frozen=True)
+class Learning:
+    """A chosen trial's scores and losses at its rungs."""
+
+    kind: str  # teacher, student, control
+    d: int
+    label: str
+    rungs: list[RungRecord]
+
+
+def learning(study: Study) -> list[Learning]:
+    """Of the teacher, and of each row's student and control (the first seed's), at the rungs of their sweep.
+
+    Where the sweeps' rungs are scored by different protocols, of the students alone.
+    """
+    found = []
+    rungs = {sweep.manifest.protocols["rung"] for sweep in study.sweeps}
+    teacher = study.table["teacher"] if len(rungs) == 1 else None
+    if teacher:
+        record = study.store.need(teacher["signature"])
+        found.append(_learning("teacher", record.spec, study.controls, record.rungs))
+    for row in study.table["rows"]:
+        for kind, sweep in (("student", study.distilled), ("control", study.controls)):
+            if row[kind] and sweep and (len(rungs) == 1 or sweep is study.distilled):
+                record = sweep.records[row[kind]["signature"]]
+                found.append(_learning(kind, record.spec, sweep, record.rungs))
+    return found
+
+
+def _learning(kind: str, spec: TrialSpec, sweep: Sweep, rungs: list[RungRecord]) -> Learning:
+    manifest = sweep.manifest
+    of_sweep = [r for r in rungs if r.updates in manifest.rungs and not r.diverged]
+    known = [r for r in of_sweep if r.scores["fid"]["protocol"] == manifest.protocols["rung"]]
+    return Learning(kind, spec.d, spec.label(), known)

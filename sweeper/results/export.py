@@ -1,0 +1,214 @@
+"""`sweeper export`: one generator for use elsewhere: safetensors, ONNX, a model card, and a script that loads it."""
+
+import json
+import time
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors.torch import save_file
+
+from sweeper import __version__
+from sweeper.execution.job import load_generator
+from sweeper.execution.samples import image_of
+from sweeper.results import latency
+from sweeper.results.comparison import Study
+from sweeper.results.templates import fill
+from sweeper.scheduling.selection import quality
+from sweeper.scheduling.sweep import Sweep
+from sweeper.store import FinalRecord, Store
+from trainables.errors import NotYetError, UserError
+from trainables.files import replacing, write_json
+from trainables.latents import LATENT_SIZE, latents
+from trainables.networks import Generator
+from trainables.rendering import render
+from trainables.sizes import generator_macs, generator_parameters
+from trainables.spec import TrialSpec
+
+TOLERANCE = 1e-5  # of the ONNX output, in [-1, 1], against torch's
+FORMATS = ("safetensors", "onnx")
+_CHECKED = 64  # latents that the two are compared on
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A finished trial, and the study that says what it is worth."""
+
+    study: Study
+    sweep: Sweep
+    spec: TrialSpec
+    final: FinalRecord
+
+    @property
+    def kind(self) -> str:
+        """student, or gan for a regularly trained one."""
+        return "student" if self.spec.role == "student" else "gan"
+
+    @property
+    def name(self) -> str:
+        return f"{self.study.manifest.dataset}-{self.kind}-d{self.spec.d}"
+
+
+def find(store: Store, trial: str) -> Chosen:
+    """The finished trial that a beginning of its signature names. Raises UserError, NotYetError."""
+    found = {s: m for m in store.sweeps() for s in m.signatures if s.startswith(trial)}
+    if len(found) != 1:
+        raise UserError(f"--trial {trial} names {len(found)} trials of {store.root}; `sweeper status` lists its sweeps")
+    ((signature, manifest),) = found.items()
+    teachers = store.sweep(manifest.teacher.sweep) if manifest.teacher else manifest
+    assert teachers is not None
+    sweep = Sweep.read(manifest, store)
+    study = Study.of(store, teachers, manifest if manifest.teacher else None)
+    return _chosen(study, sweep, signature)
+
+
+def choose(study: Study, d: int | None) -> Chosen:
+    """The row's student at d, by default at the limit of compression; of several seeds the best by selection scores.
+
+    Raises UserError where there is no such student, NotYetError where none has finished.
+    """
+    return _chosen(study, *_of_row(study, d))
+
+
+def _chosen(study: Study, sweep: Sweep, signature: str) -> Chosen:
+    final = sweep.final(signature)
+    if final is None:
+        raise NotYetError(f"trial {signature} did not finish, it is {sweep.states()[signature]}; name a finished one")
+    return Chosen(study, sweep, sweep.records[signature].spec, final)
+
+
+def _of_row(study: Study, d: int | None) -> tuple[Sweep, str]:
+    sweep = study.distilled
+    if sweep is None or not sweep.finishers():
+        raise NotYetError(f"{study.name} has no finished student; run `sweeper run students --teacher best` first")
+    ds, limit = sorted(sweep.finishers()), study.table["limit"]
+    if d is None:
+        if limit is None:
+            raise UserError(f"no student is within the tolerance of the teacher; name a width: --d {ds[-1]} (of {ds})")
+        d = int(limit["d"])
+    row = next((row for row in study.table["rows"] if row["d"] == d and row["student"]), None)
+    if row is None:
+        raise UserError(f"--d {d}: there is no finished student of that width; there are {ds}")
+    configuration = sweep.records[row["student"]["signature"]].spec.configuration
+    trials = sweep.finishers()[d][configuration]
+    return sweep, max(trials, key=lambda t: (quality(sweep, [t], sweep.manifest.metric), t))
+
+
+def write(chosen: Chosen, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
+    """Write the generator into a folder, and `images` samples into its folder samples/. Returns the files' paths.
+
+    The samples are those of the first report latents: what the table's scores were computed on.
+    Raises UserError if the ONNX output differs from torch's by more than TOLERANCE.
+    """
+    spec = chosen.spec
+    generator = load_generator(chosen.study.store, spec.signature, chosen.final.updates)
+    folder.mkdir(parents=True, exist_ok=True)
+    samples = folder / "samples"
+    of_before = [folder / name for name in ("generator.safetensors", "generator.onnx", "load.py")]
+    of_before += [picture for picture in samples.glob("*.png") if picture.stem.isdigit()]
+    for path in of_before:  # else it would lie beside another generator's card, and be scored with its samples
+        path.unlink(missing_ok=True)
+    facts = _facts(chosen)
+    written = [folder / "spec.json"]
+    write_json(written[0], facts["spec"])
+    if "safetensors" in formats:
+        written.append(folder / "generator.safetensors")
+        with replacing(written[-1]) as temporary:
+            tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
+            save_file(tensors, temporary, metadata={"spec": json.dumps(facts["spec"])})
+            temporary.chmod(0o644)  # safetensors makes its files private
+    if "onnx" in formats:
+        written.append(folder / "generator.onnx")
+        with replacing(written[-1]) as temporary:
+            facts["onnx"] = _write_onnx(generator, spec, temporary)
+        written.append(folder / "load.py")
+        written[-1].write_text(fill("load.py.j2"))
+    if images:
+        _write_samples(generator, samples, images)
+        written.append(samples)
+    written.append(folder / "README.md")
+    written[-1].write_text(fill("card.md.j2", **facts), encoding="utf-8")
+    return written
+
+
+def _write_onnx(generator: Generator, spec: TrialSpec, path: Path) -> dict[str, Any]:
+    """z [n, 100] → images [n, channels, side, side] in [-1, 1]. Returns what was measured of it."""
+    plain = Generator(spec.d, spec.image_size, spec.channels)
+    plain.load_state_dict({key: value.cpu().contiguous() for key, value in generator.state_dict().items()})
+    plain.eval()
+    z = torch.from_numpy(latents("picture", 0, _CHECKED))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations are not the user's
+        torch.onnx.export(
+            plain,
+            (z,),
+            path,
+            input_names=["z"],
+            output_names=["images"],
+            dynamic_shapes=({0: torch.export.Dim("n")},),
+            external_data=False,
+            dynamo=True,
+            verbose=False,
+        )
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    with torch.inference_mode():
+        difference = float(np.abs(session.run(None, {"z": z.numpy()})[0] - plain(z).numpy()).max())
+    if not difference <= TOLERANCE:
+        raise UserError(
+            f"the ONNX output differs from torch's by {difference:.1e}, more than {TOLERANCE:g}; "
+            "export safetensors alone with --format safetensors"
+        )
+    one, seconds = {"z": z[:1].numpy()}, []
+    for _ in range(100):
+        begun = time.perf_counter()
+        session.run(None, one)
+        seconds.append(time.perf_counter() - begun)
+    return {"difference": difference, "milliseconds": 1000 * median(seconds)}
+
+
+def _write_samples(generator: Generator, folder: Path, count: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    digits = len(str(count - 1))
+    for start in range(0, count, 1000):
+        images = render(generator, latents("report/0", start, min(1000, count - start)))
+        for number, pixels in enumerate(images, start):
+            image_of(pixels).save(folder / f"{number:0{digits}d}.png")
+
+
+def _facts(chosen: Chosen) -> dict[str, Any]:
+    """For the model card."""
+    study, spec, manifest = chosen.study, chosen.spec, chosen.sweep.manifest
+    parameters = generator_parameters(spec.d, spec.image_size, spec.channels)
+    teacher = study.table["teacher"]
+    row = next((row for row in study.table["rows"] if row["d"] == spec.d), None)
+    return {
+        "name": chosen.name,
+        "kind": chosen.kind,
+        "spec": spec.canonical() | {"image_size": spec.image_size, "signature": spec.signature},
+        "updates": chosen.final.updates,
+        "weights": chosen.final.weights,
+        "parameters": parameters,
+        "macs": generator_macs(spec.d, spec.image_size, spec.channels),
+        "ratio": teacher["parameters"] / parameters if teacher else None,
+        "scores": chosen.final.report,
+        "seeds": row["student"]["seeds"] if row and row["student"] and chosen.kind == "student" else 1,
+        "row": row["student"] if row and chosen.kind == "student" else None,
+        "control": row["control"] if row and chosen.kind == "student" else None,
+        "teacher": teacher if chosen.kind == "student" else None,
+        "manifest": manifest,
+        "real": manifest.real,
+        "latent_size": LATENT_SIZE,
+        "milliseconds": 1000 * latency.cpu_latency(spec.d, spec.image_size, spec.channels),
+        "how": latency.HOW,
+        "machine": latency.machine(),
+        "commands": [sweep.manifest.command for sweep in reversed(study.sweeps)],
+        "version": __version__,
+        "onnx": None,
+    }

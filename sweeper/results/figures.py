@@ -1,0 +1,282 @@
+"""The study as Plotly figures: for the page and for notebooks. One function, one figure; all numbers from the store."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from sweeper.results.comparison import Climb, Learning, Study, climbs, learning, over_alpha
+
+NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
+BETTER = {"fid": "lower is better", "is": "higher is better"}
+COLOURS = {"teacher": "#d55e00", "student": "#0072b2", "control": "#7f8c8d"}  # told apart by shape, too
+_SYMBOLS = {"teacher": "star", "student": "circle", "control": "square"}
+# A colour per d, dark to light; tells neighbours apart on white and on black.
+_PER_D = ["#5e4fa2", "#3288bd", "#39a591", "#7fbf5a", "#d8a528", "#f46d43", "#d53e4f", "#9e0142"]
+_FATE = {"pruned": "pruned", "speculative": "pruned", "diverged": "diverged"}  # else it went on, or may
+_FATES = {"": "circle", "pruned": "x", "diverged": "triangle-up"}  # how a line ends
+
+
+def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None) -> go.Figure:
+    """A score over the generator's size: students, controls and the teacher, and who is beaten by nobody.
+
+    score: fid or is. latency: d → seconds per image on a CPU. With it the x axis can be switched to it.
+    """
+    points = _final_points(study, score)
+    figure = go.Figure()
+    sizes = {"parameters": "parameters", "macs": "multiply-accumulates per image"}
+    values = {"parameters": [p["parameters"] for p in points], "macs": [p["macs"] for p in points]}
+    if latency:
+        sizes["latency"] = "CPU latency, ms per image"
+        values["latency"] = [1000 * latency[p["d"]] for p in points]
+    kinds = [kind for kind in ("control", "student", "teacher") if any(p["kind"] == kind for p in points)]
+    for kind in kinds:
+        of_kind = [i for i, p in enumerate(points) if p["kind"] == kind]
+        figure.add_scatter(
+            x=[values["parameters"][i] for i in of_kind],
+            y=[points[i]["mean"] for i in of_kind],
+            error_y={"type": "data", "array": [points[i]["std"] or 0 for i in of_kind]},
+            text=[f"d={points[i]['d']}" for i in of_kind],
+            textposition="bottom center" if kind == "control" else "top center",
+            mode="lines+markers+text" if len(of_kind) > 1 else "markers+text",
+            marker={"size": 16 if kind == "teacher" else 11, "symbol": _SYMBOLS[kind]},
+            line={"color": COLOURS[kind], "dash": "dot" if kind == "control" else "solid"},
+            name=kind,
+            hovertemplate="%{text}: %{y:.4g} at %{x:,.4g}<extra>" + kind + "</extra>",
+        )
+    fronts = {size: _front(list(zip(xs, points, strict=True)), score) for size, xs in values.items()}
+    figure.add_scatter(
+        x=[x for x, _ in fronts["parameters"]],
+        y=[p["mean"] for _, p in fronts["parameters"]],
+        mode="lines",
+        line={"color": "#c0392b", "width": 1, "shape": "hv"},
+        name="Pareto front",
+        hoverinfo="skip",
+    )
+    limit = study.table["limit"]
+    if limit and limit["metric"] == score:
+        goal = study.table["teacher"]["scores"][score]["mean"]
+        bound = goal * (1 - limit["tolerance"]) if score == "is" else goal * (1 + limit["tolerance"])
+        figure.add_hline(
+            y=bound,
+            line={"dash": "dash", "width": 1, "color": COLOURS["teacher"]},
+            annotation_text=f"within {limit['tolerance']:.0%} of the teacher: from d={limit['d']}, "
+            f"{limit['ratio']:.1f}:1",
+            annotation_position="bottom left",
+            annotation_y=math.log10(bound) if score == "fid" else bound,  # Plotly's annotations are in decades there
+        )
+    figure.update_xaxes(title=sizes["parameters"], type="log")
+    figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
+    buttons = []
+    for size, title in sizes.items():
+        xs = [[values[size][i] for i, p in enumerate(points) if p["kind"] == kind] for kind in kinds]
+        ys = [[p["mean"] for p in points if p["kind"] == kind] for kind in kinds]
+        front = [x for x, _ in fronts[size]], [p["mean"] for _, p in fronts[size]]
+        buttons.append(
+            {
+                "label": size,
+                "method": "update",
+                "args": [{"x": [*xs, front[0]], "y": [*ys, front[1]]}, {"xaxis.title.text": title}],
+            }
+        )
+    figure.update_layout(
+        updatemenus=[
+            {
+                "buttons": buttons,
+                "type": "buttons",
+                "direction": "right",
+                "x": 1,
+                "xanchor": "right",
+                "y": 1.2,
+                "yanchor": "top",
+            }
+        ]
+    )
+    return _finished(figure)
+
+
+def _final_points(study: Study, score: str) -> list[dict[str, Any]]:
+    """What the table prints, by size."""
+    entries = [("teacher", study.table["teacher"])] if study.table["teacher"] else []
+    entries += [(kind, row[kind]) for row in study.table["rows"] for kind in ("student", "control") if row[kind]]
+    found = []
+    for kind, entry in entries:
+        if entry["scores"][score]:
+            of = {name: entry[name] for name in ("d", "parameters", "macs")}
+            found.append(of | {"kind": kind} | {k: entry["scores"][score][k] for k in ("mean", "std")})
+    return sorted(found, key=lambda p: (p["parameters"], p["kind"]))
+
+
+def _front(points: list[tuple[float, dict[str, Any]]], score: str) -> list[tuple[float, dict[str, Any]]]:
+    """Those for which nothing is both as small and better."""
+    sign, found = (1 if score == "fid" else -1), []
+    least = float("inf")
+    for x, point in sorted(points, key=lambda item: (item[0], sign * item[1]["mean"])):
+        if sign * point["mean"] < least:
+            least = sign * point["mean"]
+            found.append((x, point))
+    return found
+
+
+def alpha(study: Study, score: str) -> go.Figure:
+    """A score over alpha, a line per d, at the highest rung that all the points of its d have reached."""
+    figure = go.Figure()
+    of_d = over_alpha(study.distilled) if study.distilled else []
+    colours = _colours(study)
+    for line in of_d:
+        missing = f"; alpha={', '.join(f'{a:g}' for a in line.missing)} has no score" if line.missing else ""
+        figure.add_scatter(
+            x=[f"{a:g}" for a, _ in line.points],
+            y=[scores.get(score) for _, scores in line.points],
+            mode="lines+markers",
+            line={"color": colours[line.d]},
+            name=f"d={line.d}, at {line.updates:,} updates{missing}",
+            hovertemplate="alpha=%{x}: %{y:.4g}<extra>d=" + str(line.d) + "</extra>",
+        )
+    every = sorted({a for line in of_d for a, _ in line.points})
+    figure.update_xaxes(
+        title="alpha (0 is MSE alone)", type="category", categoryorder="array", categoryarray=[f"{a:g}" for a in every]
+    )
+    figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
+    return _finished(figure)
+
+
+def rungs(study: Study, role: str) -> go.Figure:
+    """FID over updates of every configuration of the sweep of a role: a pruned one ends with a cross, one that diverged
+    with a triangle where it was last scored."""
+    sweep = study.distilled if role == "student" else study.controls
+    figure = go.Figure()
+    if sweep is None:
+        return _finished(figure)
+    colours = _colours(study)
+    found = [climb for climb in climbs(sweep) if climb.points]
+    for d in sweep.strata:
+        for fate, symbol in _FATES.items():
+            lines = [climb for climb in found if climb.d == d and _FATE.get(climb.state, "") == fate]
+            if lines:
+                width = 1 if fate else 2.5
+                figure.add_scatter(**_joined(lines, fate, symbol), line={"color": colours[d], "width": width})
+    figure.update_xaxes(title="updates", type="log", tickvals=sweep.manifest.rungs)
+    figure.update_yaxes(title="FID of the rung's latents (lower is better)", type="log")
+    return _finished(figure)
+
+
+def _joined(lines: list[Climb], fate: str, symbol: str) -> dict[str, Any]:
+    """Many lines as one trace, with gaps between them: a browser draws ten of these, and not a thousand."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    symbols: list[str] = []
+    texts: list[str] = []
+    for climb in lines:
+        x += [*(updates for updates, _ in climb.points), None]
+        y += [*(scores["fid"] for _, scores in climb.points), None]
+        symbols += ["circle"] * (len(climb.points) - 1) + [symbol, "circle"]
+        texts += [f"{climb.label} ({climb.state})"] * (len(climb.points) + 1)
+    return {
+        "x": x,
+        "y": y,
+        "text": texts,
+        "mode": "lines+markers",
+        "opacity": 0.55 if fate else 1.0,
+        "marker": {"symbol": symbols, "size": 8},
+        "legendgroup": str(lines[0].d),
+        "name": f"d={lines[0].d}" + (f", {fate}" if fate else ""),
+        "hovertemplate": "%{text}<br>FID %{y:.1f} at %{x:,} updates<extra></extra>",
+    }
+
+
+def curves(study: Study) -> go.Figure:
+    """FID, IS and the generator's loss over updates: the teacher, and each row's student and control."""
+    found = learning(study)
+    rows = {what: [(line, points) for line in found if (points := _points(line, what))] for what in _LEARNED}
+    rows = {what: lines for what, lines in rows.items() if lines}
+    figure = make_subplots(rows=max(1, len(rows)), shared_xaxes=True, vertical_spacing=0.06)
+    colours, named = _colours(study), set()
+    for number, (what, lines) in enumerate(rows.items(), start=1):
+        for line, points in lines:
+            name = f"{line.kind}, d={line.d}"
+            figure.add_scatter(
+                x=[x for x, _ in points],
+                y=[y for _, y in points],
+                mode="lines+markers",
+                line={"color": colours[line.d], "dash": "dot" if line.kind == "control" else "solid"},
+                marker={"symbol": _SYMBOLS[line.kind]},
+                name=name,
+                legendgroup=name,
+                showlegend=name not in named,
+                hovertemplate=line.label + "<br>%{y:.4g} at %{x:,} updates<extra>" + line.kind + "</extra>",
+                row=number,
+                col=1,
+            )
+            named.add(name)
+        figure.update_yaxes(title=_LEARNED[what], type="log" if what == "fid" else "linear", row=number, col=1)
+    figure.update_xaxes(title="updates", row=max(1, len(rows)), col=1)
+    return _finished(figure).update_layout(height=240 + 200 * len(rows), legend_y=-0.1)
+
+
+# Losses of students and of GANs are not on one scale.
+_LEARNED = {"fid": "FID", "is": "IS", "student": "students' loss", "gan": "GANs' loss"}
+
+
+def _points(line: Learning, what: str) -> list[tuple[int, float]]:
+    """(updates, value) of a score, or of the generator's loss if the line is of that kind."""
+    if what in ("fid", "is"):
+        return [(r.updates, r.scores[what]["mean"]) for r in line.rungs if what in r.scores]
+    if (what == "student") != (line.kind == "student"):
+        return []
+    return [(r.updates, r.losses["generator"]) for r in line.rungs if "generator" in r.losses]
+
+
+def blur(study: Study) -> go.Figure:
+    """Variance of the Laplacian of students and controls per d, beside the teacher's and the real images'."""
+    points = _final_points(study, "sharpness")
+    figure = go.Figure()
+    for kind in ("student", "control"):
+        of_kind = [p for p in points if p["kind"] == kind]
+        figure.add_bar(
+            x=[f"d={p['d']}" for p in of_kind],
+            y=[p["mean"] for p in of_kind],
+            name=kind,
+            marker={"color": COLOURS[kind], "pattern": {"shape": "/" if kind == "control" else ""}},
+            hovertemplate="%{x}: %{y:,.0f}<extra>" + kind + "</extra>",
+        )
+    levels = [("left", f"teacher, d={p['d']}", p["mean"]) for p in points if p["kind"] == "teacher"]
+    if study.manifest.real["sharpness"]:
+        levels.append(("right", "real images", study.manifest.real["sharpness"]))
+    for side, label, level in levels:
+        colour = COLOURS["teacher" if side == "left" else "control"]
+        figure.add_hline(
+            y=level, line={"color": colour, "dash": "dash"}, annotation_text=label, annotation_position=f"top {side}"
+        )
+    figure.update_xaxes(categoryorder="array", categoryarray=[f"d={d}" for d in sorted({p["d"] for p in points})])
+    figure.update_yaxes(title="variance of the Laplacian (lower is blurrier)", rangemode="tozero")
+    return _finished(figure)
+
+
+def _colours(study: Study) -> dict[int, str]:
+    """d → its colour in every chart."""
+    ds = sorted({d for sweep in study.sweeps for d in sweep.strata})
+    last = max(1, len(ds) - 1)
+    return {d: _PER_D[round(i * (len(_PER_D) - 1) / last)] for i, d in enumerate(ds)}
+
+
+def _fewer_ticks(axis: Any) -> None:
+    if axis.type == "log" and axis.tickvals is None:
+        axis.dtick = "D2"  # 1, 2, 5, 10, …
+
+
+def _finished(figure: go.Figure) -> go.Figure:
+    figure.update_layout(
+        template="none",
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        margin={"l": 64, "r": 16, "t": 56, "b": 56},
+        legend={"orientation": "h", "y": -0.22},
+        font={"family": "system-ui, sans-serif", "size": 13},
+        hovermode="closest",
+    )
+    figure.for_each_xaxis(_fewer_ticks)
+    figure.for_each_yaxis(_fewer_ticks)
+    return figure

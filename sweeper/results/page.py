@@ -1,0 +1,219 @@
+"""`sweeper report`: a study as one HTML page that needs no network; beside it the table as CSV, Markdown and LaTeX."""
+
+import base64
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from sweeper import __version__
+from sweeper.execution.job import load_generator
+from sweeper.execution.samples import image_of, kept_samples
+from sweeper.results import figures, latency
+from sweeper.results import table as tables
+from sweeper.results.comparison import Study, samples
+from sweeper.results.sheet import said
+from sweeper.results.templates import fill
+from sweeper.scheduling.sweep import STATES, Sweep
+from trainables.errors import UserError
+from trainables.files import replacing
+from trainables.latents import latents
+from trainables.rendering import render
+
+TILES = 12  # images in a row
+BESIDE = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → ending of its file
+
+
+def write(study: Study, path: Path, command: str) -> list[Path]:
+    """Write the page and its companions; returns their paths. Raises UserError for a page named like one of them."""
+    if path.suffix.removeprefix(".") in BESIDE.values():
+        raise UserError(f"-o {path} is where the table would be, beside the page; try -o {path.with_suffix('.html')}")
+    written = [path, *(path.with_suffix(f".{ending}") for ending in BESIDE.values())]
+    with replacing(path) as temporary:
+        temporary.write_text(render_page(study, command), encoding="utf-8")
+    for style, file in zip(BESIDE, written[1:], strict=True):
+        with replacing(file) as temporary:
+            temporary.write_text(tables.as_text(study.table, style) + "\n", encoding="utf-8")
+    return written
+
+
+def render_page(study: Study, command: str) -> str:
+    """The page as text. Measures the generators' latency on this machine, which takes half a second per d."""
+    spec = next(iter(study.controls.records.values())).spec
+    entries = [*study.table["rows"], *([study.table["teacher"]] if study.table["teacher"] else [])]
+    seconds = {d: latency.cpu_latency(d, spec.image_size, spec.channels) for d in sorted({e["d"] for e in entries})}
+    table = study.table
+    return fill(
+        "page.html.j2",
+        html=True,
+        study=study,
+        table=table,
+        heads=tables.columns(table["metric"]),
+        rows=_rows(table),
+        caption=tables.caption(table),
+        tolerance=tables.TOLERANCE,
+        texts=_json({style: tables.as_text(table, style) for style in BESIDE}),
+        progress=[_progress(sweep) for sweep in study.sweeps],
+        charts=_charts(study, seconds),
+        strips=_strips(study),
+        walks=_walks(study),
+        protocols=_protocols(study),
+        commands=[sweep.manifest.command for sweep in reversed(study.sweeps)] + [command],
+        latencies=", ".join(f"d={d}: {1000 * of_d:.2f} ms" for d, of_d in seconds.items()),
+        machine=f"{latency.HOW}; {latency.machine()}",
+        version=__version__,
+        plotly=get_plotlyjs(),
+    )
+
+
+def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """Cells as the terminal shows them, each with the plain number that it is sorted by."""
+    first, second = ("is", "fid") if table["metric"] == "is" else ("fid", "is")
+    keys = [
+        "d",
+        "parameters",
+        "ratio",
+        *(f"{who}_{name}" for name in (first, second) for who in ("student", "control")),
+    ]
+    limit = table["limit"]["d"] if table["limit"] else None
+    return [
+        {
+            "cells": list(zip(texts, [line[key] for key in keys] + [None, None], strict=True)),
+            "teacher": line["teacher"],
+            "limit": line["d"] == limit and not line["teacher"],
+        }
+        for texts, line in zip(tables.cells(table), tables.flat(table), strict=True)
+    ]
+
+
+def _progress(sweep: Sweep) -> dict[str, Any]:
+    counts = Counter(sweep.states().values())
+    return {
+        "name": sweep.manifest.name,
+        "shown": ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]),
+        "finished": sweep.finished(),
+        "command": sweep.manifest.command,
+    }
+
+
+def _charts(study: Study, seconds: dict[int, float]) -> dict[str, dict[str, str]]:
+    """name → title, alt text, JSON."""
+    has_is = bool(study.table["real"]["is"])
+    drawn: dict[str, tuple[str, go.Figure]] = {
+        "pareto-fid": ("FID over size", figures.pareto(study, "fid", seconds)),
+    }
+    if has_is:
+        drawn["pareto-is"] = ("Inception Score over size", figures.pareto(study, "is", seconds))
+    if study.distilled:
+        alpha = figures.alpha(study, "fid")
+        if alpha.data:
+            drawn["alpha-fid"] = ("FID over alpha", alpha)
+            if has_is:
+                drawn["alpha-is"] = ("Inception Score over alpha", figures.alpha(study, "is"))
+        drawn["rungs-students"] = ("Rungs: students", figures.rungs(study, "student"))
+    drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(study, "teacher"))
+    drawn["curves"] = ("Learning curves", figures.curves(study))
+    drawn["blur"] = ("Blur", figures.blur(study))
+    return {
+        name: {"title": title, "alt": _alt(title, f), "json": _json(f.to_dict())} for name, (title, f) in drawn.items()
+    }
+
+
+def _alt(title: str, figure: go.Figure) -> str:
+    """The chart in words: its lines with their first and last points."""
+    lines = []
+    for trace in figure.data:
+        points = [(x, y) for x, y in zip(trace.x or (), trace.y or (), strict=False) if y is not None]
+        if points and len(points) < len(trace.x):  # many lines in one, with gaps between them
+            lines.append(
+                f"{trace.name}: {len(trace.x) - len(points)} lines, the best at {min(y for _, y in points):.4g}"
+            )
+        elif points and trace.name and trace.showlegend is not False:
+            ends = [f"{y:.4g} at {x}" for x, y in dict.fromkeys((points[0], points[-1]))]
+            lines.append(f"{trace.name}: {' to '.join(ends)}")
+    return f"{title}. {'; '.join(lines)}."
+
+
+def _strips(study: Study) -> list[dict[str, Any]]:
+    """Samples from the same latents: the teacher's row, then those of each d."""
+    found = []
+    for sample in samples(study):
+        tiles = kept_samples(study.store.samples(sample.signature, sample.updates), TILES)
+        if tiles:
+            label = said(sample)
+            found.append(
+                {
+                    "label": label,
+                    "chosen": sample.chosen,
+                    "alt": f"{len(tiles)} samples of the {label}",
+                    "uri": _uri(tiles),
+                }
+            )
+    return found
+
+
+def _walks(study: Study) -> list[dict[str, str]]:
+    """From one latent to another in TILES steps: the teacher, and student and control of one d."""
+    limit, rows = study.table["limit"], [row for row in study.table["rows"] if row["student"]]
+    row = next((row for row in rows if limit and row["d"] == limit["d"]), rows[-1] if rows else None)
+    entries = [("teacher", study.table["teacher"])]
+    entries += [(kind, row[kind]) for kind in ("student", "control")] if row else []
+    z = _between(latents("picture", 0, 2), TILES)
+    found = []
+    for kind, entry in entries:
+        if entry:
+            label = f"{kind}, d={entry['d']}"
+            try:
+                generator = load_generator(study.store, entry["signature"], entry["updates"])
+            except UserError:  # a store that was copied without its weights
+                found.append({"label": f"{label}: its weights are not in the store", "alt": "", "uri": ""})
+                continue
+            strip = _uri(map(image_of, render(generator, z)))
+            found.append({"label": label, "alt": f"interpolation by the {label}", "uri": strip})
+    return found
+
+
+def _between(ends: np.ndarray, steps: int) -> np.ndarray:
+    """Along the arc from one latent to another, [2, 100] → float32 [steps, 100], all about equally likely."""
+    first, last = ends
+    angle = np.arccos(first @ last / np.linalg.norm(first) / np.linalg.norm(last))
+    t = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
+    return np.asarray((np.sin((1 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle), dtype=np.float32)
+
+
+def _uri(tiles: Any) -> str:
+    """Pictures in a row, as a data URI."""
+    row = list(tiles)
+    strip = Image.new(row[0].mode, (sum(t.width for t in row), row[0].height))
+    for number, tile in enumerate(row):
+        strip.paste(tile, (number * tile.width, 0))
+    out = io.BytesIO()
+    strip.save(out, format="WEBP", quality=90, method=6)
+    return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def _protocols(study: Study) -> list[dict[str, Any]]:
+    uses = {
+        "rung": "decide who goes on at a rung; the charts over updates and over alpha",
+        "selection": "choose the teacher, and each row's student and control",
+        "report": "are printed in the table; the charts over size and of blur",
+    }
+    found: list[dict[str, Any]] = []
+    for sweep in study.sweeps:
+        for name, use in uses.items():
+            n, protocol = sweep.manifest.n[name], sweep.manifest.protocols[name]
+            if protocol not in [line["protocol"] for line in found]:
+                whose = f" ({sweep.manifest.name})" if sweep is not study.sweeps[0] else ""
+                found.append({"name": name, "use": use + whose, "n": n, "protocol": protocol})
+    return found
+
+
+def _json(value: Any) -> str:
+    """For a script element: nothing in it can close the element."""
+    return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")

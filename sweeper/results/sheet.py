@@ -1,0 +1,33 @@
+"""A sheet of samples: from the same latents, teacher, students and control at each d."""
+
+from PIL import Image, ImageDraw, ImageFont
+
+from sweeper.execution.samples import kept_samples
+from sweeper.results.comparison import Sample, Study, samples
+from trainables.files import replacing
+
+_COLUMNS, _SCALE, _LABEL, _GAP = 12, 2, 270, 4
+
+
+def said(sample: Sample) -> str:
+    """`joint student, d=2`, and where it stopped if it did not finish."""
+    stopped = "" if sample.finished else f", at {sample.updates:,} updates"
+    return f"{sample.kind}, d={sample.d}{stopped}"
+
+
+def draw_sheet(study: Study) -> None:
+    """Write the study's trials, one a row, from the same latents in each column, to `store.picture(name)`."""
+    rows = [(said(s), kept_samples(study.store.samples(s.signature, s.updates), _COLUMNS)) for s in samples(study)]
+    rows = [(label, tiles) for label, tiles in rows if tiles]
+    if not rows:
+        return
+    side = rows[0][1][0].width * _SCALE + _GAP
+    sheet = Image.new("RGB", (_LABEL + _COLUMNS * side, len(rows) * side), "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    for y, (label, tiles) in enumerate(rows):
+        pen.text((8, y * side + side // 2), label, fill="black", font=font, anchor="lm")
+        for x, tile in enumerate(tiles):
+            large = tile.resize([s * _SCALE for s in tile.size], Image.Resampling.NEAREST)
+            sheet.paste(large, (_LABEL + x * side, y * side))
+    with replacing(study.store.picture(study.name)) as temporary:
+        sheet.save(temporary, format="PNG")

@@ -1,0 +1,1 @@
+"""What is running? Shown in the terminal while it runs."""

@@ -1,0 +1,1 @@
+"""What does Weights & Biases show? Sent from the store's records."""

@@ -1,0 +1,126 @@
+"""The plan: the trials and updates of the real rule, costs of this machine or of a table, and nothing trained."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.forecast.cost import TABLE, Measured, Tabled
+from sweeper.scheduling.sweep import update_macs
+from tests.conftest import TEACHERS, Done
+from tests.sweeper.made import teacher
+from trainables.errors import UserError
+
+SMALL = ["--set", "d=2,4", "--set", "updates=900", "--set", "first_rung=100", "--set", "lr_discriminator=0.001"]
+PLAN = ["plan", "teachers", "--dataset", "mnist5k", *SMALL, "--set", "rungs=2"]
+
+
+@pytest.fixture
+def plan(sweeper: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    def call(*words: str, cwd: Path = tmp_path) -> dict[str, Any]:
+        done = sweeper(*words, "--json", cwd=cwd, XDG_CACHE_HOME=str(tmp_path / "cache"))
+        assert done.code == 0, done.err
+        return dict(json.loads(done.out))
+
+    return call
+
+
+def test_it_counts_what_the_rule_will_train_and_writes_no_store(
+    plan: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    found = plan(*PLAN, "--set", "lr=0.001,0.002,0.004", "--gpus", "2", "--gpu-type", "T4", "--price", "0.5")
+    assert found["trials"] == 6
+    assert found["rungs"] == [100, 300, 900]
+    assert [row["updates_without_pruning"] for row in found["rows"]] == [2700, 2700]
+    assert found["updates"] >= 2 * (3 * 100 + 1 * 200 + 1 * 600)  # and speculation on what is idle
+    assert found["money"] == pytest.approx(0.5 * 2 * found["seconds"] / 3600)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_on_this_machine_it_counts_with_what_it_times(plan: Callable[..., dict[str, Any]]) -> None:
+    found = plan(*PLAN, "--set", "lr=0.001,0.002", "--slots", "1")
+    assert found["updates"] == 2 * (2 * 100 + 200 + 600)
+    assert all(row["seconds_per_update"] > 0.001 for row in found["rows"])
+    assert sum(row["hours"] for row in found["rows"]) * 3600 == pytest.approx(found["seconds"])
+
+
+def test_what_the_store_holds_costs_nothing_more(finished: Path, plan: Callable[..., dict[str, Any]]) -> None:
+    found = plan("plan", *TEACHERS[1:], "--gpu-type", "T4", cwd=finished)
+    assert (found["updates"], found["seconds"]) == (0, 0)
+    rescored = plan("plan", *TEACHERS[1:], "--set", "n_rung=32", "--gpu-type", "T4", cwd=finished)
+    assert rescored["updates"] > 0, "scores of another n do not count"
+    elsewhere = plan("plan", *TEACHERS[1:], "--name", "other", "--gpu-type", "T4", cwd=finished)
+    assert elsewhere["updates"] == 0, "a trial is known by its signature, whatever the sweep"
+    longer = plan("plan", *[w.replace("updates=24", "updates=72") for w in TEACHERS[1:]], "--slots", "1", cwd=finished)
+    assert longer["updates"] == 2 * (72 - 8)  # the winner of each d goes on from the first rung
+
+
+def test_a_limit_of_trials_at_a_time_gives_nobody_more_of_the_card(plan: Callable[..., dict[str, Any]]) -> None:
+    words = [*PLAN, "--set", "lr=0.001,0.002,0.004", "--set", "batch_size=512", "--gpus", "1", "--gpu-type", "T4"]
+    free, many, one = plan(*words), plan(*words, "--slots", "64"), plan(*words, "--slots", "1")
+    assert free["seconds"] == many["seconds"] < one["seconds"]
+    assert sum(row["hours"] for row in free["rows"]) * 3600 <= free["seconds"] * 1.001
+
+
+@pytest.mark.parametrize("words", [["--gpus", "4"], ["--throughputs", "mine.toml"]])
+def test_cards_that_are_not_here_need_a_name(words: list[str], sweeper: Callable[..., Done], tmp_path: Path) -> None:
+    done = sweeper(*PLAN, *words, cwd=tmp_path)
+    assert done.code == 2
+    assert "add --gpu-type" in done.err
+
+
+def test_students_need_a_teacher(sweeper: Callable[..., Done], tmp_path: Path) -> None:
+    assert sweeper("plan", "students", cwd=tmp_path).code == 4
+
+
+def test_a_table_gives_its_rate_shared_among_neighbours_and_never_less_than_its_floor() -> None:
+    costs = Tabled("T4", TABLE)
+    small, large = teacher(2), teacher(256, image_size=64, d_discriminator=256)
+    assert costs.cost(small, 1.0).seconds_per_update == 0.005
+    expected = update_macs(large) / (8.1e12 / 2 * 0.3)
+    assert costs.cost(large, 1.0).seconds_per_update == pytest.approx(expected)
+    assert costs.cost(large, 0.5).seconds_per_update == pytest.approx(2 * expected)
+
+
+def test_a_card_that_is_not_in_the_table_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"TPU: .* has T4, V100"):
+        Tabled("TPU", TABLE)
+    (tmp_path / "mine.toml").write_text("[TPU]\nteraflops = 1")
+    with pytest.raises(UserError, match="'use'"):
+        Tabled("TPU", tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize("line", ["teraflops = 0", "teraflops = -1", "teraflops = inf", "teraflops = 'many'"])
+def test_a_table_with_an_impossible_value_is_an_error(line: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(f"[TPU]\n{line}\nuse = 1\nmilliseconds = 1\nmemory_gb = 1\n")
+    with pytest.raises(UserError, match="--throughputs"):
+        Tabled("TPU", tmp_path / "mine.toml")
+
+
+def test_a_spoiled_or_unwritable_cache_of_timings_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = Measured(print).file
+    file.parent.mkdir()
+    for spoiled in ("{", "[]", "3"):
+        file.write_text(spoiled)
+        assert Measured(print).known.keys() <= {"where"}
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    told: list[str] = []
+    Measured(told.append)._keep("a", 1.0)
+    assert "the next plan will time again" in told[0]
+
+
+def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    told: list[str] = []
+    costs = Measured(told.append)
+    narrow, wide = (costs.cost(teacher(d), 1.0) for d in (2, 32))
+    assert wide.seconds_per_update > 1.3 * narrow.seconds_per_update
+    costs.cost(teacher(2, lr=0.5, seed=3), 1.0)
+    assert len(told) == 2, "learning rate and seed cost nothing"
+    again = Measured(told.append)
+    assert again.cost(teacher(2), 1.0) == narrow
+    assert len(told) == 2, "timed once per machine"
+    assert "earlier" in again.basis

@@ -1,0 +1,116 @@
+"""What table, page and notebook show, from stores with made-up scores."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from sweeper.results.comparison import Alphas, Study, climbs, learning, over_alpha, samples
+from sweeper.scheduling.sweep import Sweep
+from sweeper.store import RungRecord, Store, Teacher
+from tests.sweeper.made import scores, student, sweep, teacher, trial
+from trainables.spec import TrialSpec
+
+FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
+
+
+def joint(alpha: float, **fields: float) -> TrialSpec:
+    return student(2, loss="joint", alpha=alpha, d_discriminator=4, **fields)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A teacher of d = 16, a control and students of d = 2: mse and alpha = 0.1 pruned at the first rung, 0.2 done."""
+    store = Store(tmp_path)
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (21.0, 9.1)})
+    control = trial(store, teacher(2), 40.0, {"selection": (90.0, 5.0), "report": (91.0, 5.1)})
+    sweep(store, "teacher", [best, control])
+    trials = [trial(store, student(2), 90.0), trial(store, joint(0.1), 50.0), trial(store, joint(0.2), 30.0, FINAL)]
+    sweep(store, "student", trials, Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    return store
+
+
+def distilled(store: Store) -> Sweep:
+    found = Study.read(store, None, None).distilled
+    assert found is not None
+    return found
+
+
+def test_alphas_are_compared_at_the_highest_rung_that_all_of_them_reached(store: Store) -> None:
+    (found,) = over_alpha(distilled(store))
+    assert (found.d, found.updates, found.missing) == (2, 10, [])
+    assert [(alpha, scores["fid"]) for alpha, scores in found.points] == [(0.0, 90.0), (0.1, 50.0), (0.2, 30.0)]
+
+
+def test_an_alpha_that_diverged_everywhere_is_named_and_holds_back_no_other(store: Store) -> None:
+    lost = joint(0.5)
+    store.add(lost, rung=RungRecord(10, 1.0, {}, {}, diverged=True))
+    manifest = store.sweep("mnist5k-students")
+    assert manifest is not None
+    sweep(store, "student", [*manifest.signatures, lost.signature], manifest.teacher)
+    (found,) = over_alpha(distilled(store))
+    assert found.missing == [0.5]
+    assert [alpha for alpha, _ in found.points] == [0.0, 0.1, 0.2]
+
+
+def test_the_best_configuration_stands_for_its_alpha(store: Store) -> None:
+    better = trial(store, joint(0.1, lr=0.5), 45.0)
+    manifest = store.sweep("mnist5k-students")
+    assert manifest is not None
+    sweep(store, "student", [*manifest.signatures, better], manifest.teacher)
+    (found,) = over_alpha(distilled(store))
+    assert dict(found.points)[0.1]["fid"] == 45.0
+
+
+def test_one_alpha_makes_no_chart(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    alone: list[Alphas] = over_alpha(Sweep.read(sweep(store, "student", [trial(store, student(2), 9.0)]), store))
+    assert alone == []
+
+
+def test_a_configuration_climbs_as_far_as_all_its_seeds(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seeds = [trial(store, student(2, seed=s), 10.0 + 2 * s) for s in (0, 1)]
+    store.add(student(2), rung=RungRecord(30, 1.0, {}, scores(5.0, 1.0, "rung"), False))
+    (climb,) = climbs(Sweep.read(sweep(store, "student", seeds), store))
+    assert [(updates, found["fid"]) for updates, found in climb.points] == [(10, 11.0)]
+
+
+def test_pictures_are_of_teacher_mse_joint_and_control_and_say_who_stopped_early(store: Store) -> None:
+    found = [(s.kind, s.d, s.updates, s.finished, s.chosen) for s in samples(Study.read(store, None, None))]
+    assert found == [
+        ("teacher", 16, 30, True, True),
+        ("mse student", 2, 10, False, False),
+        ("joint student", 2, 30, True, True),
+        ("control", 2, 30, True, True),
+    ]
+
+
+def test_seeds_of_which_one_diverged_are_a_configuration_that_diverged(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    seeds = [trial(store, student(2, seed=s), 10.0) for s in (0, 1)]
+    store.add(student(2, seed=1), rung=RungRecord(30, 1.0, {}, {}, diverged=True))
+    (climb,) = climbs(Sweep.read(sweep(store, "student", seeds), store))
+    assert climb.state == "diverged"
+
+
+def test_where_rungs_are_scored_otherwise_only_students_curves_are_shown(store: Store) -> None:
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    store.save_sweep(replace(manifest, protocols=manifest.protocols | {"rung": "other"}))
+    assert {line.kind for line in learning(Study.read(store, None, None))} == {"student"}
+
+
+def test_a_student_as_wide_as_the_teacher_is_no_limit_of_compression(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    best = trial(store, teacher(4), 1.0, FINAL)
+    sweep(store, "teacher", [best])
+    sweep(store, "student", [trial(store, student(4), 1.0, FINAL)], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    study = Study.read(store, None, None)
+    assert study.table["limit"] is None
+    assert [sample.kind for sample in samples(study)] == ["teacher", "mse student"]
+
+
+def test_learning_is_of_the_trials_in_the_table(store: Store) -> None:
+    found = [(line.kind, line.d, [r.updates for r in line.rungs]) for line in learning(Study.read(store, None, None))]
+    assert found == [("teacher", 16, [10, 30]), ("student", 2, [10, 30]), ("control", 2, [10, 30])]

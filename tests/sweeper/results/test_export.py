@@ -1,0 +1,173 @@
+"""What leaves the house: a generator that needs no sweeper."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sweeper.execution.job import load_generator
+from sweeper.results import export
+from sweeper.results.comparison import Study
+from sweeper.store import Store, Teacher
+from tests.conftest import Done
+from tests.sweeper.made import student, sweep, teacher, trial
+from trainables.errors import NotYetError, UserError
+from trainables.latents import latents
+from trainables.rendering import render
+
+FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
+
+
+@pytest.fixture(scope="module")
+def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The student of d = 1, and seven samples."""
+    folder = tmp_path_factory.mktemp("exported") / "mine"
+    export.write(export.choose(Study.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
+    return folder
+
+
+def spec_of(exported: Path) -> dict[str, Any]:
+    return dict(json.loads((exported / "spec.json").read_text()))
+
+
+def test_onnx_gives_torch_s_output_for_any_number_of_latents(exported: Path, finished: Path) -> None:
+    session = onnxruntime.InferenceSession(exported / "generator.onnx")
+    manifest = Store(finished / "runs").sweep("mnist5k-students")
+    assert manifest is not None
+    generator = load_generator(Store(finished / "runs"), spec_of(exported)["signature"], manifest.updates).cpu()
+    for count in (1, 9):
+        z = latents("any", 0, count)
+        with torch.inference_mode():
+            expected = generator(torch.from_numpy(z)).numpy()
+        (images,) = session.run(None, {"z": z})
+        assert images.shape == (count, 1, 32, 32)
+        assert np.abs(images - expected).max() <= export.TOLERANCE
+        assert np.abs(expected).max() > 0.01, "an output of nothing would agree with anything"
+
+
+def test_the_weights_are_the_store_s_and_carry_their_spec(exported: Path, finished: Path) -> None:
+    spec = spec_of(exported)
+    (kept,) = (finished / "runs" / "trials" / spec["signature"]).glob("generator-*.safetensors")
+    mine, theirs = load_file(exported / "generator.safetensors"), load_file(kept)
+    assert mine.keys() == theirs.keys()
+    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    with safe_open(exported / "generator.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["spec"]) == spec
+
+
+def test_the_script_needs_neither_sweeper_nor_torch(exported: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(exported, tmp_path / "elsewhere")
+    script = (folder / "load.py").read_text()
+    assert len([line for line in script.splitlines() if line.strip() and not line.startswith("#")]) <= 10
+    blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'sweeper', 'trainables'])); "
+    program = blocked + f"import runpy; runpy.run_path({str(folder / 'load.py')!r})"
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "made.png") as made:
+        assert made.size == (16 * 32, 32)
+        assert np.asarray(made).std() > 0
+
+
+def test_samples_are_what_the_scores_were_computed_on(exported: Path, finished: Path) -> None:
+    files = sorted((exported / "samples").glob("*.png"))
+    assert [file.name for file in files] == [f"{i}.png" for i in range(7)]
+    store = Store(finished / "runs")
+    manifest = store.sweep("mnist5k-students")
+    assert manifest is not None
+    generator = load_generator(store, spec_of(exported)["signature"], manifest.updates)
+    expected = render(generator, latents("report/0", 0, 7))
+    assert all((np.asarray(Image.open(f)) == pixels[0]).all() for f, pixels in zip(files, expected, strict=True))
+
+
+def test_another_export_into_the_same_folder_leaves_nothing_of_the_first(finished: Path, tmp_path: Path) -> None:
+    chosen = export.choose(Study.read(Store(finished / "runs"), None, None), 1)
+    export.write(chosen, tmp_path, export.FORMATS, 12)
+    export.write(chosen, tmp_path, ("safetensors",), 3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "generator.safetensors", "samples", "spec.json"]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["0.png", "1.png", "2.png"]
+    assert "onnx" not in (tmp_path / "README.md").read_text().lower()
+    export.write(chosen, tmp_path, ("safetensors",), 0)
+    assert not list((tmp_path / "samples").iterdir())
+
+
+def test_the_card_names_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:
+    card = (exported / "README.md").read_text()
+    study = Study.read(Store(finished / "runs"), None, None)
+    (row,) = [row for row in study.table["rows"] if row["student"]]
+    for score in row["student"]["scores"].values():
+        assert f"{score['mean']:.2f} ± {score['std']:.2f}" in card
+    for expected in (row["student"]["scores"]["fid"]["protocol"], "mnist5k", " ms (one image", "ONNX Runtime"):
+        assert expected in card
+    assert "{{" not in card
+    assert "|  |" not in card
+
+
+def test_the_command_writes_into_a_folder_named_after_what_it_is(finished: Path, sweeper: Any, tmp_path: Path) -> None:
+    words = ["--store", str(finished / "runs"), "--d", "1", "--format", "safetensors"]
+    done: Done = sweeper("export", *words, cwd=tmp_path)
+    assert done.code == 0, done.err
+    folder = tmp_path / "exported" / "mnist5k-student-d1"
+    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "generator.safetensors", "spec.json"]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Students of d = 2, far from the teacher, and of d = 4, near it, with two seeds; one more that was pruned."""
+    store = Store(tmp_path)
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (21.0, 9.0)})
+    sweep(store, "teacher", [best])
+    finals = {(2, 0): 5.0, (4, 0): 8.7, (4, 1): 8.9}
+    trials = [
+        trial(store, student(d, seed=s), 9.0, {"selection": (20.0, i), "report": (21.0, i)})
+        for (d, s), i in finals.items()
+    ]
+    pruned = trial(store, student(2, lr=0.5), 99.0)
+    sweep(store, "student", [*trials, pruned], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    return store
+
+
+def test_by_default_it_is_the_limit_of_compression_and_its_best_seed(store: Store) -> None:
+    chosen = export.choose(Study.read(store, None, None), None)
+    assert (chosen.spec.d, chosen.spec.seed, chosen.name) == (4, 1, "mnist5k-student-d4")
+
+
+def test_a_width_or_a_signature_names_another(store: Store) -> None:
+    study = Study.read(store, None, None)
+    assert export.choose(study, 2).spec == student(2, seed=0)
+    assert export.find(store, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
+
+
+def test_what_is_not_there_is_answered_with_what_is(store: Store) -> None:
+    study = Study.read(store, None, None)
+    with pytest.raises(UserError, match=r"--d 8: there is no finished student of that width; there are \[2, 4\]"):
+        export.choose(study, 8)
+    with pytest.raises(NotYetError, match="did not finish, it is pruned"):
+        export.find(store, student(2, lr=0.5).signature)
+    with pytest.raises(UserError, match="--trial zzzz names 0 trials"):
+        export.find(store, "zzzz")
+    study.table["limit"] = None
+    with pytest.raises(UserError, match="no student is within the tolerance of the teacher; name a width: --d 4"):
+        export.choose(study, None)
+
+
+def test_a_signature_needs_no_name_of_a_sweep(store: Store) -> None:
+    manifest = store.sweep("mnist5k-students")
+    assert manifest is not None
+    sweep(store, "student", manifest.signatures[:1], manifest.teacher, name="again")
+    assert export.find(store, student(4, seed=1).signature).spec.seed == 1
+
+
+def test_without_students_it_says_what_to_run_first(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    sweep(store, "teacher", [trial(store, teacher(16), 1.0, FINAL)])
+    with pytest.raises(NotYetError, match="run `sweeper run students --teacher best` first"):
+        export.choose(Study.read(store, None, None), None)

@@ -1,0 +1,210 @@
+"""The page, in a browser."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from sweeper.results import page as pages
+from sweeper.results import table
+from sweeper.results.comparison import Study
+from sweeper.store import Store, Teacher
+from tests.conftest import Done
+from tests.sweeper.made import student, sweep, teacher, trial
+
+COMMAND = "sweeper report --store a&b"
+
+
+@pytest.fixture(scope="module")
+def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a finished study."""
+    path = tmp_path_factory.mktemp("report") / "page.html"
+    pages.write(Study.read(Store(finished / "runs"), None, None), path, COMMAND)
+    return path
+
+
+@pytest.fixture
+def opened(written: Path, browser: Browser) -> Iterator[Page]:
+    """In a browser without a network. Fails the test on an error in the console, or a request to anywhere."""
+    context = browser.new_context(offline=True, permissions=["clipboard-read", "clipboard-write"])
+    page, complaints = context.new_page(), []
+    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else 0)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
+    page.goto(written.as_uri())
+    yield page
+    assert complaints == []
+    context.close()
+
+
+def test_every_chart_is_drawn_and_described(opened: Page) -> None:
+    charts = opened.locator("[data-chart]").evaluate_all("all => all.map(s => s.dataset.chart)")
+    assert {"chart-pareto-fid", "chart-alpha-fid", "chart-rungs-students", "chart-curves", "chart-blur"} <= set(charts)
+    for name in charts:
+        drawn = opened.locator(f"#{name}")
+        assert drawn.locator("g.trace").count() > 0, name
+        assert len(drawn.get_attribute("aria-label") or "") > 20, name
+
+
+def test_a_click_on_a_heading_sorts_by_number_and_a_second_one_turns_it_round(opened: Page) -> None:
+    heads = opened.locator("#compression th")
+    column = heads.all_inner_texts().index("Params")
+    cells = opened.locator(f"#compression td:nth-child({column + 1})")
+
+    def shown() -> list[int]:
+        return [int(text.replace(",", "")) for text in cells.all_inner_texts()]
+
+    heads.nth(column).locator("button").click()
+    assert shown() == sorted(shown())
+    assert heads.nth(column).get_attribute("aria-sort") == "ascending"
+    heads.nth(column).locator("button").press("Enter")  # by keyboard
+    assert shown() == sorted(shown(), reverse=True)
+    assert heads.nth(column).get_attribute("aria-sort") == "descending"
+
+
+def test_the_size_on_the_axis_is_switched_by_keyboard_and_kept_by_the_theme(opened: Page) -> None:
+    chart = opened.locator("figure", has=opened.locator("#chart-pareto-fid"))
+    title = "document.getElementById('chart-pareto-fid').layout.xaxis.title.text"
+    chart.get_by_role("button", name="latency").press("Enter")
+    assert opened.evaluate(title) == "CPU latency, ms per image"
+    opened.locator("#theme").click()
+    assert opened.evaluate(title) == "CPU latency, ms per image"
+    assert chart.get_by_role("button", name="latency").get_attribute("aria-pressed") == "true"
+    assert chart.get_by_role("button", name="parameters").get_attribute("aria-pressed") == "false"
+
+
+def test_what_is_missing_is_sorted_last(opened: Page) -> None:
+    heads = opened.locator("#compression th")
+    column = heads.all_inner_texts().index("FID (Stu.)")
+    for _ in range(2):
+        heads.nth(column).locator("button").click()
+        assert opened.locator(f"#compression td:nth-child({column + 1})").last.inner_text() == "—"
+
+
+@pytest.mark.parametrize("style", ["csv", "latex", "md"])
+def test_the_table_is_copied_as_text(opened: Page, finished: Path, style: str) -> None:
+    opened.locator(f"[data-copy={style}]").click()
+    opened.wait_for_function("document.getElementById('copied').textContent !== ''")
+    built = Study.read(Store(finished / "runs"), None, None).table
+    assert opened.evaluate("navigator.clipboard.readText()") == table.as_text(built, style)
+
+
+def test_pictures_have_alternative_texts_and_the_rows_of_the_paper_s_figure_11(opened: Page) -> None:
+    rows = opened.locator(".strip img").evaluate_all("all => all.map(i => [i.alt, i.naturalWidth / i.naturalHeight])")
+    teacher, *others = (alt.removeprefix("12 samples of the ") for alt, _ in rows[:4])
+    assert teacher.startswith("teacher, d=")
+    assert others[:2] == ["mse student, d=1, at 8 updates", "joint student, d=1"]
+    assert others[2].startswith("control, d="), "of another d than the teacher's"
+    assert others[2][-1] != teacher[-1]
+    assert {ratio for _, ratio in rows} == {float(pages.TILES)}
+    assert sum("interpolation" in alt for alt, _ in rows) == 3
+
+
+def test_it_is_dark_or_light_as_the_system_is_and_by_its_button(written: Path, browser: Browser) -> None:
+    grounds = {}
+    for scheme in ("light", "dark"):
+        context = browser.new_context(color_scheme=scheme)
+        page = context.new_page()
+        page.goto(written.as_uri())
+        ground = "getComputedStyle(document.body).backgroundColor"
+        grounds[scheme] = page.evaluate(ground)
+        page.locator("#theme").click()
+        grounds[f"not {scheme}"] = page.evaluate(ground)
+        context.close()
+    assert grounds["light"] == grounds["not dark"] != grounds["dark"] == grounds["not light"]
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_it_never_scrolls_sideways(opened: Page, width: int) -> None:
+    opened.set_viewport_size({"width": width, "height": 800})
+    opened.wait_for_timeout(300)
+    assert opened.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_it_prints_in_light_without_its_buttons_and_is_dark_again_afterwards(opened: Page) -> None:
+    opened.emulate_media(color_scheme="dark")
+    theme = "document.documentElement.dataset.theme"
+    opened.wait_for_function(f"{theme} === 'dark'")
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.evaluate(theme) == "light"
+    opened.emulate_media(media="print")
+    assert not opened.locator("#theme").is_visible()
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.evaluate(theme) == "dark"
+
+
+def test_it_says_how_it_was_computed_and_by_which_commands(opened: Page, finished: Path) -> None:
+    text = opened.inner_text("main")
+    study = Study.read(Store(finished / "runs"), None, None)
+    for expected in (*study.manifest.protocols.values(), *(s.manifest.command for s in study.sweeps), COMMAND):
+        assert expected in text
+
+
+def test_it_is_one_file_below_8_mb_with_the_table_in_three_formats_beside_it(written: Path, finished: Path) -> None:
+    assert written.stat().st_size < 8e6
+    built = Study.read(Store(finished / "runs"), None, None).table
+    for style, ending in pages.BESIDE.items():
+        assert written.with_suffix(f".{ending}").read_text() == table.as_text(built, style) + "\n"
+
+
+def test_the_command_writes_it_into_the_store(finished: Path, sweeper: Any) -> None:
+    done: Done = sweeper("report", cwd=finished)
+    assert done.code == 0, done.err
+    assert done.out.splitlines()[0] == str(finished / "runs" / "reports" / "mnist5k-students.html")
+
+
+def test_of_an_unfinished_sweep_it_says_so(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    trials = [trial(store, teacher(2), 40.0), trial(store, teacher(2, lr=0.1), 30.0)]
+    sweep(store, "teacher", trials, command="sweeper run teachers --dataset mnist5k")
+    text = pages.render_page(Study.read(store, None, None), COMMAND)
+    assert "mnist5k-teachers is not finished (1 waiting, 1 pruned)" in text
+    assert "It goes on with <code>sweeper run teachers --dataset mnist5k</code>" in text
+
+
+def test_nothing_in_a_name_can_close_the_script_that_carries_it() -> None:
+    assert "</script>" not in pages._json({"label": "</script><script>alert(1)</script>"})
+    assert json.loads(pages._json({"label": "</script>"})) == {"label": "</script>"}
+
+
+def test_where_fid_is_the_metric_the_limit_is_marked_on_the_logarithmic_axis(
+    tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path / "runs")
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (20.0, 9.0)})
+    control = trial(store, teacher(2), 1.0, {"selection": (90.0, 5.0), "report": (90.0, 5.0)})
+    sweep(store, "teacher", [best, control], metric="fid")
+    of_four = trial(store, student(4), 9.0, {"selection": (21.0, 9.0), "report": (21.0, 9.0)})
+    sweep(store, "student", [of_four], Teacher(best, 30, "w", "mnist5k-teachers", "best"), metric="fid")
+    pages.write(Study.read(store, None, None), tmp_path / "page.html", COMMAND)
+    page = browser.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    low, high = page.evaluate("document.getElementById('chart-pareto-fid').layout.yaxis.range")
+    assert 0 < low < high < 3, "decades around FID 20 to 90"
+    assert "within 10% of the teacher: from d=4" in page.locator("#chart-pareto-fid").inner_text()
+    assert page.inner_text("#pictures").count("its weights are not in the store") == 2
+    page.close()
+
+
+def test_a_page_is_not_written_over_by_its_own_table(finished: Path, sweeper: Any, tmp_path: Path) -> None:
+    done: Done = sweeper("report", "-o", str(tmp_path / "x.csv"), cwd=finished)
+    assert done.code == 2
+    assert "try -o" in done.err
+    done = sweeper("report", "-o", str(tmp_path), cwd=finished)
+    assert done.code == 2
+    assert "cannot be written" in done.err
+
+
+def test_the_limit_of_compression_is_marked(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (21.0, 9.0)})
+    sweep(store, "teacher", [best])
+    trials = [
+        trial(store, student(d), 9.0, {"selection": (20.0, i), "report": (21.0, i)}) for d, i in ((2, 5.0), (4, 8.9))
+    ]
+    sweep(store, "student", trials, Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    rows = pages._rows(Study.read(store, None, None).table)
+    assert [row["limit"] for row in rows] == [False, True, False]

@@ -1,0 +1,134 @@
+"""The table: what joins what, and what every format says."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.results import table
+from sweeper.store import Store, Teacher
+from tests.sweeper.made import student, sweep, teacher, trial
+from trainables.errors import NotYetError, UserError
+from trainables.sizes import generator_parameters
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A teacher of d = 16, controls at d = 2 and 4, students at d = 2 (two seeds) and 4 (pruned, nothing finished)."""
+    store = Store(tmp_path)
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 8.0), "report": (21.0, 8.1)})
+    controls = [trial(store, teacher(d), 1.0, {"selection": (90.0, 5.0), "report": (91.0, 5.1)}) for d in (2, 4)]
+    sweep(store, "teacher", [best, *controls])
+    seeds = [
+        trial(store, student(2, seed=s), 1.0, {"selection": (60.0, 7.0), "report": (60.0 + s, 7.5 + s / 10)})
+        for s in (0, 2)
+    ]
+    waiting = trial(store, student(4, loss="joint", alpha=0.02, d_discriminator=4), 1.0)
+    sweep(store, "student", [*seeds, waiting], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    return store
+
+
+@pytest.fixture
+def built(store: Store) -> dict[str, Any]:
+    return table.build(store, *table.find(store, None, None))
+
+
+def test_rows_join_students_with_the_controls_of_their_teacher_s_sweep(built: dict[str, Any]) -> None:
+    assert [row["d"] for row in built["rows"]] == [2, 4]
+    assert built["teacher"]["d"] == 16
+    assert built["rows"][0]["control"]["scores"]["is"]["mean"] == 5.1
+    assert built["rows"][1]["student"] is None
+
+
+def test_the_ratio_is_of_the_networks_that_were_trained(built: dict[str, Any]) -> None:
+    assert built["rows"][0]["parameters"] == generator_parameters(2, 32, 1)
+    assert built["rows"][0]["ratio"] == generator_parameters(16, 32, 1) / generator_parameters(2, 32, 1)
+
+
+def test_seeds_give_mean_and_standard_deviation_of_report_scores(built: dict[str, Any]) -> None:
+    student = built["rows"][0]["student"]
+    assert student["seeds"] == 2
+    assert student["scores"]["fid"]["mean"] == 61.0
+    assert student["scores"]["fid"]["std"] == pytest.approx(2**0.5)
+    assert student["scores"]["fid"]["protocol"] == "p/report"
+    assert student["scores"]["kid"] is None
+
+
+def test_the_limit_is_the_smallest_student_within_the_tolerance(built: dict[str, Any]) -> None:
+    assert built["limit"] == {"d": 2, "ratio": built["rows"][0]["ratio"], "tolerance": 0.1, "metric": "is"}
+
+
+def test_json_is_the_table(built: dict[str, Any]) -> None:
+    assert json.loads(table.as_text(built, "json")) == built
+    assert built["schema"] == 1
+
+
+@pytest.mark.parametrize("style", ["md", "latex"])
+def test_every_format_has_every_row(built: dict[str, Any], style: str) -> None:
+    text = table.as_text(built, style)
+    for expected in ("13,487", "7.60", "61.0", "5.10", "91.0", "8.10"):
+        assert expected in text
+
+
+def test_csv_holds_the_plain_numbers_of_every_row(built: dict[str, Any]) -> None:
+    lines = list(csv.DictReader(io.StringIO(table.as_text(built, "csv"))))
+    assert [(line["d"], line["teacher"]) for line in lines] == [("2", "False"), ("4", "False"), ("16", "True")]
+    assert float(lines[0]["student_fid"]) == built["rows"][0]["student"]["scores"]["fid"]["mean"]
+    assert lines[1]["student_fid"] == ""
+    assert float(lines[2]["control_is_std"]) == built["teacher"]["scores"]["is"]["std"]
+
+
+def test_discriminators_of_different_width_are_flagged(store: Store) -> None:
+    trial(
+        store,
+        student(4, loss="joint", alpha=0.02, d_discriminator=4),
+        1.0,
+        {"selection": (60.0, 7.0), "report": (60.0, 7.0)},
+    )
+    built = table.build(store, *table.find(store, None, None))
+    assert table.cells(built)[1][-1] == "4/8 ≠"
+    assert table.cells(built)[0][-1] == "—/8"  # mse has none: nothing to flag
+
+
+def test_the_teacher_stays_when_its_sweep_goes_on_without_it(store: Store, built: dict[str, Any]) -> None:
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    kept = [s for s in manifest.signatures if s != built["teacher"]["signature"]]
+    sweep(store, "teacher", kept)
+    assert table.build(store, *table.find(store, None, None))["teacher"] == built["teacher"]
+
+
+def test_controls_are_taken_at_the_students_budget(store: Store, built: dict[str, Any]) -> None:
+    """Extending the teachers afterwards changes neither the teacher nor the controls of the table."""
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    sweep(store, "teacher", manifest.signatures, updates=90, rungs=[10, 30, 90])
+    again = table.build(store, *table.find(store, None, None))
+    assert again["rows"] == built["rows"]
+    assert again["teacher"] == built["teacher"]
+
+
+def test_unequal_budgets_are_flagged(built: dict[str, Any]) -> None:
+    assert "≠" not in table.caption(built)
+    built["rows"][0]["control"]["updates"] = 90
+    assert "d=2: 30 updates against 90 ≠" in table.caption(built)
+
+
+def test_teachers_alone_make_a_table_of_controls(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    found = [trial(store, teacher(d), 1.0, {"selection": (9.0, d), "report": (9.0, d)}) for d in (2, 4)]
+    sweep(store, "teacher", found)
+    built = table.build(store, *table.find(store, "mnist5k", None))
+    assert built["teacher"]["d"] == 4
+    assert [(row["d"], row["student"]) for row in built["rows"]] == [(2, None)]
+
+
+def test_nothing_to_show_and_too_much_to_show_are_one_line(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotYetError, match="holds no such sweep; run `sweeper run teachers --dataset mnist`"):
+        table.find(store, "mnist", None)
+    sweep(store, "student", [], store.sweeps()[0].teacher, name="again")
+    with pytest.raises(UserError, match="several sweeps: again, mnist5k-students; name one with --name"):
+        table.find(store, None, None)

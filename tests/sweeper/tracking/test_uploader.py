@@ -1,0 +1,294 @@
+"""W&B: what `sweeper wandb sync` leaves on a server, here on a stand-in (tests/wandb_server.py)."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sweeper.results import table
+from sweeper.scheduling.sweep import Sweep
+from sweeper.store import RungRecord, Store
+from tests.conftest import Done
+from tests.sweeper import made
+from tests.sweeper.sent import differences, draw, pictured, standing
+from tests.wandb_server import Server
+
+
+@pytest.fixture(scope="module")
+def synced(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done]) -> Iterator[tuple[Server, Store]]:
+    """A store that was sent whole. Takes seconds: wandb is imported and wandb-core started."""
+    folder = tmp_path_factory.mktemp("synced")
+    store = pictured(folder / "runs")
+    with Server() as server:
+        done = sweeper("wandb", "sync", cwd=folder, **server.environment)
+        assert done.code == 0, done.err
+        assert "6 runs are at" in done.out
+        yield server, store
+    assert not server.unknown, server.unknown[0]
+
+
+def test_there_is_one_run_per_trial_and_one_per_table(synced: tuple[Server, Store]) -> None:
+    server, store = synced
+    trials = {signature for manifest in store.sweeps() for signature in manifest.signatures}
+    tables = {f"table-{manifest.name}" for manifest in store.sweeps()}
+    assert set(server.project().runs) == {f"{store.id}-{name}" for name in trials | tables}
+
+
+def test_a_run_says_what_it_is_and_what_it_came_to(synced: tuple[Server, Store]) -> None:
+    server, store = synced
+    for manifest in store.sweeps():
+        states = Sweep.read(manifest, store).states()
+        for signature in manifest.signatures:
+            run, record = server.project().runs[f"{store.id}-{signature}"], store.need(signature)
+            fields = {"displayName": record.spec.label(), "groupName": manifest.name, "jobType": manifest.role}
+            assert run.fields == fields
+            config = {key: value["value"] for key, value in run.config.items()}
+            assert {key: config[key] for key in record.spec.canonical()} == record.spec.canonical()
+            assert config["d"] == record.spec.d
+            assert config["parameters"] > 0
+            assert (run.summary["state"], run.summary["diverged"]) == (states[signature], False)
+            final = record.final(manifest.updates, manifest.protocols)
+            assert run.summary.get("report/fid") == (final.report["fid"]["mean"] if final else None)
+            assert run.summary.get("report/fid/std") == (final.report["fid"]["std"] if final else None)
+            assert run.summary.get("report/protocol") == (final.report["fid"]["protocol"] if final else None)
+            assert run.summary.get("report/weights") == (final.weights if final else None)
+            assert run.state == "finished"
+
+
+def test_each_rung_is_one_step_at_its_updates_with_its_picture(synced: tuple[Server, Store]) -> None:
+    server, store = synced
+    for manifest in store.sweeps():
+        for signature in manifest.signatures:
+            run = server.project().runs[f"{store.id}-{signature}"]
+            logged = [(row["_step"], row["rung/fid"], row["seconds"]) for row in run.rows]
+            rungs = store.need(signature).rungs
+            assert logged == [(rung.updates, rung.scores["fid"]["mean"], rung.seconds) for rung in rungs]
+            for row in run.rows:
+                sent = run.files[row["samples"]["path"]]
+                assert sent == store.samples(signature, row["_step"]).read_bytes()
+
+
+def test_the_table_has_the_text_and_the_numbers_of_the_printed_one(synced: tuple[Server, Store]) -> None:
+    server, store = synced
+    built = table.build(store, *table.find(store, None, None))
+    logged = logged_table(server, store)
+    heads = {head: number for number, head in enumerate(logged["columns"])}
+    assert len(heads) == len(logged["columns"])
+    numbers = table.flat(built)
+    assert [{name: row[heads[name]] for name in numbers[0]} for row in logged["data"]] == numbers
+    shown = [name for name in table.columns(built["metric"]) if name not in numbers[0]]
+    printed = [dict(zip(table.columns(built["metric"]), cells, strict=True)) for cells in table.cells(built)]
+    assert [{name: row[heads[name]] for name in shown} for row in logged["data"]] == [
+        {name: row[name] for name in shown} for row in printed
+    ]
+
+
+def test_the_table_has_pictures_of_student_control_and_teacher(synced: tuple[Server, Store]) -> None:
+    server, store = synced
+    (artifact,) = [a for a in server.project().artifacts if "students" in a.name]
+    logged = json.loads(artifact.files["compression.table.json"])
+    heads = logged["columns"].index
+    numbers = table.flat(table.build(store, *table.find(store, None, None)))
+    for row, line in zip(logged["data"], numbers, strict=True):
+        for who in ("student", "control"):
+            signature, cell = line[f"{who}_signature"], row[heads(who)]
+            assert (cell is None) == (signature is None)
+            if cell:
+                expected = store.samples(signature, line[f"{who}_updates"]).read_bytes()
+                assert artifact.files[cell["path"]] == expected
+
+
+def test_nothing_of_wandb_is_written_outside_the_store(synced: tuple[Server, Store]) -> None:
+    _, store = synced
+    assert [path.name for path in store.root.parent.iterdir()] == ["runs"]
+    assert not list((store.root / "wandb").glob("run-*"))
+
+
+def test_a_second_sync_changes_nothing_and_asks_little(
+    synced: tuple[Server, Store], sweeper: Callable[..., Done]
+) -> None:
+    server, store = synced
+    before, asked = standing(server, store), len(server.asked)
+    done = sweeper("wandb", "sync", cwd=store.root.parent, **server.environment)
+    assert done.code == 0, done.err
+    assert "6 runs are at" in done.out
+    assert not differences(standing(server, store), before)
+    assert not [what for what in server.asked[asked:] if "UpsertBucket" in what or "file_stream" in what]
+
+
+def test_what_is_new_is_added_to_runs_that_are_there(
+    tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    store = pictured(tmp_path / "runs")
+    assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
+    students = store.sweep("mnist5k-students")
+    assert students is not None
+    late = students.signatures[1]
+    made.trial(store, store.need(late).spec, 31, {"selection": (20, 8.0), "report": (20.5, 8.0)})
+    draw(store, late, 30)
+    store.save_sweep(replace(students, eta=1))
+    done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
+    assert done.code == 0, done.err
+    run = wandb_server.project().runs[f"{store.id}-{late}"]
+    assert [row["_step"] for row in run.rows] == [10, 30]
+    assert (run.summary["state"], run.summary["report/fid"]) == ("done", 20.5)
+    tables = wandb_server.project().runs[f"{store.id}-table-mnist5k-students"]
+    assert [row["_step"] for row in tables.rows] == [0, 1]
+    assert logged_table(wandb_server, store)["data"][0][heads_of(wandb_server, store).index("student_fid")] == 20.5
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done]) -> dict[str, Any]:
+    """What one sync leaves of the smallest store."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    store = pictured(folder / "runs", learning_rates=(0.1,))
+    with Server() as server:
+        assert sweeper("wandb", "sync", cwd=folder, **server.environment).code == 0
+        return standing(server, store)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        "PUT /storage/run",  # the history is there, the pictures are not
+        pytest.param("CommitArtifact", marks=pytest.mark.long),
+        pytest.param("file_stream", marks=pytest.mark.long),
+        pytest.param("UpsertBucket", marks=pytest.mark.long),
+    ],
+)
+def test_after_a_kill_in_between_sync_completes_what_is_there(
+    last: str, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done], undisturbed: dict[str, Any]
+) -> None:
+    store = pictured(tmp_path / "runs", learning_rates=(0.1,))
+    wandb_server.held = lambda request: last in request
+    uploader = start(store, wandb_server)
+    wait_for(lambda: any(last in request for request in wandb_server.asked))
+    time.sleep(0.5)  # for what is sent beside it
+    uploader.send_signal(signal.SIGKILL)
+    uploader.wait()
+    wandb_server.fail("ok")
+    done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
+    assert done.code == 0, done.err
+    assert not differences(committed(standing(wandb_server, store)), committed(undisturbed))
+
+
+def test_a_picture_that_has_gone_is_sent_again(
+    tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done], undisturbed: dict[str, Any]
+) -> None:
+    store = pictured(tmp_path / "runs", learning_rates=(0.1,))
+    assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
+    for run in wandb_server.project().runs.values():
+        for path in [name for name in run.files if name.startswith("media/images/")]:
+            del run.files[path]
+    (store.root / "wandb" / "uploaded.json").unlink()
+    assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
+    assert not differences(standing(wandb_server, store), undisturbed)
+
+
+def test_a_deleted_run_stays_deleted_and_is_named(
+    tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    store = pictured(tmp_path / "runs", learning_rates=(0.1,))
+    assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
+    students = store.sweep("mnist5k-students")
+    assert students is not None
+    wandb_server.delete(f"{store.id}-{students.signatures[0]}")
+    for _ in range(2):
+        done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
+        assert (done.code, "deleted there: 1" in done.out) == (0, True), done.err
+    assert len(wandb_server.project().runs) == 4
+
+
+def test_entity_and_project_are_the_user_s_and_disabled_sweeps_are_not_sent(
+    tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    store = pictured(tmp_path / "runs", learning_rates=(0.1,), wandb="disabled")
+    environment = {**wandb_server.environment, "WANDB_ENTITY": "team", "WANDB_PROJECT": "faces"}
+    done = sweeper("wandb", "sync", cwd=tmp_path, **environment)
+    assert done.code == 0, done.err
+    students = store.sweep("mnist5k-students")
+    assert students is not None
+    expected = {f"{store.id}-{name}" for name in students.signatures}  # no table: it has the teachers' scores
+    assert set(wandb_server.project("team", "faces").runs) == expected
+    assert set(wandb_server.projects) == {("team", "faces")}
+    refused = sweeper("wandb", "sync", "--name", "mnist5k-teachers", cwd=tmp_path, **environment)
+    assert refused.code == 2
+    assert "mnist5k-teachers was run with --wandb disabled" in refused.err
+    assert sweeper("wandb", "report", cwd=tmp_path, **environment).code == 2
+
+
+def test_a_rung_below_the_last_that_is_there_does_not_make_sync_fail_for_ever(
+    tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    store = pictured(tmp_path / "runs", learning_rates=(0.1,))
+    assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
+    spec = made.teacher(8, lr=0.1)
+    store.add(spec, rung=RungRecord(3, 1.0, {}, made.scores(99.0, 1.0, "rung"), False))
+    done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
+    assert done.code == 0, done.err
+    run = wandb_server.project().runs[f"{store.id}-{spec.signature}"]
+    assert [row["_step"] for row in run.rows] == [10, 30]
+
+
+@pytest.mark.parametrize(("mode", "why"), [("500", "answers HTTP 500"), ("ok", "refuses the API key")])
+def test_a_sync_that_fails_says_why_in_one_line(
+    mode: str, why: str, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    pictured(tmp_path / "runs", learning_rates=(0.1,))
+    wandb_server.fail(mode)
+    key = {"WANDB_API_KEY": "1" * 40} if mode == "ok" else {}
+    done = sweeper("wandb", "sync", cwd=tmp_path, **{**wandb_server.environment, **key})
+    assert done.code == 5
+    assert done.err.count("\n") == 1
+    assert f"5 of 5 runs are not there yet (the server {why}" in done.err
+    assert "`sweeper wandb sync` tries again" in done.err
+
+
+def test_a_store_with_nothing_to_send_says_so(tmp_path: Path, sweeper: Callable[..., Done]) -> None:
+    done = sweeper("wandb", "sync", cwd=tmp_path)
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "holds nothing to send" in done.err
+
+
+def logged_table(server: Server, store: Store) -> dict[str, Any]:
+    run = server.project().runs[f"{store.id}-table-mnist5k-students"]
+    return dict(json.loads(run.files[run.rows[-1]["compression"]["path"]]))
+
+
+def heads_of(server: Server, store: Store) -> list[str]:
+    return list(logged_table(server, store)["columns"])
+
+
+def start(store: Store, server: Server) -> "subprocess.Popen[bytes]":
+    """The uploader itself, as `sweeper wandb sync` starts it."""
+    (store.root / "wandb").mkdir(exist_ok=True)
+    sweeps = [manifest.name for manifest in store.sweeps()]
+    module = "sweeper.tracking.uploader"
+    command = [sys.executable, "-m", module, str(store.root), *sweeps, "--parent", str(os.getpid())]
+    environment = {**os.environ, **server.environment}
+    return subprocess.Popen(
+        command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def wait_for(what: Callable[[], bool], seconds: float = 30) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def committed(state: dict[str, Any]) -> dict[str, Any]:
+    """Without versions of artifacts that were begun and never finished."""
+    kept = {
+        (name, json.dumps(files, sort_keys=True)) for name, _, done, files in state["artifacts"] if done == "COMMITTED"
+    }
+    return {**state, "artifacts": sorted(kept)}
