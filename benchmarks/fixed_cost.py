@@ -19,7 +19,7 @@ from sweeper.execution.resources import Machine
 from sweeper.execution.tune import run, session
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, RungRecord, Store
-from tests.sweeper import made
+from tests.sweeper import stores
 from tests.sweeper.replay import LADDER, Order, Replay
 
 TRIALS, SLOTS, REPEATS = 24, 2, 3
@@ -42,11 +42,11 @@ def theirs(folder: Path) -> None:
 def registered(store: Store, trials: int, rung: RungRecord | None = None) -> Manifest:
     """A sweep of trials that have nothing, or one rung, behind them."""
     store.create()
-    specs = [made.teacher(2, lr=0.001 * (1 + n)) for n in range(trials)]
+    specs = [stores.teacher(2, lr=0.001 * (1 + n)) for n in range(trials)]
     for spec in specs:
         store.add(spec, rung=rung)
     signatures = [spec.signature for spec in specs]
-    return made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
+    return stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
 
 
 def ours(folder: Path, machine: Machine, trials: int = TRIALS) -> None:

@@ -208,7 +208,7 @@ def trained(store: Path) -> float:
     opened = Store(store)
     students = opened.sweep("mnist5k-students")
     assert students is not None
-    return sum(rung.seconds for name in students.signatures for rung in opened.need(name).rungs)
+    return sum(rung.seconds for name in students.signatures for rung in opened.require(name).rungs)
 
 
 def compare(store: Path, out: Path) -> None:
@@ -223,7 +223,7 @@ def compare(store: Path, out: Path) -> None:
     manifest = opened.sweep("seeds")
     assert manifest is not None
     scorer = scorer_of("mnist5k", 32, "classifier", opened.root)
-    specs = {signature: opened.need(signature).spec for signature in manifest.signatures}
+    specs = {signature: opened.require(signature).spec for signature in manifest.signatures}
     print("\n| d | score | script | sweeper | difference | deviation over seeds |\n|--:|---|--:|--:|--:|--:|")
     for d in WIDTHS:
         theirs: dict[str, list[float]] = {"fid": [], "is": []}

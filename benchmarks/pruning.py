@@ -28,12 +28,12 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from sweeper.execution.resources import Machine, Slots
-from sweeper.execution.tune import JobQueue
+from sweeper.execution.tune import JobSearcher
 from sweeper.forecast.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
-from sweeper.forecast.simulator import Outcome, play, play_stop_only
+from sweeper.forecast.simulator import Outcome, simulate, simulate_stop_only
 from sweeper.scheduling.sweep import Job, Sweep, update_macs
 from sweeper.store import FinalRecord, RungRecord, Store
-from tests.sweeper import made
+from tests.sweeper import stores
 from tests.sweeper.replay import LADDER, fid
 from trainables.spec import TrialSpec
 
@@ -59,12 +59,12 @@ def curves() -> None:
         recorded = [replace(curve, seconds_per_update=even[curve.stratum]) for curve in recorded]
         orders = [shuffled(recorded, seed) for seed in range(ORDERS)]
         for ladder in LADDERS:
-            none, best = play(recorded, ladder, 1, 1).updates, true_best(recorded, ladder[-1])
+            none, best = simulate(recorded, ladder, 1, 1).updates, true_best(recorded, ladder[-1])
             spread = {s: statistics.stdev(c.score(ladder[-1]) for c in seeds if c.stratum == s) for s in best}
             ours: dict[int, list[Outcome]] = {}
             for slots in (1, 8):
-                ours[slots] = [play(order, ladder, ETA, slots) for order in orders]
-                theirs = [play_stop_only(order, ladder, ETA, slots) for order in orders]
+                ours[slots] = [simulate(order, ladder, ETA, slots) for order in orders]
+                theirs = [simulate_stop_only(order, ladder, ETA, slots) for order in orders]
                 pairs = [
                     (a.updates, b.updates)
                     for a, b in zip(ours[slots], theirs, strict=True)
@@ -111,7 +111,7 @@ def makespan() -> None:
             found = costs(specs)
             played = [curve(spec, found[spec.signature], ladder) for spec in specs]
             for slots in (8, 64, 1_024):
-                outcome = play(played, ladder, 3, slots)
+                outcome = simulate(played, ladder, 3, slots)
                 ratio, part = outcome.makespan / outcome.bound, outcome.speculative / outcome.updates
                 print(f"| {name} | {len(specs)} | {len(ladder)} | {slots:,} | {ratio:.3f} | {part:.1%} |", flush=True)
 
@@ -146,13 +146,13 @@ def driver() -> None:
         with tempfile.TemporaryDirectory() as folder:
             store = Store(Path(folder))
             store.create()
-            specs = [made.teacher(2 ** (n % 9), lr=0.001 + n * 1e-6) for n in range(trials)]
+            specs = [stores.teacher(2 ** (n % 9), lr=0.001 + n * 1e-6) for n in range(trials)]
             for spec in specs:
                 store.add(spec)
             signatures = [spec.signature for spec in specs]
-            manifest = made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
+            manifest = stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
             slots = trials // 10
-            queue = JobQueue(Sweep.read(manifest, store), store, Slots(Machine(cpus=slots, gpus=0), None), [])
+            queue = JobSearcher(Sweep.read(manifest, store), store, Slots(Machine(cpus=slots, gpus=0), None), [])
             seconds, jobs, under_way = 0.0, 0, list[str]()
             while True:
                 begun = time.perf_counter()
@@ -174,10 +174,12 @@ def driver() -> None:
 
 def write(store: Store, job: Job, budget: int) -> None:
     """What a trial would."""
-    spec, value = store.need(job.signature).spec, fid(job.signature, job.updates)
+    spec, value = store.require(job.signature).spec, fid(job.signature, job.updates)
     if job.updates == budget:
-        store.add(spec, final=FinalRecord(budget, "w", *(made.scores(value, 1.0, p) for p in ("selection", "report"))))
-    store.add(spec, rung=RungRecord(job.updates, 0.1, {}, made.scores(value, 1.0, "rung"), False))
+        store.add(
+            spec, final=FinalRecord(budget, "w", *(stores.scores(value, 1.0, p) for p in ("selection", "report")))
+        )
+    store.add(spec, rung=RungRecord(job.updates, 0.1, {}, stores.scores(value, 1.0, "rung"), False))
 
 
 def record(store: str, sweep: str, file: str) -> None:
@@ -193,7 +195,7 @@ def picture(file: str) -> None:
 
     recorded = read_curves(CURVES / "mnist5k-gans.jsonl")
     ladder = LADDERS[0]
-    outcome = play(recorded, ladder, ETA, 1)
+    outcome = simulate(recorded, ladder, ETA, 1)
     reached = {trial: ladder[: rung + 1] for trial, rung in outcome.steps}
     strata = sorted(outcome.sets)
     figure, axes = pyplot.subplots(1, len(strata), figsize=(11, 3.6), sharey=True, layout="constrained")

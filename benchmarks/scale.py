@@ -14,7 +14,7 @@ from fixed_cost import SLOTS, ours, registered
 
 from sweeper.execution import tune
 from sweeper.store import RungRecord, Store
-from tests.sweeper import made
+from tests.sweeper import stores
 
 SIZES = (10, 100, 1_000)
 LISTED = 10_000
@@ -22,7 +22,7 @@ LISTED = 10_000
 
 def listing(folder: Path) -> float:
     """Seconds of `sweeper status` as a user types it, on a store of LISTED trials of which each has a rung."""
-    registered(Store(folder), LISTED, RungRecord(10, 1.0, {}, made.scores(50.0, 5.0, "rung"), diverged=False))
+    registered(Store(folder), LISTED, RungRecord(10, 1.0, {}, stores.scores(50.0, 5.0, "rung"), diverged=False))
     command = [str(Path(sys.executable).with_name("sweeper")), "status", "--store", str(folder)]
     begun = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.tracking import watcher as tracking
-from sweeper.tracking.watcher import Tracking
+from sweeper.tracking.watcher import UploadWatcher
 from tests.sweeper.sent import pictured
 from tests.wandb_server import Server
 
@@ -44,7 +44,7 @@ def measure(mode: str, folder: Path) -> tuple[list[float], list[float]]:
     os.environ.update(mine.recv())
     tracking.SECONDS_AT_THE_END = tracking.SECONDS_IN_TROUBLE = 1.0
     calls, nothing = [], []
-    with Tracking(manifest.name, store, "") as tracked, open(os.devnull, "wb", buffering=0) as nowhere:
+    with UploadWatcher(manifest.name, store, "") as tracked, open(os.devnull, "wb", buffering=0) as nowhere:
         for number in range(CALLS):
             signature, record = list(sweep.records.items())[number % len(sweep.records)]
             begun = time.perf_counter()

@@ -50,7 +50,7 @@ def whole(store: Store, loss: str) -> None:
     role = "teacher" if loss == "teacher" else "student"
     manifest = store.sweep(f"mnist5k-{role}s")
     assert manifest is not None
-    specs = [store.need(signature).spec for signature in manifest.signatures]
+    specs = [store.require(signature).spec for signature in manifest.signatures]
     spec = dataclasses.replace(next(s for s in specs if role == "teacher" or s.loss == loss), seed=1)
     store.add(spec)
     warm = dataclasses.replace(spec, seed=2)

@@ -14,7 +14,7 @@ from trainables.errors import UserError
 
 if TYPE_CHECKING:
     from sweeper.request import Request
-    from sweeper.results.comparison import Study
+    from sweeper.results.comparison import Comparison
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -143,10 +143,10 @@ def plan_command(
 ) -> None:
     """Say what `run` with the same options would cost: trials, updates, memory, hours, money. Trains nothing."""
     options = locals()
-    from sweeper.forecast.plan import Planning, run
+    from sweeper.forecast.plan import PlanRequest, run
 
     planned = {key: options.pop(key) for key in ("gpus", "gpu_type", "throughputs", "price", "as_json")}
-    run(Planning(request=_request(options), **planned))
+    run(PlanRequest(request=_request(options), **planned))
 
 
 def _request(options: dict[str, Any]) -> "Request":
@@ -161,14 +161,14 @@ def _request(options: dict[str, Any]) -> "Request":
     return Request(role=role.value.removesuffix("s"), pruning=not no_pruning, command=command, **words)
 
 
-def _study(store: Path, dataset: str | None, name: str | None) -> "Study":
+def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparison":
     """What the options of table, report and export name."""
-    from sweeper.results.comparison import Study
+    from sweeper.results.comparison import Comparison
     from sweeper.store import Store
     from trainables.images import identify
 
     opened = Store(store)
-    return Study.read(opened, identify(dataset, opened.datasets) if dataset else None, name)
+    return Comparison.read(opened, identify(dataset, opened.datasets) if dataset else None, name)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def table_command(
     """Print the compression table."""
     from sweeper.results import table
 
-    built = _study(store, dataset, name).table
+    built = _comparison(store, dataset, name).table
     if style is Format.rich:
         table.show(built)
     else:
@@ -209,10 +209,10 @@ def report_command(
     """Write one HTML page: table, pictures, charts, protocols. Beside it the table as CSV, Markdown and LaTeX."""
     from sweeper.results.page import write
 
-    study = _study(store, dataset, name)
-    path = output or study.store.root / "reports" / f"{study.name}.html"
+    comparison = _comparison(store, dataset, name)
+    path = output or comparison.store.root / "reports" / f"{comparison.name}.html"
     with _written_to(path):
-        for written in write(study, path, shlex.join(["sweeper", *sys.argv[1:]])):
+        for written in write(comparison, path, shlex.join(["sweeper", *sys.argv[1:]])):
             print(written)
 
 
@@ -239,7 +239,7 @@ def export_command(
     from sweeper.results import export
     from sweeper.store import Store
 
-    chosen = export.find(Store(store), trial) if trial else export.choose(_study(store, dataset, name), d)
+    chosen = export.find(Store(store), trial) if trial else export.choose(_comparison(store, dataset, name), d)
     formats = export.FORMATS if style is ExportFormat.all else (style.value,)
     folder = output or Path("exported") / chosen.name
     with _written_to(folder):
@@ -260,9 +260,9 @@ def score_command(
     download: DownloadOption = False,
 ) -> None:
     """Score folders of images: FID, KID, IS where there are classes, sharpness; with n and protocol."""
-    from sweeper.score import Scoring, run
+    from sweeper.score import ScoreRequest, run
 
-    run(Scoring(samples, against, features, dims, n, as_json, store, data_root, download))
+    run(ScoreRequest(samples, against, features, dims, n, as_json, store, data_root, download))
 
 
 @app.command("simulate")
@@ -285,10 +285,10 @@ def simulate_command(
     store: StoreOption = Path("runs"),
 ) -> None:
     """Play the pruning rule over recorded learning curves, against no pruning and stop-only ASHA. Trains nothing."""
-    from sweeper.forecast.simulate import Simulation, run
+    from sweeper.forecast.simulate import SimulateRequest, run
 
     run(
-        Simulation(
+        SimulateRequest(
             curves=curves,
             name=name,
             store=store,

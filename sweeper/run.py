@@ -11,10 +11,10 @@ from rich.markup import escape
 from rich.progress import Progress as Bar
 
 from sweeper.request import Request, Resolved, console, resolve, say
-from sweeper.results.comparison import Study
+from sweeper.results.comparison import Comparison
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store
-from sweeper.tracking.watcher import Tracking, watching
+from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images, prepare
 from trainables.spec import TrialSpec
@@ -160,7 +160,7 @@ def _is_same(manifest: Manifest, old: Manifest) -> bool:
     return manifest == dataclasses.replace(old, command=manifest.command, wandb=manifest.wandb)
 
 
-def _train(sweep: Sweep, store: Store, request: Request, watchers: list[Tracking]) -> None:
+def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:
     from sweeper.execution import tune
     from sweeper.terminal.progress import Progress
 
@@ -206,7 +206,7 @@ def _show_students(sweep: Sweep, store: Store, request: Request, trained: bool) 
     if trained or not store.picture(sweep.manifest.name).exists():
         from sweeper.results.sheet import draw_sheet
 
-        draw_sheet(Study.of(store, teachers, sweep.manifest))
+        draw_sheet(Comparison.of(store, teachers, sweep.manifest))
     say(f"samples: {store.picture(sweep.manifest.name)}")
 
 

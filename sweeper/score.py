@@ -17,7 +17,7 @@ _DIGITS = {"fid": 3, "kid": 6, "is": 3, "sharpness": 1}
 
 
 @dataclass(frozen=True)
-class Scoring:
+class ScoreRequest:
     """What the command line asks for."""
 
     samples: list[Path]
@@ -31,32 +31,32 @@ class Scoring:
     download: bool
 
 
-def run(scoring: Scoring) -> None:
+def run(request: ScoreRequest) -> None:
     """Print the scores of each folder. Raises UserError, also where the folders' scores could not be compared."""
-    for folder in scoring.samples:
+    for folder in request.samples:
         if not folder.is_dir():
             raise UserError(f"{folder} is no folder; name a folder of images")
-    wanted = _dimensions(scoring.dims)
-    store, real = Store(scoring.store), Path(scoring.against)
-    is_folder = scoring.against not in DATASETS and real.is_dir()
-    images = None if is_folder and scoring.features != "classifier" else _prepared(scoring, store, is_folder)
+    wanted = _dimensions(request.dims)
+    store, real = Store(request.store), Path(request.against)
+    is_folder = request.against not in DATASETS and real.is_dir()
+    images = None if is_folder and request.features != "classifier" else _prepared(request, store, is_folder)
 
     # torch, from here on.
     from trainables.scores.comparing import image_set, score
     from trainables.scores.loading import load_features
 
-    name = scoring.features or (images.features if images else "inception")
+    name = request.features or (images.features if images else "inception")
     network = load_features(name, images, store.scores)
     reference = image_set(real if is_folder or images is None else images)
     cache = None if is_folder else store.scores
-    sets = [image_set(folder, scoring.n) for folder in scoring.samples]
+    sets = [image_set(folder, request.n) for folder in request.samples]
     found = [(samples.name, score(samples, reference, network, dims=wanted, cache=cache)) for samples in sets]
     comparable(scores["fid"] for _, scores in found)
-    if scoring.as_json:
+    if request.as_json:
         entries = [_entry(folder, scores) for folder, scores in found]
         print(dump({"schema": 1, **entries[0]} if len(entries) == 1 else {"schema": 1, "scores": entries}))
     else:
-        _show(found, scoring.against)
+        _show(found, request.against)
 
 
 def _entry(folder: str, scores: dict[str, Score]) -> dict[str, Any]:
@@ -77,13 +77,13 @@ def _show(found: list[tuple[str, dict[str, Score]]], against: str) -> None:
             say(f"  {label:<10}{shown:>24}  n={value['n']:,}  [dim]{value['protocol']}[/dim]")
 
 
-def _prepared(scoring: Scoring, store: Store, is_folder: bool) -> Images:
+def _prepared(request: ScoreRequest, store: Store, is_folder: bool) -> Images:
     """The data set at the samples' size; for a folder, what its classifier is trained on."""
-    name = identify(scoring.against, store.datasets)
-    size = 32 if is_folder else _size(scoring.samples)
+    name = identify(request.against, store.datasets)
+    size = 32 if is_folder else _size(request.samples)
     store.create()
-    folder = Path(scoring.against) if is_folder else None
-    return prepare(name, size, store.datasets, folder=folder, data_root=scoring.data_root, download=scoring.download)
+    folder = Path(request.against) if is_folder else None
+    return prepare(name, size, store.datasets, folder=folder, data_root=request.data_root, download=request.download)
 
 
 def _size(samples: list[Path]) -> int:

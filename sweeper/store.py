@@ -222,7 +222,7 @@ class Store:
             finals=[FinalRecord(**final) for final in record["finals"]],
         )
 
-    def need(self, signature: str) -> TrialRecord:
+    def require(self, signature: str) -> TrialRecord:
         """A trial that must be there. Raises UserError."""
         record = self.trial(signature)
         if record is None:
@@ -249,13 +249,13 @@ class Store:
         path = self.root / "shares.json"
         return {int(d): float(share) for d, share in _read(path).items()} if path.exists() else {}
 
-    def keep_least_share(self, d: int, share: float) -> None:
+    def save_least_share(self, d: int, share: float) -> None:
         write_json(self.root / "shares.json", {str(k): v for k, v in (self.least_shares() | {d: share}).items()})
 
     def traceback(self, signature: str) -> Path:
         return self._trial(signature) / "error.txt"
 
-    def keep_traceback(self, signature: str, text: str) -> None:
+    def save_traceback(self, signature: str, text: str) -> None:
         """Beside the trial's record, for whoever wants to know why it failed."""
         with replacing(self.traceback(signature)) as temporary:
             temporary.write_text(text)
@@ -287,11 +287,11 @@ class Store:
         return self.sweep(paths[-1].stem) if paths else None
 
     def live(self, name: str) -> dict[str, Any] | None:
-        """What `keep_live` was last given."""
+        """What `save_live` was last given."""
         path = self.root / "live" / f"{name}.json"
         return dict(_read(path)) if path.exists() else None
 
-    def keep_live(self, name: str, moment: dict[str, object]) -> None:
+    def save_live(self, name: str, moment: dict[str, object]) -> None:
         write_json(self.root / "live" / f"{name}.json", moment, durable=False)  # worth nothing after a crash
 
     def _trial(self, signature: str) -> Path:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from sweeper.execution.samples import SAMPLES, keep_samples
+from sweeper.execution.samples import SAMPLES, save_samples
 from sweeper.scheduling.sweep import Job
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
 from trainables.bank import Bank
@@ -29,7 +29,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
 
     At the sweep's budget the networks are kept and the final scores taken, too.
     """
-    spec = store.need(job.signature).spec
+    spec = store.require(job.signature).spec
     scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
     if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
         raise UserError(
@@ -45,7 +45,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     losses = {name: value for name, value in rung.losses.items() if math.isfinite(value)}
     if scores:
         z = latents("picture", 0, SAMPLES)
-        keep_samples(store.samples(spec.signature, rung.updates), render(rung.generator, z))
+        save_samples(store.samples(spec.signature, rung.updates), render(rung.generator, z))
     record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
     if rung.updates == sweep.updates and scores:
         store.add(spec, final=_finish(spec, rung, sweep, scorer, store))
@@ -72,7 +72,7 @@ def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store:
 
 def load_generator(store: Store, signature: str, updates: int) -> Generator:
     """A finished trial's generator, in eval mode."""
-    spec = store.need(signature).spec
+    spec = store.require(signature).spec
     generator = Generator(spec.d, spec.image_size, spec.channels)
     path = store.weights(signature, "generator", updates)
     if not path.exists():

@@ -16,14 +16,14 @@ def image_of(pixels: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
-def keep_samples(path: Path, images: np.ndarray) -> None:
+def save_samples(path: Path, images: np.ndarray) -> None:
     """Write uint8 [n, C, H, W] as one PNG, ACROSS images in a row, without gaps."""
     rows = [np.concatenate(list(images[start : start + ACROSS]), axis=-1) for start in range(0, len(images), ACROSS)]
     with replacing(path) as temporary:
         image_of(np.concatenate(rows, axis=-2)).save(temporary, format="PNG", optimize=True)
 
 
-def kept_samples(path: Path, count: int) -> list[Image.Image]:
+def load_samples(path: Path, count: int) -> list[Image.Image]:
     """The first of a grid's images; none where no grid was kept."""
     if not path.exists():
         return []

@@ -104,7 +104,7 @@ def run(
 
     actor: who does the jobs, TrialActor unless given.
     """
-    queue = JobQueue(sweep, store, Slots(machine, slots), watchers)
+    queue = JobSearcher(sweep, store, Slots(machine, slots), watchers)
     with tempfile.TemporaryDirectory(prefix="sweeper-tune-") as folder:
         trainable = tune.with_resources(actor or TrialActor, lambda config: config["share"])
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -140,7 +140,7 @@ def at_a_time(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -
     return len(sweep.records)
 
 
-class JobQueue(Searcher):
+class JobSearcher(Searcher):
     """Tune's searcher: suggests the next job whenever its share of the machine is free."""
 
     def __init__(self, sweep: Sweep, store: Store, slots: Slots, watchers: list[Watcher]) -> None:
@@ -197,7 +197,7 @@ class JobQueue(Searcher):
         """Again, with twice the share of a GPU; from now on for every trial of its d."""
         d = self.sweep.records[job.signature].spec.d
         self.least[d] = max(self.least.get(d, 0.0), 2 * gpus)
-        self.store.keep_least_share(d, self.least[d])
+        self.store.save_least_share(d, self.least[d])
         self.sweep.retry(job)
         print(f"note: d={d} ran out of memory on {gpus:g} of a GPU; again on {self.least[d]:g}", file=sys.stderr)
 
@@ -206,7 +206,7 @@ class JobQueue(Searcher):
             if note not in self.told:
                 self.told.add(note)
                 print(f"note: {note}", file=sys.stderr)
-        if self.sweep.reached(job, self.store.need(job.signature)):
+        if self.sweep.reached(job, self.store.require(job.signature)):
             record = self.sweep.records[job.signature].rung(job.updates, self.sweep.manifest.protocols["rung"])
             assert record is not None
             self._tell(lambda watcher: watcher.reached(self.sweep, job, record))
@@ -259,7 +259,7 @@ class TrialActor(tune.Trainable):
         except UserError as error:
             result |= {"failure": str(error), "exit_code": error.exit_code}
         except Exception as error:  # shown to the user, and kept: the other trials go on
-            self.store.keep_traceback(self.job.signature, traceback.format_exc())
+            self.store.save_traceback(self.job.signature, traceback.format_exc())
             result |= {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
         return result | {"notes": list(jobs.notes)}
 

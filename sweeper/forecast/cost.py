@@ -41,7 +41,7 @@ class Cost:
     spread: float
 
 
-class Measured:
+class TimedCosts:
     """Costs timed with the real training loop on random images, kept in a file of this machine's cache."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -91,7 +91,7 @@ class Measured:
             self.tell(f"{self.file} is not kept ({error.strerror}): the next plan will time again")
 
 
-class Tabled:
+class TableCosts:
     """Costs of a GPU that is not here, from a table of throughputs."""
 
     def __init__(self, gpu: str, table: Path) -> None:

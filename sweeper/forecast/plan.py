@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeper.execution.resources import Machine, memory, share
-from sweeper.forecast.cost import TABLE, Cost, Measured, Tabled
+from sweeper.forecast.cost import TABLE, Cost, TableCosts, TimedCosts
 from sweeper.forecast.curves import Curve
-from sweeper.forecast.simulator import Outcome, play
+from sweeper.forecast.simulator import Outcome, simulate
 from sweeper.request import Request, Resolved, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
@@ -27,7 +27,7 @@ from trainables.spec import TrialSpec
 
 
 @dataclass(frozen=True, kw_only=True)
-class Planning:
+class PlanRequest:
     """What the command line asks for beside the sweep."""
 
     request: Request
@@ -38,43 +38,43 @@ class Planning:
     as_json: bool
 
 
-def run(planning: Planning) -> None:
+def run(request: PlanRequest) -> None:
     """Print the plan. Raises UserError as `sweeper run` would."""
-    if planning.gpu_type is None and (planning.gpus or planning.throughputs):
+    if request.gpu_type is None and (request.gpus or request.throughputs):
         raise UserError("--gpus and --throughputs plan for cards that are not here: add --gpu-type, for example A100")
-    if planning.price is not None and not math.isfinite(planning.price):
-        raise UserError(f"--price {planning.price}: not a number of money; try --price 1.5")
-    asked = resolve(planning.request)
+    if request.price is not None and not math.isfinite(request.price):
+        raise UserError(f"--price {request.price}: not a number of money; try --price 1.5")
+    asked = resolve(request.request)
     channels, features = describe(asked.dataset, asked.image_size, asked.store.datasets, asked.folder)
     features = asked.features(features)
-    costs = Tabled(planning.gpu_type, planning.throughputs or TABLE) if planning.gpu_type else Measured(say)
-    plan = _plan(planning, asked, asked.specs(channels), features, costs, _machine(planning, costs))
-    if planning.as_json:
+    costs = TableCosts(request.gpu_type, request.throughputs or TABLE) if request.gpu_type else TimedCosts(say)
+    plan = _plan(request, asked, asked.specs(channels), features, costs, _machine(request, costs))
+    if request.as_json:
         print(dump(plan))
     else:
         _show(plan)
 
 
-def _machine(planning: Planning, costs: Measured | Tabled) -> Machine:
+def _machine(request: PlanRequest, costs: TimedCosts | TableCosts) -> Machine:
     """What is named, or what Ray sees."""
-    if isinstance(costs, Tabled):
-        gpus = planning.gpus or 1
+    if isinstance(costs, TableCosts):
+        gpus = request.gpus or 1
         return Machine(cpus=8 * gpus, gpus=gpus, gpu_bytes=costs.memory)
     from sweeper.execution import tune
 
-    with tune.session(planning.request.address, None) as machine:
+    with tune.session(request.request.address, None) as machine:
         return machine
 
 
 def _plan(
-    planning: Planning,
+    request: PlanRequest,
     asked: Resolved,
     specs: list[TrialSpec],
     features: str,
-    costs: Measured | Tabled,
+    costs: TimedCosts | TableCosts,
     machine: Machine,
 ) -> dict[str, Any]:
-    space, ladder, limit = asked.space, asked.space.ladder(), planning.request.slots
+    space, ladder, limit = asked.space, asked.space.ladder(), request.request.slots
     capacity, least = machine.gpus or machine.cpus, asked.store.least_shares()
     data = decoded_bytes(asked.dataset, asked.image_size, asked.store.datasets)
     wishes = {spec.signature: share(spec, machine, data, least.get(spec.d, 0.0)) for spec in specs}
@@ -103,11 +103,11 @@ def _plan(
         )
 
     curves, known = [curve(spec) for spec in specs], _known(asked, specs, features)
-    pruned = play(curves, ladder, asked.eta, capacity, known=known, at_a_time=limit)
-    whole = play(curves, ladder, 1, capacity, known=known, at_a_time=limit)
+    pruned = simulate(curves, ladder, asked.eta, capacity, known=known, at_a_time=limit)
+    whole = simulate(curves, ladder, 1, capacity, known=known, at_a_time=limit)
     bank = _bank_seconds(asked, specs, costs)
     seconds = pruned.makespan + bank
-    bill = planning.price * (seconds / 3600) * (machine.gpus or 1) if planning.price is not None else None
+    bill = request.price * (seconds / 3600) * (machine.gpus or 1) if request.price is not None else None
     return {
         "schema": 1,
         "sweep": asked.name,
@@ -126,7 +126,7 @@ def _plan(
         "money": bill,
         "gpu_bytes": machine.gpu_bytes if machine.gpus else None,
         "basis": costs.basis,
-        "timed": isinstance(costs, Measured),
+        "timed": isinstance(costs, TimedCosts),
         "uncertainty": max(found.spread for found in cost.values()),
         "features": features,
         "rows": [
@@ -187,12 +187,15 @@ def _known(asked: Resolved, specs: list[TrialSpec], features: str) -> dict[Step,
     return {step: score for stratum in strata for step, score in stratum.scores.items()}
 
 
-def _bank_seconds(asked: Resolved, specs: list[TrialSpec], costs: Measured | Tabled) -> float:
+def _bank_seconds(asked: Resolved, specs: list[TrialSpec], costs: TimedCosts | TableCosts) -> float:
     """The teacher's images, which the first students make and share; as if by one of them."""
     count = max((spec.latents or 0 for spec in specs), default=0)
     if asked.teacher is None:
         return 0.0
-    spec, to_make = asked.store.need(asked.teacher.signature).spec, missing(asked.store.bank(asked.teacher.name), count)
+    spec, to_make = (
+        asked.store.require(asked.teacher.signature).spec,
+        missing(asked.store.bank(asked.teacher.name), count),
+    )
     return to_make and to_make * costs.cost(spec, 1.0).seconds_per_image
 
 

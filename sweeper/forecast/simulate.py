@@ -18,7 +18,7 @@ NAMES = {"sweeper": "sweeper's", "no_pruning": "no pruning", "stop_only": "stop-
 
 
 @dataclass(frozen=True, kw_only=True)
-class Simulation:
+class SimulateRequest:
     """What the command line asks for."""
 
     curves: Path | None
@@ -33,7 +33,7 @@ class Simulation:
     as_json: bool
 
 
-def run(request: Simulation) -> None:
+def run(request: SimulateRequest) -> None:
     """Print what the rule would do. Raises UserError."""
     if not math.isfinite(request.slots):
         raise UserError(f"--slots {request.slots}: give a number of slots, for example --slots 8")
@@ -44,7 +44,7 @@ def run(request: Simulation) -> None:
         _show(result)
 
 
-def _scenario(request: Simulation) -> Scenario:
+def _scenario(request: SimulateRequest) -> Scenario:
     manifest: Manifest | None = None
     if request.curves is not None:
         if not request.curves.is_file():
@@ -70,7 +70,7 @@ def _manifest(store: Store, name: str | None) -> Manifest:
     return sweeps[name] if name else next(iter(sweeps.values()))
 
 
-def _ladder(request: Simulation, curves: list[Curve], manifest: Manifest | None, eta: int) -> list[int]:
+def _ladder(request: SimulateRequest, curves: list[Curve], manifest: Manifest | None, eta: int) -> list[int]:
     """The sweep's own unless it is asked for another; of a file from its first points up to its last."""
     own = manifest.rungs if manifest else [min(c.points[0][0] for c in curves), max(c.points[-1][0] for c in curves)]
     if manifest and not (request.eta or request.first_rung or request.updates) and request.rungs is None:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sweeper.forecast.curves import Curve, configurations, shuffled, true_best
-from sweeper.scheduling.queue import Agenda
+from sweeper.scheduling.queue import Queue
 from sweeper.scheduling.successive_halving import Step, Stratum
 from trainables.errors import UserError
 
@@ -28,7 +28,7 @@ class Outcome:
     steps: list[Step] = field(default_factory=list)  # in the order in which they began
 
 
-def play(
+def simulate(
     curves: Sequence[Curve],
     ladder: Sequence[int],
     eta: int,
@@ -55,11 +55,11 @@ def play(
 
     for (trial, rung), score in known.items():
         strata[of[trial].stratum].report(trial, rung, score)
-    agenda, outcome = Agenda(strata.values(), left, speculates=speculates), Outcome()
+    queue, outcome = Queue(strata.values(), left, speculates=speculates), Outcome()
     clock = _Clock(slots, at_a_time)
     while True:
-        while (step := agenda.next()) and clock.fits(of[step[0]].share):
-            agenda.start(step)
+        while (step := queue.next()) and clock.fits(of[step[0]].share):
+            queue.start(step)
             clock.start(step, seconds(*step), of[step[0]].share)
             outcome.steps.append(step)
             outcome.updates += before[step[1] + 1] - before[step[1]]
@@ -67,7 +67,7 @@ def play(
         if not clock:
             break
         trial, rung = clock.tick()
-        agenda.report(trial, rung, of[trial].score(ladder[rung]))
+        queue.report(trial, rung, of[trial].score(ladder[rung]))
     outcome.makespan = clock.now
     demanded: set[Step] = set()
     for name, stratum in strata.items():
@@ -87,7 +87,7 @@ def play(
     return outcome
 
 
-def play_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slots: float) -> Outcome:
+def simulate_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slots: float) -> Outcome:
     """The same by Ray Tune's own ASHAScheduler, one per stratum, trials in the order given: it stops or goes on."""
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.schedulers.trial_scheduler import TrialScheduler
@@ -178,10 +178,10 @@ def compare(scenario: Scenario) -> dict[str, Any]:
     orders = [s.curves] if s.orders == 1 else [shuffled(s.curves, number) for number in range(s.orders)]
     # What was pruned when the curves were recorded cannot be followed further: no comparison then, no speculation.
     whole = all(curve.reaches(budget) for curve in s.curves)
-    rules = {"sweeper": [play(curves, s.ladder, s.eta, s.slots, speculates=whole) for curves in orders]}
+    rules = {"sweeper": [simulate(curves, s.ladder, s.eta, s.slots, speculates=whole) for curves in orders]}
     if whole:
-        rules["no_pruning"] = [play(s.curves, s.ladder, 1, s.slots)]
-        rules["stop_only"] = [play_stop_only(curves, s.ladder, s.eta, s.slots) for curves in orders]
+        rules["no_pruning"] = [simulate(s.curves, s.ladder, 1, s.slots)]
+        rules["stop_only"] = [simulate_stop_only(curves, s.ladder, s.eta, s.slots) for curves in orders]
     return {
         "schema": 1,
         "trials": len(s.curves),

@@ -13,7 +13,7 @@ from trainables.spec import TrialSpec
 
 
 @dataclass(frozen=True)
-class Study:
+class Comparison:
     """A compression table, and the two sweeps that it joins."""
 
     store: Store
@@ -22,12 +22,12 @@ class Study:
     table: dict[str, Any]
 
     @classmethod
-    def read(cls, store: Store, dataset: str | None, name: str | None) -> "Study":
+    def read(cls, store: Store, dataset: str | None, name: str | None) -> "Comparison":
         """Raises NotYetError where there is nothing, UserError where there are several."""
         return cls.of(store, *tables.find(store, dataset, name))
 
     @classmethod
-    def of(cls, store: Store, teachers: Manifest, students: Manifest | None) -> "Study":
+    def of(cls, store: Store, teachers: Manifest, students: Manifest | None) -> "Comparison":
         return cls(
             store,
             controls_of(store, teachers, students),
@@ -37,7 +37,7 @@ class Study:
 
     @property
     def manifest(self) -> Manifest:
-        """The sweep that the study is named after: the students', else the teachers'."""
+        """The sweep that the comparison is named after: the students', else the teachers'."""
         return (self.distilled or self.controls).manifest
 
     @property
@@ -50,7 +50,7 @@ class Study:
 
 
 @dataclass(frozen=True)
-class Climb:
+class LearningCurve:
     """One configuration's way through the rungs."""
 
     d: int
@@ -62,14 +62,14 @@ class Climb:
     points: list[tuple[int, dict[str, float]]]  # (updates, scores by the rung latents, means over the seeds)
 
 
-def climbs(sweep: Sweep) -> list[Climb]:
+def learning_curves(sweep: Sweep) -> list[LearningCurve]:
     """Every configuration of a sweep, with what it was scored at the rungs that all its seeds reached."""
     found, states = [], sweep.states()
     for d, stratum in sweep.strata.items():
         for trials in stratum.configurations.values():
             spec = sweep.records[trials[0]].spec
             found.append(
-                Climb(
+                LearningCurve(
                     d=d,
                     label=spec.label(),
                     alpha=0.0 if spec.loss == "mse" else spec.alpha,
@@ -112,13 +112,13 @@ class Alphas:
 
 def over_alpha(sweep: Sweep) -> list[Alphas]:
     """Per d with at least two values of alpha. Pruned ones stopped early, so all are compared where all have been."""
-    found, every = [], climbs(sweep)
+    found, every = [], learning_curves(sweep)
     for d in sweep.strata:
-        of_alpha: dict[float, list[Climb]] = {}
-        for climb in every:
-            if climb.d == d and climb.alpha is not None:
-                of_alpha.setdefault(climb.alpha, []).append(climb)
-        reached = {a: {u for climb in of_a for u, _ in climb.points} for a, of_a in of_alpha.items()}
+        of_alpha: dict[float, list[LearningCurve]] = {}
+        for curve in every:
+            if curve.d == d and curve.alpha is not None:
+                of_alpha.setdefault(curve.alpha, []).append(curve)
+        reached = {a: {u for curve in of_a for u, _ in curve.points} for a, of_a in of_alpha.items()}
         scored = {a: updates for a, updates in reached.items() if updates}
         common = set.intersection(*scored.values()) if scored else set()
         if len(scored) < 2 or not common:
@@ -148,41 +148,41 @@ class Sample:
     chosen: bool  # whether the table's scores are this one's
 
 
-def samples(study: Study) -> list[Sample]:
+def samples(comparison: Comparison) -> list[Sample]:
     """The teacher; then per d the best student of each loss and the control. A loss none of whose configurations
     finished is shown at the furthest rung that its best one reached."""
     found = []
-    teacher = study.table["teacher"]
-    students = climbs(study.distilled) if study.distilled else []
+    teacher = comparison.table["teacher"]
+    students = learning_curves(comparison.distilled) if comparison.distilled else []
     if teacher:
         found.append(Sample("teacher", teacher["d"], teacher["signature"], teacher["updates"], True, True))
-    for row in study.table["rows"]:
+    for row in comparison.table["rows"]:
         d = row["d"]
-        if study.distilled and d in study.distilled.strata:
-            found += _best_of_each_loss(study.distilled, d, students)
-        trials = best(study.controls, d) if d in study.controls.strata else None
+        if comparison.distilled and d in comparison.distilled.strata:
+            found += _best_of_each_loss(comparison.distilled, d, students)
+        trials = best(comparison.controls, d) if d in comparison.controls.strata else None
         if trials and not (teacher and teacher["signature"] in trials):
-            found.append(Sample("control", d, trials[0], study.controls.manifest.updates, True, True))
+            found.append(Sample("control", d, trials[0], comparison.controls.manifest.updates, True, True))
     return found
 
 
-def _best_of_each_loss(sweep: Sweep, d: int, students: list[Climb]) -> Iterator[Sample]:
+def _best_of_each_loss(sweep: Sweep, d: int, students: list[LearningCurve]) -> Iterator[Sample]:
     chosen = best(sweep, d)
-    of_loss: dict[str, list[Climb]] = {}
-    for climb in students:
-        if climb.d == d and climb.points:
-            of_loss.setdefault(climb.loss, []).append(climb)
+    of_loss: dict[str, list[LearningCurve]] = {}
+    for curve in students:
+        if curve.d == d and curve.points:
+            of_loss.setdefault(curve.loss, []).append(curve)
     for loss in sorted(of_loss, key=lambda name: (name != "mse", name)):
-        climb = min(
+        curve = min(
             of_loss[loss], key=lambda c: (c.trials != chosen, -c.points[-1][0], c.points[-1][1]["fid"], c.trials)
         )
-        updates = climb.points[-1][0]
+        updates = curve.points[-1][0]
         kind = f"{loss} student"
-        yield Sample(kind, d, climb.trials[0], updates, updates == sweep.manifest.updates, climb.trials == chosen)
+        yield Sample(kind, d, curve.trials[0], updates, updates == sweep.manifest.updates, curve.trials == chosen)
 
 
 @dataclass(frozen=True)
-class Learning:
+class ChosenCurve:
     """A chosen trial's scores and losses at its rungs."""
 
     kind: str  # teacher, student, control
@@ -191,27 +191,27 @@ class Learning:
     rungs: list[RungRecord]
 
 
-def learning(study: Study) -> list[Learning]:
+def chosen_curves(comparison: Comparison) -> list[ChosenCurve]:
     """Of the teacher, and of each row's student and control (the first seed's), at the rungs of their sweep.
 
     Where the sweeps' rungs are scored by different protocols, of the students alone.
     """
     found = []
-    rungs = {sweep.manifest.protocols["rung"] for sweep in study.sweeps}
-    teacher = study.table["teacher"] if len(rungs) == 1 else None
+    rungs = {sweep.manifest.protocols["rung"] for sweep in comparison.sweeps}
+    teacher = comparison.table["teacher"] if len(rungs) == 1 else None
     if teacher:
-        record = study.store.need(teacher["signature"])
-        found.append(_learning("teacher", record.spec, study.controls, record.rungs))
-    for row in study.table["rows"]:
-        for kind, sweep in (("student", study.distilled), ("control", study.controls)):
-            if row[kind] and sweep and (len(rungs) == 1 or sweep is study.distilled):
+        record = comparison.store.require(teacher["signature"])
+        found.append(_chosen_curve("teacher", record.spec, comparison.controls, record.rungs))
+    for row in comparison.table["rows"]:
+        for kind, sweep in (("student", comparison.distilled), ("control", comparison.controls)):
+            if row[kind] and sweep and (len(rungs) == 1 or sweep is comparison.distilled):
                 record = sweep.records[row[kind]["signature"]]
-                found.append(_learning(kind, record.spec, sweep, record.rungs))
+                found.append(_chosen_curve(kind, record.spec, sweep, record.rungs))
     return found
 
 
-def _learning(kind: str, spec: TrialSpec, sweep: Sweep, rungs: list[RungRecord]) -> Learning:
+def _chosen_curve(kind: str, spec: TrialSpec, sweep: Sweep, rungs: list[RungRecord]) -> ChosenCurve:
     manifest = sweep.manifest
     of_sweep = [r for r in rungs if r.updates in manifest.rungs and not r.diverged]
     known = [r for r in of_sweep if r.scores["fid"]["protocol"] == manifest.protocols["rung"]]
-    return Learning(kind, spec.d, spec.label(), known)
+    return ChosenCurve(kind, spec.d, spec.label(), known)

@@ -17,7 +17,7 @@ from sweeper import __version__
 from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of
 from sweeper.results import latency
-from sweeper.results.comparison import Study
+from sweeper.results.comparison import Comparison
 from sweeper.results.templates import fill
 from sweeper.scheduling.selection import quality
 from sweeper.scheduling.sweep import Sweep
@@ -36,10 +36,10 @@ _CHECKED = 64  # latents that the two are compared on
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A finished trial, and the study that says what it is worth."""
+class ExportTarget:
+    """A finished trial, and the comparison that says what it is worth."""
 
-    study: Study
+    comparison: Comparison
     sweep: Sweep
     spec: TrialSpec
     final: FinalRecord
@@ -51,10 +51,10 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        return f"{self.study.manifest.dataset}-{self.kind}-d{self.spec.d}"
+        return f"{self.comparison.manifest.dataset}-{self.kind}-d{self.spec.d}"
 
 
-def find(store: Store, trial: str) -> Chosen:
+def find(store: Store, trial: str) -> ExportTarget:
     """The finished trial that a beginning of its signature names. Raises UserError, NotYetError."""
     found = {s: m for m in store.sweeps() for s in m.signatures if s.startswith(trial)}
     if len(found) != 1:
@@ -63,35 +63,35 @@ def find(store: Store, trial: str) -> Chosen:
     teachers = store.sweep(manifest.teacher.sweep) if manifest.teacher else manifest
     assert teachers is not None
     sweep = Sweep.read(manifest, store)
-    study = Study.of(store, teachers, manifest if manifest.teacher else None)
-    return _chosen(study, sweep, signature)
+    comparison = Comparison.of(store, teachers, manifest if manifest.teacher else None)
+    return _chosen(comparison, sweep, signature)
 
 
-def choose(study: Study, d: int | None) -> Chosen:
+def choose(comparison: Comparison, d: int | None) -> ExportTarget:
     """The row's student at d, by default at the limit of compression; of several seeds the best by selection scores.
 
     Raises UserError where there is no such student, NotYetError where none has finished.
     """
-    return _chosen(study, *_of_row(study, d))
+    return _chosen(comparison, *_of_row(comparison, d))
 
 
-def _chosen(study: Study, sweep: Sweep, signature: str) -> Chosen:
+def _chosen(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarget:
     final = sweep.final(signature)
     if final is None:
         raise NotYetError(f"trial {signature} did not finish, it is {sweep.states()[signature]}; name a finished one")
-    return Chosen(study, sweep, sweep.records[signature].spec, final)
+    return ExportTarget(comparison, sweep, sweep.records[signature].spec, final)
 
 
-def _of_row(study: Study, d: int | None) -> tuple[Sweep, str]:
-    sweep = study.distilled
+def _of_row(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
+    sweep = comparison.distilled
     if sweep is None or not sweep.finishers():
-        raise NotYetError(f"{study.name} has no finished student; run `sweeper run students --teacher best` first")
-    ds, limit = sorted(sweep.finishers()), study.table["limit"]
+        raise NotYetError(f"{comparison.name} has no finished student; run `sweeper run students --teacher best` first")
+    ds, limit = sorted(sweep.finishers()), comparison.table["limit"]
     if d is None:
         if limit is None:
             raise UserError(f"no student is within the tolerance of the teacher; name a width: --d {ds[-1]} (of {ds})")
         d = int(limit["d"])
-    row = next((row for row in study.table["rows"] if row["d"] == d and row["student"]), None)
+    row = next((row for row in comparison.table["rows"] if row["d"] == d and row["student"]), None)
     if row is None:
         raise UserError(f"--d {d}: there is no finished student of that width; there are {ds}")
     configuration = sweep.records[row["student"]["signature"]].spec.configuration
@@ -99,21 +99,21 @@ def _of_row(study: Study, d: int | None) -> tuple[Sweep, str]:
     return sweep, max(trials, key=lambda t: (quality(sweep, [t], sweep.manifest.metric), t))
 
 
-def write(chosen: Chosen, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
+def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
     """Write the generator into a folder, and `images` samples into its folder samples/. Returns the files' paths.
 
     The samples are those of the first report latents: what the table's scores were computed on.
     Raises UserError if the ONNX output differs from torch's by more than TOLERANCE.
     """
-    spec = chosen.spec
-    generator = load_generator(chosen.study.store, spec.signature, chosen.final.updates)
+    spec = target.spec
+    generator = load_generator(target.comparison.store, spec.signature, target.final.updates)
     folder.mkdir(parents=True, exist_ok=True)
     samples = folder / "samples"
     of_before = [folder / name for name in ("generator.safetensors", "generator.onnx", "load.py")]
     of_before += [picture for picture in samples.glob("*.png") if picture.stem.isdigit()]
     for path in of_before:  # else it would lie beside another generator's card, and be scored with its samples
         path.unlink(missing_ok=True)
-    facts = _facts(chosen)
+    facts = _facts(target)
     written = [folder / "spec.json"]
     write_json(written[0], facts["spec"])
     if "safetensors" in formats:
@@ -182,33 +182,33 @@ def _write_samples(generator: Generator, folder: Path, count: int) -> None:
             image_of(pixels).save(folder / f"{number:0{digits}d}.png")
 
 
-def _facts(chosen: Chosen) -> dict[str, Any]:
+def _facts(target: ExportTarget) -> dict[str, Any]:
     """For the model card."""
-    study, spec, manifest = chosen.study, chosen.spec, chosen.sweep.manifest
+    comparison, spec, manifest = target.comparison, target.spec, target.sweep.manifest
     parameters = generator_parameters(spec.d, spec.image_size, spec.channels)
-    teacher = study.table["teacher"]
-    row = next((row for row in study.table["rows"] if row["d"] == spec.d), None)
+    teacher = comparison.table["teacher"]
+    row = next((row for row in comparison.table["rows"] if row["d"] == spec.d), None)
     return {
-        "name": chosen.name,
-        "kind": chosen.kind,
+        "name": target.name,
+        "kind": target.kind,
         "spec": spec.canonical() | {"image_size": spec.image_size, "signature": spec.signature},
-        "updates": chosen.final.updates,
-        "weights": chosen.final.weights,
+        "updates": target.final.updates,
+        "weights": target.final.weights,
         "parameters": parameters,
         "macs": generator_macs(spec.d, spec.image_size, spec.channels),
         "ratio": teacher["parameters"] / parameters if teacher else None,
-        "scores": chosen.final.report,
-        "seeds": row["student"]["seeds"] if row and row["student"] and chosen.kind == "student" else 1,
-        "row": row["student"] if row and chosen.kind == "student" else None,
-        "control": row["control"] if row and chosen.kind == "student" else None,
-        "teacher": teacher if chosen.kind == "student" else None,
+        "scores": target.final.report,
+        "seeds": row["student"]["seeds"] if row and row["student"] and target.kind == "student" else 1,
+        "row": row["student"] if row and target.kind == "student" else None,
+        "control": row["control"] if row and target.kind == "student" else None,
+        "teacher": teacher if target.kind == "student" else None,
         "manifest": manifest,
         "real": manifest.real,
         "latent_size": LATENT_SIZE,
         "milliseconds": 1000 * latency.cpu_latency(spec.d, spec.image_size, spec.channels),
         "how": latency.HOW,
         "machine": latency.machine(),
-        "commands": [sweep.manifest.command for sweep in reversed(study.sweeps)],
+        "commands": [sweep.manifest.command for sweep in reversed(comparison.sweeps)],
         "version": __version__,
         "onnx": None,
     }

@@ -1,4 +1,4 @@
-"""The study as Plotly figures: for the page and for notebooks. One function, one figure; all numbers from the store."""
+"""A comparison as Plotly figures, for the page and for notebooks. One function draws one figure from the store."""
 
 import math
 from collections.abc import Mapping
@@ -7,7 +7,14 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from sweeper.results.comparison import Climb, Learning, Study, climbs, learning, over_alpha
+from sweeper.results.comparison import (
+    ChosenCurve,
+    Comparison,
+    LearningCurve,
+    chosen_curves,
+    learning_curves,
+    over_alpha,
+)
 
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
 BETTER = {"fid": "lower is better", "is": "higher is better"}
@@ -19,12 +26,12 @@ _FATE = {"pruned": "pruned", "speculative": "pruned", "diverged": "diverged"}  #
 _FATES = {"": "circle", "pruned": "x", "diverged": "triangle-up"}  # how a line ends
 
 
-def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None) -> go.Figure:
+def pareto(comparison: Comparison, score: str, latency: Mapping[int, float] | None = None) -> go.Figure:
     """A score over the generator's size: students, controls and the teacher, and who is beaten by nobody.
 
     score: fid or is. latency: d → seconds per image on a CPU. With it the x axis can be switched to it.
     """
-    points = _final_points(study, score)
+    points = _final_points(comparison, score)
     figure = go.Figure()
     sizes = {"parameters": "parameters", "macs": "multiply-accumulates per image"}
     values = {"parameters": [p["parameters"] for p in points], "macs": [p["macs"] for p in points]}
@@ -55,9 +62,9 @@ def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None)
         name="Pareto front",
         hoverinfo="skip",
     )
-    limit = study.table["limit"]
+    limit = comparison.table["limit"]
     if limit and limit["metric"] == score:
-        goal = study.table["teacher"]["scores"][score]["mean"]
+        goal = comparison.table["teacher"]["scores"][score]["mean"]
         bound = goal * (1 - limit["tolerance"]) if score == "is" else goal * (1 + limit["tolerance"])
         figure.add_hline(
             y=bound,
@@ -97,10 +104,10 @@ def pareto(study: Study, score: str, latency: Mapping[int, float] | None = None)
     return _finished(figure)
 
 
-def _final_points(study: Study, score: str) -> list[dict[str, Any]]:
+def _final_points(comparison: Comparison, score: str) -> list[dict[str, Any]]:
     """What the table prints, by size."""
-    entries = [("teacher", study.table["teacher"])] if study.table["teacher"] else []
-    entries += [(kind, row[kind]) for row in study.table["rows"] for kind in ("student", "control") if row[kind]]
+    entries = [("teacher", comparison.table["teacher"])] if comparison.table["teacher"] else []
+    entries += [(kind, row[kind]) for row in comparison.table["rows"] for kind in ("student", "control") if row[kind]]
     found = []
     for kind, entry in entries:
         if entry["scores"][score]:
@@ -120,11 +127,11 @@ def _front(points: list[tuple[float, dict[str, Any]]], score: str) -> list[tuple
     return found
 
 
-def alpha(study: Study, score: str) -> go.Figure:
+def alpha(comparison: Comparison, score: str) -> go.Figure:
     """A score over alpha, a line per d, at the highest rung that all the points of its d have reached."""
     figure = go.Figure()
-    of_d = over_alpha(study.distilled) if study.distilled else []
-    colours = _colours(study)
+    of_d = over_alpha(comparison.distilled) if comparison.distilled else []
+    colours = _colours(comparison)
     for line in of_d:
         missing = f"; alpha={', '.join(f'{a:g}' for a in line.missing)} has no score" if line.missing else ""
         figure.add_scatter(
@@ -143,18 +150,18 @@ def alpha(study: Study, score: str) -> go.Figure:
     return _finished(figure)
 
 
-def rungs(study: Study, role: str) -> go.Figure:
+def rungs(comparison: Comparison, role: str) -> go.Figure:
     """FID over updates of every configuration of the sweep of a role: a pruned one ends with a cross, one that diverged
     with a triangle where it was last scored."""
-    sweep = study.distilled if role == "student" else study.controls
+    sweep = comparison.distilled if role == "student" else comparison.controls
     figure = go.Figure()
     if sweep is None:
         return _finished(figure)
-    colours = _colours(study)
-    found = [climb for climb in climbs(sweep) if climb.points]
+    colours = _colours(comparison)
+    found = [curve for curve in learning_curves(sweep) if curve.points]
     for d in sweep.strata:
         for fate, symbol in _FATES.items():
-            lines = [climb for climb in found if climb.d == d and _FATE.get(climb.state, "") == fate]
+            lines = [curve for curve in found if curve.d == d and _FATE.get(curve.state, "") == fate]
             if lines:
                 width = 1 if fate else 2.5
                 figure.add_scatter(**_joined(lines, fate, symbol), line={"color": colours[d], "width": width})
@@ -163,17 +170,17 @@ def rungs(study: Study, role: str) -> go.Figure:
     return _finished(figure)
 
 
-def _joined(lines: list[Climb], fate: str, symbol: str) -> dict[str, Any]:
+def _joined(lines: list[LearningCurve], fate: str, symbol: str) -> dict[str, Any]:
     """Many lines as one trace, with gaps between them: a browser draws ten of these, and not a thousand."""
     x: list[int | None] = []
     y: list[float | None] = []
     symbols: list[str] = []
     texts: list[str] = []
-    for climb in lines:
-        x += [*(updates for updates, _ in climb.points), None]
-        y += [*(scores["fid"] for _, scores in climb.points), None]
-        symbols += ["circle"] * (len(climb.points) - 1) + [symbol, "circle"]
-        texts += [f"{climb.label} ({climb.state})"] * (len(climb.points) + 1)
+    for curve in lines:
+        x += [*(updates for updates, _ in curve.points), None]
+        y += [*(scores["fid"] for _, scores in curve.points), None]
+        symbols += ["circle"] * (len(curve.points) - 1) + [symbol, "circle"]
+        texts += [f"{curve.label} ({curve.state})"] * (len(curve.points) + 1)
     return {
         "x": x,
         "y": y,
@@ -187,13 +194,13 @@ def _joined(lines: list[Climb], fate: str, symbol: str) -> dict[str, Any]:
     }
 
 
-def curves(study: Study) -> go.Figure:
+def curves(comparison: Comparison) -> go.Figure:
     """FID, IS and the generator's loss over updates: the teacher, and each row's student and control."""
-    found = learning(study)
+    found = chosen_curves(comparison)
     rows = {what: [(line, points) for line in found if (points := _points(line, what))] for what in _LEARNED}
     rows = {what: lines for what, lines in rows.items() if lines}
     figure = make_subplots(rows=max(1, len(rows)), shared_xaxes=True, vertical_spacing=0.06)
-    colours, named = _colours(study), set()
+    colours, named = _colours(comparison), set()
     for number, (what, lines) in enumerate(rows.items(), start=1):
         for line, points in lines:
             name = f"{line.kind}, d={line.d}"
@@ -220,7 +227,7 @@ def curves(study: Study) -> go.Figure:
 _LEARNED = {"fid": "FID", "is": "IS", "student": "students' loss", "gan": "GANs' loss"}
 
 
-def _points(line: Learning, what: str) -> list[tuple[int, float]]:
+def _points(line: ChosenCurve, what: str) -> list[tuple[int, float]]:
     """(updates, value) of a score, or of the generator's loss if the line is of that kind."""
     if what in ("fid", "is"):
         return [(r.updates, r.scores[what]["mean"]) for r in line.rungs if what in r.scores]
@@ -229,9 +236,9 @@ def _points(line: Learning, what: str) -> list[tuple[int, float]]:
     return [(r.updates, r.losses["generator"]) for r in line.rungs if "generator" in r.losses]
 
 
-def blur(study: Study) -> go.Figure:
+def blur(comparison: Comparison) -> go.Figure:
     """Variance of the Laplacian of students and controls per d, beside the teacher's and the real images'."""
-    points = _final_points(study, "sharpness")
+    points = _final_points(comparison, "sharpness")
     figure = go.Figure()
     for kind in ("student", "control"):
         of_kind = [p for p in points if p["kind"] == kind]
@@ -243,8 +250,8 @@ def blur(study: Study) -> go.Figure:
             hovertemplate="%{x}: %{y:,.0f}<extra>" + kind + "</extra>",
         )
     levels = [("left", f"teacher, d={p['d']}", p["mean"]) for p in points if p["kind"] == "teacher"]
-    if study.manifest.real["sharpness"]:
-        levels.append(("right", "real images", study.manifest.real["sharpness"]))
+    if comparison.manifest.real["sharpness"]:
+        levels.append(("right", "real images", comparison.manifest.real["sharpness"]))
     for side, label, level in levels:
         colour = COLOURS["teacher" if side == "left" else "control"]
         figure.add_hline(
@@ -255,9 +262,9 @@ def blur(study: Study) -> go.Figure:
     return _finished(figure)
 
 
-def _colours(study: Study) -> dict[int, str]:
+def _colours(comparison: Comparison) -> dict[int, str]:
     """d → its colour in every chart."""
-    ds = sorted({d for sweep in study.sweeps for d in sweep.strata})
+    ds = sorted({d for sweep in comparison.sweeps for d in sweep.strata})
     last = max(1, len(ds) - 1)
     return {d: _PER_D[round(i * (len(_PER_D) - 1) / last)] for i, d in enumerate(ds)}
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweeper.results import table as tables
-from sweeper.results.comparison import Study
+from sweeper.results.comparison import Comparison
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.errors import UserError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """A store. A study is named by its data set, or by its student sweep; by neither, if there is but one.
+    """A store. A comparison is named by its data set, or by its student sweep; by neither, if there is but one.
 
     Methods raise NotYetError where nothing has been run, UserError where a name fits several sweeps or none.
     """
@@ -34,14 +34,14 @@ class Runs:
         """The compression table, a row per d and the teacher's last: what `sweeper table --format csv` prints."""
         import pandas as pd
 
-        return pd.DataFrame(tables.flat(self._study(name).table))
+        return pd.DataFrame(tables.flat(self._comparison(name).table))
 
     def trials(self, name: str | None = None) -> "pd.DataFrame":
-        """A row per trial and rung of a sweep (of a study both its sweeps): spec, state, updates, scores, losses."""
+        """A row per trial and rung of a sweep, or of both sweeps of a comparison: spec, state, scores, losses."""
         import pandas as pd
 
         manifest = self.store.sweep(name) if name else None
-        sweeps = [Sweep.read(manifest, self.store)] if manifest else self._study(name).sweeps
+        sweeps = [Sweep.read(manifest, self.store)] if manifest else self._comparison(name).sweeps
         return pd.DataFrame([line for sweep in sweeps for line in _lines(sweep)])
 
     def pareto(
@@ -50,39 +50,39 @@ class Runs:
         """A score (fid or is) over size. latency: d → seconds per image, to have it among the sizes."""
         from sweeper.results import figures
 
-        return figures.pareto(self._study(name), _known(score), latency)
+        return figures.pareto(self._comparison(name), _known(score), latency)
 
     def alpha(self, name: str | None = None, score: str = "fid") -> "go.Figure":
         """A score (fid or is) over alpha, a line per d."""
         from sweeper.results import figures
 
-        return figures.alpha(self._study(name), _known(score))
+        return figures.alpha(self._comparison(name), _known(score))
 
     def rungs(self, name: str | None = None, role: str = "student") -> "go.Figure":
         """FID over updates of every configuration. role: student or teacher."""
         from sweeper.results import figures
 
-        return figures.rungs(self._study(name), role)
+        return figures.rungs(self._comparison(name), role)
 
     def curves(self, name: str | None = None) -> "go.Figure":
         """Scores and loss over updates of the chosen trials."""
         from sweeper.results import figures
 
-        return figures.curves(self._study(name))
+        return figures.curves(self._comparison(name))
 
     def blur(self, name: str | None = None) -> "go.Figure":
         """Sharpness per d."""
         from sweeper.results import figures
 
-        return figures.blur(self._study(name))
+        return figures.blur(self._comparison(name))
 
-    def _study(self, name: str | None) -> Study:
+    def _comparison(self, name: str | None) -> Comparison:
         names = self.sweeps()
         if name is None or name in names:
-            return Study.read(self.store, None, name)
+            return Comparison.read(self.store, None, name)
         datasets = sorted({manifest.dataset for manifest in self.store.sweeps()})
         if name in datasets:
-            return Study.read(self.store, name, None)
+            return Comparison.read(self.store, name, None)
         raise UserError(f"{name!r} is no data set or sweep of {self.store.root}; it has {', '.join(datasets + names)}")
 
 

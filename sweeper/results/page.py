@@ -1,4 +1,4 @@
-"""`sweeper report`: a study as one HTML page that needs no network; beside it the table as CSV, Markdown and LaTeX."""
+"""`sweeper report`: a comparison as one HTML page that needs no network, and the table as CSV, Markdown and LaTeX."""
 
 import base64
 import io
@@ -14,10 +14,10 @@ from plotly.offline import get_plotlyjs
 
 from sweeper import __version__
 from sweeper.execution.job import load_generator
-from sweeper.execution.samples import image_of, kept_samples
+from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, latency
 from sweeper.results import table as tables
-from sweeper.results.comparison import Study, samples
+from sweeper.results.comparison import Comparison, samples
 from sweeper.results.sheet import said
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import STATES, Sweep
@@ -30,41 +30,41 @@ TILES = 12  # images in a row
 BESIDE = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → ending of its file
 
 
-def write(study: Study, path: Path, command: str) -> list[Path]:
+def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
     """Write the page and its companions; returns their paths. Raises UserError for a page named like one of them."""
     if path.suffix.removeprefix(".") in BESIDE.values():
         raise UserError(f"-o {path} is where the table would be, beside the page; try -o {path.with_suffix('.html')}")
     written = [path, *(path.with_suffix(f".{ending}") for ending in BESIDE.values())]
     with replacing(path) as temporary:
-        temporary.write_text(render_page(study, command), encoding="utf-8")
+        temporary.write_text(render_page(comparison, command), encoding="utf-8")
     for style, file in zip(BESIDE, written[1:], strict=True):
         with replacing(file) as temporary:
-            temporary.write_text(tables.as_text(study.table, style) + "\n", encoding="utf-8")
+            temporary.write_text(tables.as_text(comparison.table, style) + "\n", encoding="utf-8")
     return written
 
 
-def render_page(study: Study, command: str) -> str:
+def render_page(comparison: Comparison, command: str) -> str:
     """The page as text. Measures the generators' latency on this machine, which takes half a second per d."""
-    spec = next(iter(study.controls.records.values())).spec
-    entries = [*study.table["rows"], *([study.table["teacher"]] if study.table["teacher"] else [])]
+    spec = next(iter(comparison.controls.records.values())).spec
+    entries = [*comparison.table["rows"], *([comparison.table["teacher"]] if comparison.table["teacher"] else [])]
     seconds = {d: latency.cpu_latency(d, spec.image_size, spec.channels) for d in sorted({e["d"] for e in entries})}
-    table = study.table
+    table = comparison.table
     return fill(
         "page.html.j2",
         html=True,
-        study=study,
+        comparison=comparison,
         table=table,
         heads=tables.columns(table["metric"]),
         rows=_rows(table),
         caption=tables.caption(table),
         tolerance=tables.TOLERANCE,
         texts=_json({style: tables.as_text(table, style) for style in BESIDE}),
-        progress=[_progress(sweep) for sweep in study.sweeps],
-        charts=_charts(study, seconds),
-        strips=_strips(study),
-        walks=_walks(study),
-        protocols=_protocols(study),
-        commands=[sweep.manifest.command for sweep in reversed(study.sweeps)] + [command],
+        progress=[_progress(sweep) for sweep in comparison.sweeps],
+        charts=_charts(comparison, seconds),
+        strips=_strips(comparison),
+        walks=_walks(comparison),
+        protocols=_protocols(comparison),
+        commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)] + [command],
         latencies=", ".join(f"d={d}: {1000 * of_d:.2f} ms" for d, of_d in seconds.items()),
         machine=f"{latency.HOW}; {latency.machine()}",
         version=__version__,
@@ -102,24 +102,24 @@ def _progress(sweep: Sweep) -> dict[str, Any]:
     }
 
 
-def _charts(study: Study, seconds: dict[int, float]) -> dict[str, dict[str, str]]:
+def _charts(comparison: Comparison, seconds: dict[int, float]) -> dict[str, dict[str, str]]:
     """name → title, alt text, JSON."""
-    has_is = bool(study.table["real"]["is"])
+    has_is = bool(comparison.table["real"]["is"])
     drawn: dict[str, tuple[str, go.Figure]] = {
-        "pareto-fid": ("FID over size", figures.pareto(study, "fid", seconds)),
+        "pareto-fid": ("FID over size", figures.pareto(comparison, "fid", seconds)),
     }
     if has_is:
-        drawn["pareto-is"] = ("Inception Score over size", figures.pareto(study, "is", seconds))
-    if study.distilled:
-        alpha = figures.alpha(study, "fid")
+        drawn["pareto-is"] = ("Inception Score over size", figures.pareto(comparison, "is", seconds))
+    if comparison.distilled:
+        alpha = figures.alpha(comparison, "fid")
         if alpha.data:
             drawn["alpha-fid"] = ("FID over alpha", alpha)
             if has_is:
-                drawn["alpha-is"] = ("Inception Score over alpha", figures.alpha(study, "is"))
-        drawn["rungs-students"] = ("Rungs: students", figures.rungs(study, "student"))
-    drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(study, "teacher"))
-    drawn["curves"] = ("Learning curves", figures.curves(study))
-    drawn["blur"] = ("Blur", figures.blur(study))
+                drawn["alpha-is"] = ("Inception Score over alpha", figures.alpha(comparison, "is"))
+        drawn["rungs-students"] = ("Rungs: students", figures.rungs(comparison, "student"))
+    drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(comparison, "teacher"))
+    drawn["curves"] = ("Learning curves", figures.curves(comparison))
+    drawn["blur"] = ("Blur", figures.blur(comparison))
     return {
         name: {"title": title, "alt": _alt(title, f), "json": _json(f.to_dict())} for name, (title, f) in drawn.items()
     }
@@ -140,11 +140,11 @@ def _alt(title: str, figure: go.Figure) -> str:
     return f"{title}. {'; '.join(lines)}."
 
 
-def _strips(study: Study) -> list[dict[str, Any]]:
+def _strips(comparison: Comparison) -> list[dict[str, Any]]:
     """Samples from the same latents: the teacher's row, then those of each d."""
     found = []
-    for sample in samples(study):
-        tiles = kept_samples(study.store.samples(sample.signature, sample.updates), TILES)
+    for sample in samples(comparison):
+        tiles = load_samples(comparison.store.samples(sample.signature, sample.updates), TILES)
         if tiles:
             label = said(sample)
             found.append(
@@ -158,11 +158,11 @@ def _strips(study: Study) -> list[dict[str, Any]]:
     return found
 
 
-def _walks(study: Study) -> list[dict[str, str]]:
+def _walks(comparison: Comparison) -> list[dict[str, str]]:
     """From one latent to another in TILES steps: the teacher, and student and control of one d."""
-    limit, rows = study.table["limit"], [row for row in study.table["rows"] if row["student"]]
+    limit, rows = comparison.table["limit"], [row for row in comparison.table["rows"] if row["student"]]
     row = next((row for row in rows if limit and row["d"] == limit["d"]), rows[-1] if rows else None)
-    entries = [("teacher", study.table["teacher"])]
+    entries = [("teacher", comparison.table["teacher"])]
     entries += [(kind, row[kind]) for kind in ("student", "control")] if row else []
     z = _between(latents("picture", 0, 2), TILES)
     found = []
@@ -170,7 +170,7 @@ def _walks(study: Study) -> list[dict[str, str]]:
         if entry:
             label = f"{kind}, d={entry['d']}"
             try:
-                generator = load_generator(study.store, entry["signature"], entry["updates"])
+                generator = load_generator(comparison.store, entry["signature"], entry["updates"])
             except UserError:  # a store that was copied without its weights
                 found.append({"label": f"{label}: its weights are not in the store", "alt": "", "uri": ""})
                 continue
@@ -198,18 +198,18 @@ def _uri(tiles: Any) -> str:
     return "data:image/webp;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def _protocols(study: Study) -> list[dict[str, Any]]:
+def _protocols(comparison: Comparison) -> list[dict[str, Any]]:
     uses = {
         "rung": "decide who goes on at a rung; the charts over updates and over alpha",
         "selection": "choose the teacher, and each row's student and control",
         "report": "are printed in the table; the charts over size and of blur",
     }
     found: list[dict[str, Any]] = []
-    for sweep in study.sweeps:
+    for sweep in comparison.sweeps:
         for name, use in uses.items():
             n, protocol = sweep.manifest.n[name], sweep.manifest.protocols[name]
             if protocol not in [line["protocol"] for line in found]:
-                whose = f" ({sweep.manifest.name})" if sweep is not study.sweeps[0] else ""
+                whose = f" ({sweep.manifest.name})" if sweep is not comparison.sweeps[0] else ""
                 found.append({"name": name, "use": use + whose, "n": n, "protocol": protocol})
     return found
 

@@ -2,8 +2,8 @@
 
 from PIL import Image, ImageDraw, ImageFont
 
-from sweeper.execution.samples import kept_samples
-from sweeper.results.comparison import Sample, Study, samples
+from sweeper.execution.samples import load_samples
+from sweeper.results.comparison import Comparison, Sample, samples
 from trainables.files import replacing
 
 _COLUMNS, _SCALE, _LABEL, _GAP = 12, 2, 270, 4
@@ -15,9 +15,11 @@ def said(sample: Sample) -> str:
     return f"{sample.kind}, d={sample.d}{stopped}"
 
 
-def draw_sheet(study: Study) -> None:
-    """Write the study's trials, one a row, from the same latents in each column, to `store.picture(name)`."""
-    rows = [(said(s), kept_samples(study.store.samples(s.signature, s.updates), _COLUMNS)) for s in samples(study)]
+def draw_sheet(comparison: Comparison) -> None:
+    """Write the comparison's trials, one a row, from the same latents in each column, to `store.picture(name)`."""
+    rows = [
+        (said(s), load_samples(comparison.store.samples(s.signature, s.updates), _COLUMNS)) for s in samples(comparison)
+    ]
     rows = [(label, tiles) for label, tiles in rows if tiles]
     if not rows:
         return
@@ -29,5 +31,5 @@ def draw_sheet(study: Study) -> None:
         for x, tile in enumerate(tiles):
             large = tile.resize([s * _SCALE for s in tile.size], Image.Resampling.NEAREST)
             sheet.paste(large, (_LABEL + x * side, y * side))
-    with replacing(study.store.picture(study.name)) as temporary:
+    with replacing(comparison.store.picture(comparison.name)) as temporary:
         sheet.save(temporary, format="PNG")

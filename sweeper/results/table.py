@@ -77,7 +77,7 @@ def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> dict[s
     """The students' own teacher, as it was pinned; without students the best by the selection scores."""
     if students is not None and students.teacher is not None:
         pinned = students.teacher
-        record = store.need(pinned.signature)
+        record = store.require(pinned.signature)
         finals = [f for f in record.finals if f.updates == pinned.updates and f.weights == pinned.weights]
         named = [f for f in finals if f.report["fid"]["protocol"] == students.protocols["report"]]
         if not named:

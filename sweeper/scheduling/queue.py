@@ -14,7 +14,7 @@ from sweeper.scheduling.successive_halving import Step, Stratum
 Left = Callable[[str, int], float]  # what a trial still costs to the budget when it sets out for a rung; in any unit
 
 
-class Agenda:
+class Queue:
     """The open steps of a sweep. It is told what starts and what is reported; `next` says what follows."""
 
     def __init__(self, strata: Iterable[Stratum], left: Left, *, speculates: bool = True) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from statistics import fmean
 
-from sweeper.scheduling.queue import Agenda
+from sweeper.scheduling.queue import Queue
 from sweeper.scheduling.successive_halving import Stratum
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store, TrialRecord
 from trainables.sizes import generator_macs
@@ -50,21 +50,21 @@ class Sweep:
         for signature, record in self.records.items():
             for number, score in self._scores(record):
                 self.strata[record.spec.d].report(signature, number, score)
-        self.agenda = Agenda(self.strata.values(), self._left)
+        self.queue = Queue(self.strata.values(), self._left)
 
     @classmethod
     def read(cls, manifest: Manifest, store: Store) -> "Sweep":
-        return cls(manifest, {signature: store.need(signature) for signature in manifest.signatures})
+        return cls(manifest, {signature: store.require(signature) for signature in manifest.signatures})
 
     # What comes next.
 
     def next(self) -> Job | None:
         """The next job for a free slot; None if there is none before another job is reported."""
-        step = self.agenda.next()
+        step = self.queue.next()
         return Job(step[0], self.manifest.rungs[step[1]]) if step else None
 
     def start(self, job: Job) -> None:
-        self.agenda.start((job.signature, self.manifest.rungs.index(job.updates)))
+        self.queue.start((job.signature, self.manifest.rungs.index(job.updates)))
 
     def reached(self, job: Job, record: TrialRecord) -> bool:
         """Whether this record of the job's trial has what the job was for; the sweep then goes on from it."""
@@ -73,19 +73,19 @@ class Sweep:
             return False
         self.records[job.signature] = record
         for number, score in scores.items():
-            self.agenda.report(job.signature, number, score)
+            self.queue.report(job.signature, number, score)
         return True
 
     def retry(self, job: Job) -> None:
-        self.agenda.retry((job.signature, self.manifest.rungs.index(job.updates)))
+        self.queue.retry((job.signature, self.manifest.rungs.index(job.updates)))
 
     def fail(self, job: Job, failure: Failure) -> None:
         self.failed[job.signature] = failure
-        self.agenda.report(job.signature, self.manifest.rungs.index(job.updates), math.inf)
+        self.queue.report(job.signature, self.manifest.rungs.index(job.updates), math.inf)
 
     def finished(self) -> bool:
         """Whether everything that S demands is trained."""
-        return self.agenda.over()
+        return self.queue.over()
 
     # What it has come to.
 

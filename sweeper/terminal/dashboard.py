@@ -46,20 +46,20 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Rivals:
+class Baselines:
     """What a student is measured against: FID by the rung's latents, of trials that have finished."""
 
     controls: dict[int, dict[int, float]]  # d → updates → FID
     teacher: tuple[int, float] | None  # d, FID
 
     @classmethod
-    def of(cls, sweep: Sweep, store: Store) -> "Rivals":
+    def of(cls, sweep: Sweep, store: Store) -> "Baselines":
         """Of a student sweep, where its rungs are scored like the teachers'; a teacher sweep has none."""
         pinned = sweep.manifest.teacher
         teachers = store.sweep(pinned.sweep) if pinned else None
         if pinned is None or teachers is None or teachers.protocols["rung"] != sweep.manifest.protocols["rung"]:
             return cls({}, None)
-        controls, record = controls_of(store, teachers, sweep.manifest), store.need(pinned.signature)
+        controls, record = controls_of(store, teachers, sweep.manifest), store.require(pinned.signature)
         chosen = {d: trials[0] for d in controls.strata if (trials := best(controls, d))}
         found = {d: _fids(controls, trial) for d, trial in chosen.items()}
         rung = record.rung(pinned.updates, teachers.protocols["rung"])
@@ -71,11 +71,11 @@ def _fids(sweep: Sweep, trial: str) -> dict[int, float]:
     return {updates: r.scores["fid"]["mean"] for updates, r in rungs.items() if r and r.scores}
 
 
-def draw(sweep: Sweep, rivals: Rivals, live: Live) -> RenderableType:
+def draw(sweep: Sweep, baselines: Baselines, live: Live) -> RenderableType:
     """The whole view."""
-    parts: list[RenderableType] = [_states(sweep, rivals, live), _ladder(sweep)]
-    if rivals.teacher:
-        d, fid = rivals.teacher
+    parts: list[RenderableType] = [_states(sweep, baselines, live), _ladder(sweep)]
+    if baselines.teacher:
+        d, fid = baselines.teacher
         parts.append(Text(f"the teacher, d={d}: FID {fid:.2f}"))
     if live.capacity:
         parts.append(Text(f"{live.used:g} of {live.capacity:g} {live.unit} in use; {time_left(live.seconds_left)}"))
@@ -91,12 +91,12 @@ def _few(lines: Sequence[str], style: str) -> list[Text]:
     return [Text(line, style=style, overflow="ellipsis", no_wrap=True) for line in [*lines[:SHOWN], *more]]
 
 
-def _states(sweep: Sweep, rivals: Rivals, live: Live) -> Table:
+def _states(sweep: Sweep, baselines: Baselines, live: Live) -> Table:
     """A line per d; states that no trial is in are left out."""
     states = sweep.states() | dict.fromkeys(live.running, "running")
     present = [state for state in STATES if state in set(states.values())]
     table = Table(title=sweep.manifest.name, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    control = ["control's FID there"] if rivals.controls else []
+    control = ["control's FID there"] if baselines.controls else []
     for heading in ("d", *present, "best FID", "IS", "at", *control):
         table.add_column(heading, justify="right")
     for d, stratum in sweep.strata.items():
@@ -106,7 +106,7 @@ def _states(sweep: Sweep, rivals: Rivals, live: Live) -> Table:
         cells = [str(d), *(str(counts[state] or "·") for state in present), *scores]
         cells.append(f"{leader.updates:,}" if leader else "—")
         if control:
-            theirs = rivals.controls.get(d, {}).get(leader.updates) if leader else None
+            theirs = baselines.controls.get(d, {}).get(leader.updates) if leader else None
             beaten = theirs is not None and leader is not None and leader.scores["fid"]["mean"] < theirs
             shown = f"{theirs:.2f}" if theirs is not None else "—"
             cells.append(f"[green]{shown} beaten[/green]" if beaten else shown)

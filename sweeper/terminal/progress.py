@@ -11,7 +11,7 @@ from rich.markup import escape
 from sweeper.execution.resources import Machine, share
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import RungRecord, Store
-from sweeper.terminal.dashboard import SHOWN, Live, Rivals, draw, time_left
+from sweeper.terminal.dashboard import SHOWN, Baselines, Live, draw, time_left
 
 SECONDS_BETWEEN_VIEWS = 1.0  # counting the states of 10,000 trials takes a while
 
@@ -26,7 +26,7 @@ class Progress:
         self.running: dict[str, float] = {}  # signature → when it began
         self.failures: list[str] = []
         self.timed_work, self.timed_seconds = 0.0, 0.0
-        self.rivals, self._least = Rivals.of(sweep, store), store.least_shares()
+        self.baselines, self._least = Baselines.of(sweep, store), store.least_shares()
         self._body, self._drawn = self._view(), time.monotonic()
         self._screen = Screen(console=self.console, get_renderable=self.view, refresh_per_second=2, transient=True)
 
@@ -74,11 +74,11 @@ class Progress:
         return self._body
 
     def _view(self) -> RenderableType:
-        return draw(self.sweep, self.rivals, self._live())
+        return draw(self.sweep, self.baselines, self._live())
 
     def _leave(self) -> None:
         """For whoever watches from another terminal."""
-        self.store.keep_live(self.sweep.manifest.name, self._live().as_dict())
+        self.store.save_live(self.sweep.manifest.name, self._live().as_dict())
 
     def _live(self) -> Live:
         taken = [self._share(signature) for signature in self.running]

@@ -10,7 +10,7 @@ from rich.live import Live as Screen
 
 from sweeper.scheduling.sweep import STATES, Sweep
 from sweeper.store import Manifest, Store, TrialRecord
-from sweeper.terminal.dashboard import Live, Rivals, draw
+from sweeper.terminal.dashboard import Baselines, Live, draw
 from trainables.errors import UserError
 
 SECONDS = 2.0  # between two looks at the store
@@ -41,7 +41,7 @@ def watch(store: Store, looks: int | None = None) -> None:
         while True:
             begun = time.monotonic()
             sweep = reader.sweep()
-            drawn = draw(sweep, reader.rivals(sweep), Live.read(store, sweep.manifest.name))
+            drawn = draw(sweep, reader.baselines(sweep), Live.read(store, sweep.manifest.name))
             if screen:
                 screen.update(drawn, refresh=True)
             else:
@@ -64,7 +64,7 @@ class _Reader:
     def __init__(self, store: Store) -> None:
         self.store = store
         self._records: dict[str, tuple[int, TrialRecord]] = {}
-        self._rivals: tuple[str, Rivals] | None = None
+        self._baselines: tuple[str, Baselines] | None = None
 
     def sweep(self) -> Sweep:
         manifest = self.store.latest()
@@ -73,14 +73,14 @@ class _Reader:
         for signature in manifest.signatures:
             changed = self.store.changed(signature)
             if self._records.get(signature, (None,))[0] != changed:
-                self._records[signature] = changed, self.store.need(signature)
+                self._records[signature] = changed, self.store.require(signature)
         return Sweep(manifest, {signature: self._records[signature][1] for signature in manifest.signatures})
 
-    def rivals(self, sweep: Sweep) -> Rivals:
+    def baselines(self, sweep: Sweep) -> Baselines:
         """They have finished: read once."""
-        if self._rivals is None or self._rivals[0] != sweep.manifest.name:
-            self._rivals = sweep.manifest.name, Rivals.of(sweep, self.store)
-        return self._rivals[1]
+        if self._baselines is None or self._baselines[0] != sweep.manifest.name:
+            self._baselines = sweep.manifest.name, Baselines.of(sweep, self.store)
+        return self._baselines[1]
 
 
 def show_trial(store: Store, signature: str) -> None:

@@ -45,15 +45,15 @@ _PATIENCE = (0.0, 0.0, 0.5, 1.0, 3.0, 8.0)  # a server may know a little later w
 _TABLE, _SUMMARY, _ALL = "compression", "summary", "everything"
 
 
-class Trouble(Exception):
+class UploadError(Exception):
     """Why something is not there, in a few words."""
 
 
-class Deleted(Exception):
+class RunDeletedError(Exception):
     """Someone deleted the run on the server, which gives no id twice."""
 
 
-def inside(store: Path) -> dict[str, str]:
+def wandb_environment(store: Path) -> dict[str, str]:
     """What the environment lacks so that wandb's own files go into the store. Its settings, where `wandb login` leaves
     a server's address, stay where they are."""
     folder = store / "wandb"
@@ -80,7 +80,7 @@ def reason(error: BaseException) -> str:
 
 
 class Project:
-    """The project that WANDB_ENTITY and WANDB_PROJECT name, at WANDB_BASE_URL. Every method may raise Trouble."""
+    """The project that WANDB_ENTITY and WANDB_PROJECT name, at WANDB_BASE_URL. Every method may raise UploadError."""
 
     def __init__(self) -> None:
         import wandb
@@ -105,7 +105,7 @@ class Project:
         try:
             return what()
         except Exception as error:  # wandb raises a dozen kinds, and none of them may stop a training
-            raise Trouble(reason(error)) from error
+            raise UploadError(reason(error)) from error
 
     @property
     def url(self) -> str:
@@ -134,7 +134,7 @@ class Project:
         return self._ask(lambda: {report.id for report in self._api.reports(f"{self.entity}/{self.name}")})
 
     def send(self, upload: Upload) -> None:
-        """Bring a run to what it is to be: only what is not there is sent. Raises Trouble, Deleted."""
+        """Bring a run to what it is to be: only what is not there is sent. Raises UploadError, RunDeletedError."""
         lacks = self._lacks(upload)
         if set(lacks) - {_SUMMARY}:
             try:
@@ -142,8 +142,8 @@ class Project:
             except Exception as error:
                 self._restart()
                 if "previously created and deleted" in str(error):
-                    raise Deleted from error
-                raise error if isinstance(error, Trouble) else Trouble(reason(error)) from error
+                    raise RunDeletedError from error
+                raise error if isinstance(error, UploadError) else UploadError(reason(error)) from error
         self._check(upload)
 
     def _restart(self) -> None:
@@ -188,8 +188,8 @@ class Project:
     # What has arrived.
 
     def _check(self, upload: Upload) -> None:
-        """Raise Trouble unless the server has all of it. What can be mended is: pictures whose row alone is there, and
-        the summary, of which wandb drops parts when it resumes a run."""
+        """Raise UploadError unless the server has all of it. Send again pictures whose row alone is there, and
+        the summary: wandb drops parts of it when it resumes a run."""
         lacks: list[str] = []
         for seconds in _PATIENCE:
             time.sleep(seconds)
@@ -198,7 +198,7 @@ class Project:
                 self._ask(lambda: self._run(upload).summary.update(upload.summary))
             elif not lacks and not (lacks := self._mend_pictures(upload)):
                 return
-        raise Trouble(f"the server lacks {' and '.join(lacks)} of {upload.name}")
+        raise UploadError(f"the server lacks {' and '.join(lacks)} of {upload.name}")
 
     def _lacks(self, upload: Upload) -> list[str]:
         """What of a run is not there as it is to be, but for its pictures."""
@@ -267,7 +267,7 @@ class Project:
         except wandb.errors.CommError as error:
             if "not found" in str(error):
                 return None
-            raise Trouble(reason(error)) from error
+            raise UploadError(reason(error)) from error
         return str(artifact.digest) if artifact.state == "COMMITTED" else None
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from sweeper.results import table as tables
 from sweeper.store import Manifest, Store
 from sweeper.tracking.payload import FIRST_FID, sent_sweeps
-from sweeper.tracking.project import Project, Trouble, inside, reason
+from sweeper.tracking.project import Project, UploadError, reason, wandb_environment
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import read_json, write_json
 
@@ -16,7 +16,7 @@ _WIDE = 24  # columns of W&B's grid
 
 
 def save(store: Store, sweep: Manifest, project: Project) -> str:
-    """Make or update the report of a sweep, a student sweep if there is one; its URL. Raises Trouble."""
+    """Make or update the report of a sweep, a student sweep if there is one; its URL. Raises UploadError."""
     kept = store.root / "wandb" / f"report-{sweep.name}.json"
     ids: dict[str, str] = read_json(kept) if kept.exists() else {}
     try:
@@ -26,10 +26,10 @@ def save(store: Store, sweep: Manifest, project: Project) -> str:
             report.id = known
         report.save()
         url = str(report.url)
-    except Trouble:
+    except UploadError:
         raise
     except Exception as error:  # as in Project: a dozen kinds
-        raise Trouble(reason(error)) from error
+        raise UploadError(reason(error)) from error
     write_json(kept, ids | {project.key: report.id})
     return url
 
@@ -102,7 +102,7 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
 
 def _widths_with_alpha(store: Store, sweep: Manifest) -> list[int]:
     """d of trials that differ in alpha."""
-    specs = [store.need(signature).spec for signature in sweep.signatures]
+    specs = [store.require(signature).spec for signature in sweep.signatures]
     return sorted({spec.d for spec in specs if spec.alpha is not None})
 
 
@@ -113,11 +113,11 @@ def run(folder: Path, dataset: str | None, name: str | None) -> str:
     sweep = students or teachers
     for of_both in (teachers, sweep):
         sent_sweeps(store, of_both.name)  # raises for one that is never sent
-    os.environ.update(inside(store.root))
+    os.environ.update(wandb_environment(store.root))
     try:
         project = Project()
         if not project.listed([sweep.name]):
             raise UserError(f"no run of {sweep.name} is at {project.url}; type `sweeper wandb sync` first")
         return save(store, sweep, project)
-    except Trouble as trouble:
+    except UploadError as trouble:
         raise EnvironmentUserError(f"W&B: {trouble}; type `sweeper wandb report` again") from None

@@ -25,7 +25,7 @@ from typing import Any
 from sweeper.store import Manifest, Store
 from sweeper.tracking import payload
 from sweeper.tracking.payload import Upload
-from sweeper.tracking.project import Deleted, Project, Trouble, inside
+from sweeper.tracking.project import Project, RunDeletedError, UploadError, wandb_environment
 from trainables.files import read_json, write_json
 
 LINGER = 60.0  # seconds after the end of stdin, when it ends by itself
@@ -120,7 +120,7 @@ class Uploader:
 
     @property
     def project(self) -> Project:
-        """Connected when it is first needed. Raises Trouble."""
+        """Connected when it is first needed. Raises UploadError."""
         if self._project is None:
             self._project = Project()
         return self._project
@@ -138,14 +138,14 @@ class Uploader:
                 if pauses is not None:
                     tell(better=True)
                     pauses = None
-            except Trouble as trouble:
+            except UploadError as trouble:
                 self.inbox.put(signature, failure)
                 tell(trouble=str(trouble))
                 pauses = pauses or _pauses(True)
                 self.inbox.rest(next(pauses))
 
     def _send_reported(self, signature: str) -> None:
-        record = self.store.need(signature)
+        record = self.store.require(signature)
         sweep = self.owners[signature]
         state = "paused"  # or waiting to go on: who is pruned depends on all the others, and is told at the end
         if any(rung.diverged for rung in record.rungs):
@@ -160,7 +160,7 @@ class Uploader:
         try:
             self.project.send(upload)
             self.ledger.note(self.project.key, upload.id, upload.digest)
-        except Deleted:
+        except RunDeletedError:
             self.ledger.note(self.project.key, upload.id, _DELETED)
 
     def everything(self, persistent: bool) -> bool:
@@ -172,7 +172,7 @@ class Uploader:
             before = len(left)
             try:
                 self._round(left, len(found))
-            except Trouble as trouble:
+            except UploadError as trouble:
                 tell(trouble=str(trouble), arrived=len(found) - len(left), of=len(found))
             finally:
                 self.ledger.save()
@@ -186,7 +186,7 @@ class Uploader:
             time.sleep(seconds)
 
     def _round(self, left: dict[str, Upload], of: int) -> None:
-        """Try each once; what is there leaves `left`. Raises Trouble when two in a row fail, or one of the rest."""
+        """Try each once; what is there leaves `left`. Raises UploadError when two in a row fail, or one of the rest."""
         groups = {upload.group for upload in left.values()}
         listed = self.project.listed(groups) if groups else {}
         for upload in list(left.values()):
@@ -201,7 +201,7 @@ class Uploader:
                 self._send(upload)
                 del left[upload.id]
                 in_a_row = 0
-            except Trouble as error:
+            except UploadError as error:
                 left[upload.id] = left.pop(upload.id)  # last in the next round
                 trouble, in_a_row = error, in_a_row + 1
                 if in_a_row == 2:
@@ -270,7 +270,7 @@ def main() -> None:
     asked = parser.parse_args()
     os.nice(5)  # training comes first
     store, inbox = Store(asked.store), Inbox(asked.parent)
-    os.environ.update(inside(store.root))
+    os.environ.update(wandb_environment(store.root))
     os.environ.pop(
         "WANDB_SERVICE", None
     )  # a wandb-core of its own: in another's a killed uploader's runs stay "in use"
@@ -289,7 +289,7 @@ def main() -> None:
     if uploader.everything(persistent=asked.follow):
         try:
             made = reports(uploader)
-        except Trouble as trouble:
+        except UploadError as trouble:
             tell(trouble=f"no report: {trouble}")
             return
         clear(store.root / "wandb")

@@ -17,7 +17,7 @@ from rich.progress import Progress as Bar
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Manifest, RungRecord, Store
 from sweeper.tracking.payload import sent_sweeps
-from sweeper.tracking.project import inside
+from sweeper.tracking.project import wandb_environment
 from trainables.errors import EnvironmentUserError, UserError
 
 SECONDS_AT_THE_END = 60.0  # for what is left to send when a sweep ends
@@ -25,7 +25,7 @@ SECONDS_IN_TROUBLE = 10.0  # the same, when the server does not take it anyway
 _AGAIN = "`sweeper wandb sync{}` sends what is missing"
 
 
-class Uploader:
+class UploaderProcess:
     """The process that talks to W&B, see sweeper.tracking.uploader: what it says is in `said`."""
 
     def __init__(self, store: Store, sweeps: list[str], follow: bool, heard: Callable[[dict[str, Any]], None]) -> None:
@@ -33,7 +33,7 @@ class Uploader:
         self._heard = heard
         module = "sweeper.tracking.uploader"
         command = [sys.executable, "-m", module, str(store.root), *sweeps, "--parent", str(os.getpid())]
-        environment = {**os.environ, **inside(store.root)}
+        environment = {**os.environ, **wandb_environment(store.root)}
         with open(store.root / "wandb" / "uploading.log", "ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--follow"] if follow else command,
@@ -82,7 +82,7 @@ class Uploader:
         return f"{left} of {self.said['of']} runs are not there yet ({why})"
 
 
-class Tracking:
+class UploadWatcher:
     """A tune.Watcher that passes on which trials have something new; the table and the report follow at the end."""
 
     def __init__(self, sweep: str, store: Store, again: str) -> None:
@@ -91,8 +91,8 @@ class Tracking:
         self.told = self.in_trouble = False
         _need_key()
 
-    def __enter__(self) -> "Tracking":
-        self.uploader = Uploader(self.store, [self.sweep], True, self._hear)
+    def __enter__(self) -> "UploadWatcher":
+        self.uploader = UploaderProcess(self.store, [self.sweep], True, self._hear)
         assert self.uploader.process.stdin is not None
         self.pipe = self.uploader.process.stdin.fileno()
         os.set_blocking(self.pipe, False)
@@ -150,12 +150,12 @@ class Tracking:
 
 
 @contextlib.contextmanager
-def watching(manifest: Manifest, store: Store, again: str) -> Iterator[list[Tracking]]:
+def watching(manifest: Manifest, store: Store, again: str) -> Iterator[list[UploadWatcher]]:
     """Who reports to W&B while a sweep runs: nobody but for `--wandb online`."""
     if manifest.wandb != "online":
         yield []
         return
-    with Tracking(manifest.name, store, again) as tracked:
+    with UploadWatcher(manifest.name, store, again) as tracked:
         yield [tracked]
 
 
@@ -182,7 +182,7 @@ def sync(store: Store, name: str | None, again: str) -> None:
     console = Console(stderr=True)
     with Bar(console=console, disable=not console.is_terminal, transient=True) as bar:
         task = bar.add_task("sending to W&B", total=None)
-        uploader = Uploader(
+        uploader = UploaderProcess(
             store, sweeps, False, lambda m: bar.update(task, completed=m.get("arrived"), total=m.get("of"))
         )
         try:

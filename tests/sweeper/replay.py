@@ -12,7 +12,7 @@ from sweeper.execution import tune
 from sweeper.forecast.curves import Curve
 from sweeper.scheduling.sweep import Job, Sweep, update_macs
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
-from tests.sweeper import made
+from tests.sweeper import stores
 from trainables.spec import TrialSpec
 
 LADDER = [10, 30, 90]
@@ -30,12 +30,12 @@ class Replay(tune.TrialActor):
     """Writes what a trained trial would."""
 
     def work(self) -> None:
-        spec = self.store.need(self.job.signature).spec
+        spec = self.store.require(self.job.signature).spec
         value = fid(self.job.signature, self.job.updates)
         if self.job.updates == self.sweep.updates:
-            named = {purpose: made.scores(value, 1.0, purpose) for purpose in ("selection", "report")}
+            named = {purpose: stores.scores(value, 1.0, purpose) for purpose in ("selection", "report")}
             self.store.add(spec, final=FinalRecord(self.job.updates, "w", named["selection"], named["report"]))
-        self.store.add(spec, rung=RungRecord(self.job.updates, 0.1, {}, made.scores(value, 1.0, "rung"), False))
+        self.store.add(spec, rung=RungRecord(self.job.updates, 0.1, {}, stores.scores(value, 1.0, "rung"), False))
 
 
 class Order:
@@ -56,7 +56,7 @@ class Order:
 
 
 def specs() -> list[TrialSpec]:
-    return [made.teacher(d, lr=lr, seed=seed) for d in WIDTHS for lr in RATES for seed in SEEDS]
+    return [stores.teacher(d, lr=lr, seed=seed) for d in WIDTHS for lr in RATES for seed in SEEDS]
 
 
 def curves() -> list[Curve]:
@@ -81,7 +81,7 @@ def begin(folder: Path) -> tuple[Store, Manifest]:
         if store.trial(spec.signature) is None:
             store.add(spec)
     signatures = [spec.signature for spec in specs()]
-    return store, made.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
+    return store, stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
 
 
 def replay(folder: Path, slots: int) -> tuple[Sweep, Order]:

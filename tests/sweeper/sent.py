@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from sweeper.store import Store, Teacher
-from tests.sweeper import made
+from tests.sweeper import stores
 from tests.wandb_server import Server
 from tests.wandb_state import ENTITY
 
@@ -18,22 +18,24 @@ def pictured(root: Path, learning_rates: tuple[float, ...] = (0.1, 0.2), **chang
     store = Store(root)
     store.create()
     finals = {"selection": (5.0, 9.0), "report": (5.5, 9.0)}
-    teachers = [made.trial(store, made.teacher(8, lr=0.1), 5, finals)]
-    teachers.append(made.trial(store, made.teacher(2, lr=0.1), 50, {"selection": (50, 6.0), "report": (50.5, 6.25)}))
+    teachers = [stores.trial(store, stores.teacher(8, lr=0.1), 5, finals)]
+    teachers.append(
+        stores.trial(store, stores.teacher(2, lr=0.1), 50, {"selection": (50, 6.0), "report": (50.5, 6.25)})
+    )
     pinned = Teacher(teachers[0], 30, "w", "mnist5k-teachers", "best")
-    made.sweep(store, "teacher", teachers, **changes)
+    stores.sweep(store, "teacher", teachers, **changes)
     students = [
-        made.trial(
+        stores.trial(
             store,
-            made.student(2, lr=lr, teacher=pinned.name),
+            stores.student(2, lr=lr, teacher=pinned.name),
             30 + number,
             {"selection": (30, 7.0), "report": (30.5, 7.125)} if number == 0 else None,
         )
         for number, lr in enumerate(learning_rates)
     ]
-    made.sweep(store, "student", students, pinned, eta=len(learning_rates))
+    stores.sweep(store, "student", students, pinned, eta=len(learning_rates))
     for signature in teachers + students:
-        for rung in store.need(signature).rungs:
+        for rung in store.require(signature).rungs:
             draw(store, signature, rung.updates)
     return store
 

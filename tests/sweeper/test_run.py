@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sweeper.results.comparison import Study, samples
+from sweeper.results.comparison import Comparison, samples
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store
 from tests.conftest import STUDENTS, TEACHERS, TINY, Done
@@ -58,7 +58,7 @@ def test_the_table_joins_both_sweeps(finished: Path, sweeper: Call) -> None:
 def test_the_sheet_of_samples_has_a_row_for_each_network(finished: Path) -> None:
     with Image.open(finished / "runs" / "pictures" / "mnist5k-students.png") as sheet:
         pixels = np.asarray(sheet.convert("L"))
-    rows = samples(Study.read(Store(finished / "runs"), None, None))
+    rows = samples(Comparison.read(Store(finished / "runs"), None, None))
     assert {"teacher", "mse student", "joint student", "control"} == {row.kind for row in rows}
     assert pixels.shape[0] == len(rows) * (64 + 4)
     assert pixels.std() > 10
@@ -148,7 +148,7 @@ def reached(folder: Path, updates: int) -> list[str]:
     """Trials with a record at a rung."""
     store = Store(folder / "runs")
     names = [path.parent.name for path in folder.glob("runs/trials/*/record.json")]
-    return [name for name in names if any(r.updates == updates for r in store.need(name).rungs)]
+    return [name for name in names if any(r.updates == updates for r in store.require(name).rungs)]
 
 
 def kill_everything(process: subprocess.Popen[bytes]) -> None:

@@ -26,15 +26,15 @@ def test_records_come_back_in_order(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(SPEC, rung=rung(30))
     store.add(SPEC, rung=rung(10))
-    assert store.need(SPEC.signature).spec == SPEC
-    assert [r.updates for r in store.need(SPEC.signature).rungs] == [10, 30]
+    assert store.require(SPEC.signature).spec == SPEC
+    assert [r.updates for r in store.require(SPEC.signature).rungs] == [10, 30]
 
 
 def test_a_score_of_another_protocol_does_not_count(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(SPEC, rung=rung(10, "n=5"))
-    assert store.need(SPEC.signature).rung(10, "n=5")
-    assert store.need(SPEC.signature).rung(10, "n=50") is None
+    assert store.require(SPEC.signature).rung(10, "n=5")
+    assert store.require(SPEC.signature).rung(10, "n=50") is None
 
 
 def test_sweeps_that_score_differently_keep_both_records(tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_sweeps_that_score_differently_keep_both_records(tmp_path: Path) -> None
     store.add(SPEC, rung=rung(10, "n=5", fid=1.0))
     store.add(SPEC, rung=rung(10, "n=50", fid=2.0))
     store.add(SPEC, rung=rung(10, "n=5", fid=3.0))
-    record = store.need(SPEC.signature)
+    record = store.require(SPEC.signature)
     assert [record.rung(10, p).scores["fid"]["mean"] for p in ("n=5", "n=50")] == [3.0, 2.0]  # type: ignore[union-attr]
 
 
@@ -56,7 +56,7 @@ def test_a_spoiled_record_is_named(tmp_path: Path) -> None:
     store.add(SPEC)
     (tmp_path / "trials" / SPEC.signature / "record.json").write_text("{")
     with pytest.raises(UserError, match=r"record\.json is spoiled"):
-        store.need(SPEC.signature)
+        store.require(SPEC.signature)
 
 
 def test_a_second_driver_is_told_who_the_first_is(tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_somebody_else_s_folder_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_trial_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no trial abc"):
-        Store(tmp_path).need("abc")
+        Store(tmp_path).require("abc")
 
 
 def test_the_bank_lies_on_the_node_s_own_disk_where_one_is_named(

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sweeper.forecast.simulator import Outcome, play
+from sweeper.forecast.simulator import Outcome, simulate
 from sweeper.results import table
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store
@@ -29,7 +29,7 @@ def table_of(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def simulated() -> Outcome:
-    return play(replays.curves(), replays.LADDER, 3, 1)
+    return simulate(replays.curves(), replays.LADDER, 3, 1)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def test_with_more_slots_it_ends_with_the_same_sets_and_the_same_table(
     slots: int, undisturbed: Path, simulated: Outcome, tmp_path: Path
 ) -> None:
     sweep, order = replays.replay(tmp_path, slots)
-    assert sets(sweep) == simulated.sets == play(replays.curves(), replays.LADDER, 3, slots).sets
+    assert sets(sweep) == simulated.sets == simulate(replays.curves(), replays.LADDER, 3, slots).sets
     assert table_of(tmp_path) == table_of(undisturbed)
     assert not order.failures
     assert len(order.jobs) == len(set(order.jobs)) >= len(simulated.steps)

@@ -3,7 +3,7 @@
 import pytest
 
 from sweeper.execution.resources import Machine, Share, Slots, memory, share
-from tests.sweeper.made import student, teacher
+from tests.sweeper.stores import student, teacher
 
 LAPTOP, BOX = Machine(cpus=2, gpus=0), Machine(cpus=16, gpus=4)
 DIGITS, FACES = 5_000 * 32 * 32, 162_770 * 3 * 64 * 64  # bytes of real images

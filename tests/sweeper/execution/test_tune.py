@@ -9,26 +9,26 @@ from ray.tune.search import Searcher
 
 from sweeper.execution import tune
 from sweeper.execution.resources import Machine, Slots
-from sweeper.execution.tune import JobQueue
+from sweeper.execution.tune import JobSearcher
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import RungRecord, Store
-from tests.sweeper import made, replay
+from tests.sweeper import replay, stores
 
 
-def queue_of(folder: Path, machine: Machine, watchers: list[object] | None = None) -> JobQueue:
+def queue_of(folder: Path, machine: Machine, watchers: list[object] | None = None) -> JobSearcher:
     store = Store(folder)
     store.create()
-    specs = [made.teacher(d, lr=0.001 * n) for d in (2, 64) for n in (1, 2, 3)]
+    specs = [stores.teacher(d, lr=0.001 * n) for d in (2, 64) for n in (1, 2, 3)]
     for spec in specs:
         store.add(spec)
-    sweep = Sweep.read(made.sweep(store, "teacher", [spec.signature for spec in specs]), store)
-    return JobQueue(sweep, store, Slots(machine, None), watchers or [])  # type: ignore[arg-type]
+    sweep = Sweep.read(stores.sweep(store, "teacher", [spec.signature for spec in specs]), store)
+    return JobSearcher(sweep, store, Slots(machine, None), watchers or [])  # type: ignore[arg-type]
 
 
-def finish(queue: JobQueue, tune_id: str, fid: float) -> None:
+def finish(queue: JobSearcher, tune_id: str, fid: float) -> None:
     job = queue.running[tune_id]
     spec = queue.sweep.records[job.signature].spec
-    queue.store.add(spec, rung=RungRecord(job.updates, 1.0, {}, made.scores(fid, 1.0, "rung"), False))
+    queue.store.add(spec, rung=RungRecord(job.updates, 1.0, {}, stores.scores(fid, 1.0, "rung"), False))
     queue.on_trial_complete(tune_id, {"done": True})
 
 
@@ -88,7 +88,7 @@ class Greedy(replay.Replay):
     """Runs out of memory on less than half a GPU, if it is wide."""
 
     def work(self) -> None:
-        if self.store.need(self.job.signature).spec.d == 64 and self.share["gpu"] < 0.5:
+        if self.store.require(self.job.signature).spec.d == 64 and self.share["gpu"] < 0.5:
             raise torch.OutOfMemoryError("CUDA out of memory (injected)")
         super().work()
 
@@ -114,7 +114,7 @@ def test_out_of_memory_doubles_the_share_until_it_fits_and_is_remembered(
     assert "d=64 ran out of memory on 0.25 of a GPU; again on 0.5" in told
     tries = [job for job in order.jobs if queue.sweep.records[job.signature].spec.d == 2]
     assert len(tries) == len(set(tries)), "narrow trials ran once"
-    again = JobQueue(Sweep.read(queue.sweep.manifest, queue.store), queue.store, queue.slots, [])
+    again = JobSearcher(Sweep.read(queue.sweep.manifest, queue.store), queue.store, queue.slots, [])
     assert again.least == {64: 0.5}
 
 

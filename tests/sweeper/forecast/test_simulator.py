@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sweeper.forecast.curves import Curve, read_curves, shuffled, write_curves
-from sweeper.forecast.simulator import play, play_stop_only
+from sweeper.forecast.simulator import simulate, simulate_stop_only
 from tests.conftest import Done
 from trainables.errors import UserError
 
@@ -33,9 +33,9 @@ CURVES = st.lists(
 
 
 def test_27_configurations_and_eta_3_cost_81_updates_of_729() -> None:
-    outcome = play(TWENTY_SEVEN, LADDER, 3, 1)
+    outcome = simulate(TWENTY_SEVEN, LADDER, 3, 1)
     assert (outcome.updates, outcome.speculative) == (27 * 1 + 9 * 2 + 3 * 6 + 1 * 18, 0)
-    assert play(TWENTY_SEVEN, LADDER, 1, 1).updates == 27 * 27
+    assert simulate(TWENTY_SEVEN, LADDER, 1, 1).updates == 27 * 27
     assert [len(members) for members in outcome.sets["2"]] == [27, 9, 3, 1]
     assert outcome.best == {"2": 1.0 / 27}
 
@@ -45,16 +45,16 @@ def test_27_configurations_and_eta_3_cost_81_updates_of_729() -> None:
 def test_no_schedule_beats_the_bound_and_s_never_depends_on_it(
     curves: list[Curve], slots: int, speculates: bool
 ) -> None:
-    outcome = play(curves, LADDER, 3, slots, speculates=speculates)
+    outcome = simulate(curves, LADDER, 3, slots, speculates=speculates)
     assert outcome.makespan >= outcome.bound * (1 - 1e-9)
-    assert outcome.sets == play(curves, LADDER, 3, 1).sets
+    assert outcome.sets == simulate(curves, LADDER, 3, 1).sets
     assert outcome.busy <= outcome.makespan * slots * (1 + 1e-9)
     assert speculates or outcome.speculative == 0
 
 
 def test_speculation_fills_slots_that_would_be_idle_and_is_counted_apart() -> None:
     curves = [curve(f"{n}", 9.0 - n, seconds=1.0 + n) for n in range(9)]  # who is early is bad
-    eager, patient = (play(curves, LADDER, 3, 9, speculates=speculates) for speculates in (True, False))
+    eager, patient = (simulate(curves, LADDER, 3, 9, speculates=speculates) for speculates in (True, False))
     assert eager.speculative > 0 == patient.speculative
     assert eager.updates - eager.speculative == patient.updates
     assert eager.makespan <= patient.makespan
@@ -65,20 +65,20 @@ def test_a_large_share_does_not_starve() -> None:
     first = [curve(f"first{n}", 1.0 + n, "2", seconds=20.0 + n, share=0.5) for n in range(2)]
     tiny = [curve(f"tiny{n}", 1.0 + n, "8", seconds=0.1, share=0.5) for n in range(9)]
     large = curve("large", 1.0, "4", seconds=9.0, share=1.0)
-    names = [trial for trial, _ in play([*tiny, *first, large], LADDER, 3, 1).steps]
+    names = [trial for trial, _ in simulate([*tiny, *first, large], LADDER, 3, 1).steps]
     assert names.index("first0") < names.index("large") < min(names.index(c.trial) for c in tiny)
 
 
 def test_a_trial_that_needs_more_than_there_is_is_an_error() -> None:
     with pytest.raises(UserError, match="share 2"):
-        play([curve("a", 1.0, share=2.0)], LADDER, 3, 1)
+        simulate([curve("a", 1.0, share=2.0)], LADDER, 3, 1)
 
 
 def test_what_is_known_is_not_done_again() -> None:
-    first = play(TWENTY_SEVEN, LADDER, 3, 1)
+    first = simulate(TWENTY_SEVEN, LADDER, 3, 1)
     half = first.steps[: len(first.steps) // 2]
     known = {(trial, rung): TWENTY_SEVEN[int(trial)].score(LADDER[rung]) for trial, rung in half}
-    assert play(TWENTY_SEVEN, LADDER, 3, 1, known=known).steps == first.steps[len(half) :]
+    assert simulate(TWENTY_SEVEN, LADDER, 3, 1, known=known).steps == first.steps[len(half) :]
 
 
 def test_seeds_that_a_diverged_one_spares_are_not_counted() -> None:
@@ -87,7 +87,7 @@ def test_seeds_that_a_diverged_one_spares_are_not_counted() -> None:
         for c, fids in (("a", (math.inf, 1.0)), ("b", (2.0, 2.0)))
         for seed, fid in enumerate(fids)
     ]
-    outcome = play(curves, LADDER, 3, 1)
+    outcome = simulate(curves, LADDER, 3, 1)
     assert ("a1", 0) not in outcome.steps
     assert (outcome.updates, outcome.speculative) == (1 + 2 * 27, 0)
 
@@ -102,15 +102,15 @@ def test_scoring_counts_in_time_and_not_in_updates() -> None:
         seconds_per_rung=10.0,
         seconds_at_end=100.0,
     )
-    outcome = play([one], LADDER, 3, 1)
+    outcome = simulate([one], LADDER, 3, 1)
     assert (outcome.updates, outcome.makespan) == (27, 27 + 4 * 10 + 100)
 
 
 def test_stop_only_runs_all_of_improving_trials_to_the_end() -> None:
     """Ray Tune's own scheduler: each is the best so far when it reports, so none is stopped."""
     improving = list(reversed(TWENTY_SEVEN))
-    assert play_stop_only(improving, LADDER, 3, 1).updates == 27 * 27
-    assert play_stop_only(TWENTY_SEVEN, LADDER, 3, 1).updates < 27 * 27 / 4
+    assert simulate_stop_only(improving, LADDER, 3, 1).updates == 27 * 27
+    assert simulate_stop_only(TWENTY_SEVEN, LADDER, 3, 1).updates < 27 * 27 / 4
 
 
 def test_a_shuffle_changes_order_and_names_and_nothing_else() -> None:
@@ -132,7 +132,7 @@ def test_a_diverged_curve_stays_diverged(tmp_path: Path) -> None:
     file.write_text('{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1, 5.0], [3, null]]}\n')
     (read,) = read_curves(file)
     assert read.score(27) == math.inf
-    assert play([read], LADDER, 3, 1).best == {"2": math.inf}
+    assert simulate([read], LADDER, 3, 1).best == {"2": math.inf}
     write_curves([read], file)
     assert read_curves(file) == [read]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.results.comparison import Alphas, Study, climbs, learning, over_alpha, samples
+from sweeper.results.comparison import Alphas, Comparison, chosen_curves, learning_curves, over_alpha, samples
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import RungRecord, Store, Teacher
-from tests.sweeper.made import scores, student, sweep, teacher, trial
+from tests.sweeper.stores import scores, student, sweep, teacher, trial
 from trainables.spec import TrialSpec
 
 FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
@@ -31,7 +31,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def distilled(store: Store) -> Sweep:
-    found = Study.read(store, None, None).distilled
+    found = Comparison.read(store, None, None).distilled
     assert found is not None
     return found
 
@@ -72,12 +72,12 @@ def test_a_configuration_climbs_as_far_as_all_its_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path)
     seeds = [trial(store, student(2, seed=s), 10.0 + 2 * s) for s in (0, 1)]
     store.add(student(2), rung=RungRecord(30, 1.0, {}, scores(5.0, 1.0, "rung"), False))
-    (climb,) = climbs(Sweep.read(sweep(store, "student", seeds), store))
-    assert [(updates, found["fid"]) for updates, found in climb.points] == [(10, 11.0)]
+    (curve,) = learning_curves(Sweep.read(sweep(store, "student", seeds), store))
+    assert [(updates, found["fid"]) for updates, found in curve.points] == [(10, 11.0)]
 
 
 def test_pictures_are_of_teacher_mse_joint_and_control_and_say_who_stopped_early(store: Store) -> None:
-    found = [(s.kind, s.d, s.updates, s.finished, s.chosen) for s in samples(Study.read(store, None, None))]
+    found = [(s.kind, s.d, s.updates, s.finished, s.chosen) for s in samples(Comparison.read(store, None, None))]
     assert found == [
         ("teacher", 16, 30, True, True),
         ("mse student", 2, 10, False, False),
@@ -90,15 +90,15 @@ def test_seeds_of_which_one_diverged_are_a_configuration_that_diverged(tmp_path:
     store = Store(tmp_path)
     seeds = [trial(store, student(2, seed=s), 10.0) for s in (0, 1)]
     store.add(student(2, seed=1), rung=RungRecord(30, 1.0, {}, {}, diverged=True))
-    (climb,) = climbs(Sweep.read(sweep(store, "student", seeds), store))
-    assert climb.state == "diverged"
+    (curve,) = learning_curves(Sweep.read(sweep(store, "student", seeds), store))
+    assert curve.state == "diverged"
 
 
 def test_where_rungs_are_scored_otherwise_only_students_curves_are_shown(store: Store) -> None:
     manifest = store.sweep("mnist5k-teachers")
     assert manifest is not None
     store.save_sweep(replace(manifest, protocols=manifest.protocols | {"rung": "other"}))
-    assert {line.kind for line in learning(Study.read(store, None, None))} == {"student"}
+    assert {line.kind for line in chosen_curves(Comparison.read(store, None, None))} == {"student"}
 
 
 def test_a_student_as_wide_as_the_teacher_is_no_limit_of_compression(tmp_path: Path) -> None:
@@ -106,11 +106,14 @@ def test_a_student_as_wide_as_the_teacher_is_no_limit_of_compression(tmp_path: P
     best = trial(store, teacher(4), 1.0, FINAL)
     sweep(store, "teacher", [best])
     sweep(store, "student", [trial(store, student(4), 1.0, FINAL)], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
-    study = Study.read(store, None, None)
-    assert study.table["limit"] is None
-    assert [sample.kind for sample in samples(study)] == ["teacher", "mse student"]
+    comparison = Comparison.read(store, None, None)
+    assert comparison.table["limit"] is None
+    assert [sample.kind for sample in samples(comparison)] == ["teacher", "mse student"]
 
 
 def test_learning_is_of_the_trials_in_the_table(store: Store) -> None:
-    found = [(line.kind, line.d, [r.updates for r in line.rungs]) for line in learning(Study.read(store, None, None))]
+    found = [
+        (line.kind, line.d, [r.updates for r in line.rungs])
+        for line in chosen_curves(Comparison.read(store, None, None))
+    ]
     assert found == [("teacher", 16, [10, 30]), ("student", 2, [10, 30]), ("control", 2, [10, 30])]

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 
 from sweeper.execution.job import load_generator
 from sweeper.results import export
-from sweeper.results.comparison import Study
+from sweeper.results.comparison import Comparison
 from sweeper.store import Store, Teacher
 from tests.conftest import Done
-from tests.sweeper.made import student, sweep, teacher, trial
+from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
 from trainables.latents import latents
 from trainables.rendering import render
@@ -32,7 +32,7 @@ FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
 def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The student of d = 1, and seven samples."""
     folder = tmp_path_factory.mktemp("exported") / "mine"
-    export.write(export.choose(Study.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
+    export.write(export.choose(Comparison.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
     return folder
 
 
@@ -89,7 +89,7 @@ def test_samples_are_what_the_scores_were_computed_on(exported: Path, finished: 
 
 
 def test_another_export_into_the_same_folder_leaves_nothing_of_the_first(finished: Path, tmp_path: Path) -> None:
-    chosen = export.choose(Study.read(Store(finished / "runs"), None, None), 1)
+    chosen = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
     export.write(chosen, tmp_path, export.FORMATS, 12)
     export.write(chosen, tmp_path, ("safetensors",), 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "generator.safetensors", "samples", "spec.json"]
@@ -101,8 +101,8 @@ def test_another_export_into_the_same_folder_leaves_nothing_of_the_first(finishe
 
 def test_the_card_names_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:
     card = (exported / "README.md").read_text()
-    study = Study.read(Store(finished / "runs"), None, None)
-    (row,) = [row for row in study.table["rows"] if row["student"]]
+    comparison = Comparison.read(Store(finished / "runs"), None, None)
+    (row,) = [row for row in comparison.table["rows"] if row["student"]]
     for score in row["student"]["scores"].values():
         assert f"{score['mean']:.2f} ± {score['std']:.2f}" in card
     for expected in (row["student"]["scores"]["fid"]["protocol"], "mnist5k", " ms (one image", "ONNX Runtime"):
@@ -136,27 +136,27 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_by_default_it_is_the_limit_of_compression_and_its_best_seed(store: Store) -> None:
-    chosen = export.choose(Study.read(store, None, None), None)
+    chosen = export.choose(Comparison.read(store, None, None), None)
     assert (chosen.spec.d, chosen.spec.seed, chosen.name) == (4, 1, "mnist5k-student-d4")
 
 
 def test_a_width_or_a_signature_names_another(store: Store) -> None:
-    study = Study.read(store, None, None)
-    assert export.choose(study, 2).spec == student(2, seed=0)
+    comparison = Comparison.read(store, None, None)
+    assert export.choose(comparison, 2).spec == student(2, seed=0)
     assert export.find(store, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
 
 
 def test_what_is_not_there_is_answered_with_what_is(store: Store) -> None:
-    study = Study.read(store, None, None)
+    comparison = Comparison.read(store, None, None)
     with pytest.raises(UserError, match=r"--d 8: there is no finished student of that width; there are \[2, 4\]"):
-        export.choose(study, 8)
+        export.choose(comparison, 8)
     with pytest.raises(NotYetError, match="did not finish, it is pruned"):
         export.find(store, student(2, lr=0.5).signature)
     with pytest.raises(UserError, match="--trial zzzz names 0 trials"):
         export.find(store, "zzzz")
-    study.table["limit"] = None
+    comparison.table["limit"] = None
     with pytest.raises(UserError, match="no student is within the tolerance of the teacher; name a width: --d 4"):
-        export.choose(study, None)
+        export.choose(comparison, None)
 
 
 def test_a_signature_needs_no_name_of_a_sweep(store: Store) -> None:
@@ -170,4 +170,4 @@ def test_without_students_it_says_what_to_run_first(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(16), 1.0, FINAL)])
     with pytest.raises(NotYetError, match="run `sweeper run students --teacher best` first"):
-        export.choose(Study.read(store, None, None), None)
+        export.choose(Comparison.read(store, None, None), None)

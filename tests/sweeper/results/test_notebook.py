@@ -10,7 +10,7 @@ import pytest
 import sweeper
 from sweeper.results.notebook import Runs
 from sweeper.store import Store, Teacher
-from tests.sweeper.made import student, sweep, teacher, trial
+from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import UserError
 
 FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}

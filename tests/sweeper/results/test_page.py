@@ -10,19 +10,19 @@ from playwright.sync_api import Browser, Page
 
 from sweeper.results import page as pages
 from sweeper.results import table
-from sweeper.results.comparison import Study
+from sweeper.results.comparison import Comparison
 from sweeper.store import Store, Teacher
 from tests.conftest import Done
-from tests.sweeper.made import student, sweep, teacher, trial
+from tests.sweeper.stores import student, sweep, teacher, trial
 
 COMMAND = "sweeper report --store a&b"
 
 
 @pytest.fixture(scope="module")
 def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a finished study."""
+    """The page of a finished comparison."""
     path = tmp_path_factory.mktemp("report") / "page.html"
-    pages.write(Study.read(Store(finished / "runs"), None, None), path, COMMAND)
+    pages.write(Comparison.read(Store(finished / "runs"), None, None), path, COMMAND)
     return path
 
 
@@ -88,7 +88,7 @@ def test_what_is_missing_is_sorted_last(opened: Page) -> None:
 def test_the_table_is_copied_as_text(opened: Page, finished: Path, style: str) -> None:
     opened.locator(f"[data-copy={style}]").click()
     opened.wait_for_function("document.getElementById('copied').textContent !== ''")
-    built = Study.read(Store(finished / "runs"), None, None).table
+    built = Comparison.read(Store(finished / "runs"), None, None).table
     assert opened.evaluate("navigator.clipboard.readText()") == table.as_text(built, style)
 
 
@@ -138,14 +138,18 @@ def test_it_prints_in_light_without_its_buttons_and_is_dark_again_afterwards(ope
 
 def test_it_says_how_it_was_computed_and_by_which_commands(opened: Page, finished: Path) -> None:
     text = opened.inner_text("main")
-    study = Study.read(Store(finished / "runs"), None, None)
-    for expected in (*study.manifest.protocols.values(), *(s.manifest.command for s in study.sweeps), COMMAND):
+    comparison = Comparison.read(Store(finished / "runs"), None, None)
+    for expected in (
+        *comparison.manifest.protocols.values(),
+        *(s.manifest.command for s in comparison.sweeps),
+        COMMAND,
+    ):
         assert expected in text
 
 
 def test_it_is_one_file_below_8_mb_with_the_table_in_three_formats_beside_it(written: Path, finished: Path) -> None:
     assert written.stat().st_size < 8e6
-    built = Study.read(Store(finished / "runs"), None, None).table
+    built = Comparison.read(Store(finished / "runs"), None, None).table
     for style, ending in pages.BESIDE.items():
         assert written.with_suffix(f".{ending}").read_text() == table.as_text(built, style) + "\n"
 
@@ -160,7 +164,7 @@ def test_of_an_unfinished_sweep_it_says_so(tmp_path: Path) -> None:
     store = Store(tmp_path)
     trials = [trial(store, teacher(2), 40.0), trial(store, teacher(2, lr=0.1), 30.0)]
     sweep(store, "teacher", trials, command="sweeper run teachers --dataset mnist5k")
-    text = pages.render_page(Study.read(store, None, None), COMMAND)
+    text = pages.render_page(Comparison.read(store, None, None), COMMAND)
     assert "mnist5k-teachers is not finished (1 waiting, 1 pruned)" in text
     assert "It goes on with <code>sweeper run teachers --dataset mnist5k</code>" in text
 
@@ -179,7 +183,7 @@ def test_where_fid_is_the_metric_the_limit_is_marked_on_the_logarithmic_axis(
     sweep(store, "teacher", [best, control], metric="fid")
     of_four = trial(store, student(4), 9.0, {"selection": (21.0, 9.0), "report": (21.0, 9.0)})
     sweep(store, "student", [of_four], Teacher(best, 30, "w", "mnist5k-teachers", "best"), metric="fid")
-    pages.write(Study.read(store, None, None), tmp_path / "page.html", COMMAND)
+    pages.write(Comparison.read(store, None, None), tmp_path / "page.html", COMMAND)
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     low, high = page.evaluate("document.getElementById('chart-pareto-fid').layout.yaxis.range")
@@ -206,5 +210,5 @@ def test_the_limit_of_compression_is_marked(tmp_path: Path) -> None:
         trial(store, student(d), 9.0, {"selection": (20.0, i), "report": (21.0, i)}) for d, i in ((2, 5.0), (4, 8.9))
     ]
     sweep(store, "student", trials, Teacher(best, 30, "w", "mnist5k-teachers", "best"))
-    rows = pages._rows(Study.read(store, None, None).table)
+    rows = pages._rows(Comparison.read(store, None, None).table)
     assert [row["limit"] for row in rows] == [False, True, False]

@@ -10,7 +10,7 @@ import pytest
 
 from sweeper.results import table
 from sweeper.store import Store, Teacher
-from tests.sweeper.made import student, sweep, teacher, trial
+from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
 from trainables.sizes import generator_parameters
 

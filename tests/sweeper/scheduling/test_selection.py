@@ -7,7 +7,7 @@ import pytest
 from sweeper.scheduling.selection import best, resolve_teacher
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
-from tests.sweeper.made import student, sweep, teacher, trial
+from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from sweeper.scheduling.queue import Agenda
+from sweeper.scheduling.queue import Queue
 from sweeper.scheduling.successive_halving import Step, Stratum
 
 ETA, RUNGS = 3, 3
@@ -44,19 +44,19 @@ def by_definition(curves: Curves, eta: int) -> list[list[str]]:
         alive = left
 
 
-def play(curves: Curves, slots: int, order: random.Random, eta: int = ETA) -> tuple[Stratum, list[Step]]:
+def simulate(curves: Curves, slots: int, order: random.Random, eta: int = ETA) -> tuple[Stratum, list[Step]]:
     """Run a stratum to its end with slots that finish in random order; the steps that ran."""
     one = Stratum(names(len(curves), len(curves[0])), RUNGS, eta)
-    agenda = Agenda([one], lambda trial, rung: RUNGS - rung)
+    queue = Queue([one], lambda trial, rung: RUNGS - rung)
     ran: list[Step] = []
     while True:
-        while len(agenda.running) < slots and (step := agenda.next()):
-            agenda.start(step)
+        while len(queue.running) < slots and (step := queue.next()):
+            queue.start(step)
             ran.append(step)
-        if not agenda.running:
+        if not queue.running:
             return one, ran
-        trial, rung = order.choice(sorted(agenda.running))
-        agenda.report(trial, rung, curves[int(trial[1:3])][int(trial[4:])][rung])
+        trial, rung = order.choice(sorted(queue.running))
+        queue.report(trial, rung, curves[int(trial[1:3])][int(trial[4:])][rung])
 
 
 @given(st.lists(CURVE, min_size=1, max_size=20), st.integers(1, 9), st.integers(1, 4), st.integers(0, 2**31))
@@ -64,7 +64,7 @@ def play(curves: Curves, slots: int, order: random.Random, eta: int = ETA) -> tu
 def test_s_is_what_its_definition_says_whatever_the_slots_and_the_timing(
     curves: Curves, slots: int, eta: int, seed: int
 ) -> None:
-    played, ran = play(curves, slots, random.Random(seed), eta)
+    played, ran = simulate(curves, slots, random.Random(seed), eta)
     assert played.over()
     assert played.sets() == by_definition(curves, eta)
     assert len(ran) == len(set(ran)), "a step ran twice"
@@ -97,48 +97,48 @@ class Driven(RuleBasedStateMachine):
             Stratum({f"{s}/{n}": [f"{s}/{n}/{i}" for i in range(seeds)] for n in range(size)}, RUNGS, eta)
             for s, size in enumerate(sizes)
         ]
-        self.agenda = Agenda(self.strata, lambda trial, rung: (RUNGS - rung) * (10 if trial[0] == "1" else 1))
+        self.queue = Queue(self.strata, lambda trial, rung: (RUNGS - rung) * (10 if trial[0] == "1" else 1))
         self.slots, self.ran, self.diverged = 1, set[Step](), set[str]()
 
     @rule(slots=st.integers(1, 12))
     def resize(self, slots: int) -> None:
         self.slots = slots
 
-    @precondition(lambda self: len(self.agenda.running) < self.slots and self.agenda.next() is not None)
+    @precondition(lambda self: len(self.queue.running) < self.slots and self.queue.next() is not None)
     @rule()
     def start(self) -> None:
-        step = self.agenda.next()
+        step = self.queue.next()
         assert step is not None
         assert step not in self.ran, "nothing runs twice"
-        self.agenda.start(step)
+        self.queue.start(step)
         self.ran.add(step)
 
-    @precondition(lambda self: self.agenda.running)
+    @precondition(lambda self: self.queue.running)
     @rule(data=st.data(), score=SCORE)
     def finish(self, data: st.DataObject, score: float) -> None:
-        trial, rung = data.draw(st.sampled_from(sorted(self.agenda.running)))
+        trial, rung = data.draw(st.sampled_from(sorted(self.queue.running)))
         if not math.isfinite(score):
             self.diverged.add(trial.rpartition("/")[0])
-        self.agenda.report(trial, rung, score)
+        self.queue.report(trial, rung, score)
 
     @invariant()
     def nothing_is_lost(self) -> None:
         """What S demands is under way, or next in line as soon as a slot is free."""
-        if hasattr(self, "agenda"):
+        if hasattr(self, "queue"):
             wanted = {step for s in self.strata for step in s.wanted}
-            assert wanted <= self.agenda.running or self.agenda.next() in wanted
-            assert self.agenda.over() == (not wanted)
+            assert wanted <= self.queue.running or self.queue.next() in wanted
+            assert self.queue.over() == (not wanted)
 
     def teardown(self) -> None:
-        if not hasattr(self, "agenda"):
+        if not hasattr(self, "queue"):
             return
-        while (step := self.agenda.next()) or self.agenda.running:
+        while (step := self.queue.next()) or self.queue.running:
             if step is not None:
                 assert step not in self.ran
                 self.ran.add(step)
-                self.agenda.start(step)
+                self.queue.start(step)
             else:
-                self.agenda.report(*min(self.agenda.running), 1.0)
+                self.queue.report(*min(self.queue.running), 1.0)
         for one in self.strata:
             assert one.over(), "every sweep ends"
             assert one.finishers() or set(one.configurations) <= self.diverged, "a finisher if any can finish"

@@ -13,7 +13,7 @@ from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store, Teacher
 from sweeper.terminal import dashboard as view
 from sweeper.terminal.progress import Progress
-from tests.sweeper.made import PROTOCOLS, student, sweep, teacher, trial
+from tests.sweeper.stores import PROTOCOLS, student, sweep, teacher, trial
 
 
 def drawn(shown: RenderableType) -> str:
@@ -88,7 +88,7 @@ def test_students_are_set_against_the_control_at_the_same_updates_and_the_teache
     sweep(store, "teacher", [best, *controls])
     trials = [trial(store, student(2), 30.0), trial(store, student(4), 50.0)]
     students = Sweep.read(sweep(store, "student", trials, Teacher(best, 30, "w", "mnist5k-teachers", "best")), store)
-    text = drawn(view.draw(students, view.Rivals.of(students, store), view.Live()))
+    text = drawn(view.draw(students, view.Baselines.of(students, store), view.Live()))
     assert [row["control's FID there"] for row in rows_of(text).values()] == ["40.00 beaten", "40.00"]
     assert "the teacher, d=16: FID 5.25" in text
 
@@ -99,7 +99,7 @@ def test_rungs_that_are_scored_otherwise_are_not_compared(tmp_path: Path) -> Non
     sweep(store, "teacher", [best], protocols=PROTOCOLS | {"rung": "other"})
     pinned = Teacher(best, 30, "w", "mnist5k-teachers", "best")
     students = Sweep.read(sweep(store, "student", [trial(store, student(2), 30.0)], pinned), store)
-    assert view.Rivals.of(students, store) == view.Rivals({}, None)
+    assert view.Baselines.of(students, store) == view.Baselines({}, None)
 
 
 def test_failures_stay_in_view(teachers: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,7 @@ def test_without_a_terminal_there_are_plain_lines_and_no_colour(
 def test_no_color_is_obeyed_on_a_terminal(teachers: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_COLOR", "1")
     console = Console(force_terminal=True, file=io.StringIO(), width=120)
-    console.print(view.draw(teachers, view.Rivals({}, None), view.Live(failures=("failed it",))))
+    console.print(view.draw(teachers, view.Baselines({}, None), view.Live(failures=("failed it",))))
     assert isinstance(console.file, io.StringIO)
     assert not re.search(r"\x1b\[[0-9;]*3[0-9]", console.file.getvalue())
 

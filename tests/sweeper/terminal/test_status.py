@@ -12,7 +12,7 @@ from sweeper.terminal import status
 from sweeper.terminal.dashboard import Live
 from sweeper.terminal.status import show, show_trial, watch
 from tests.conftest import Done
-from tests.sweeper.made import scores, sweep, teacher, trial
+from tests.sweeper.stores import scores, sweep, teacher, trial
 from trainables.errors import UserError
 
 
@@ -60,7 +60,7 @@ def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
     moment = Live(driver=None, running={waiting.signature: time.time() - 7}, used=1, capacity=2, seconds_left=300.0)
     with store.driving():
         here = replace(moment, driver=store.driver())
-        store.keep_live("mnist5k-teachers", here.as_dict())
+        store.save_live("mnist5k-teachers", here.as_dict())
         watch(store, looks=1)
         show(store)
     out = capsys.readouterr().out
@@ -70,7 +70,7 @@ def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
     watch(store)
     assert "in use" not in capsys.readouterr().out, "what a command that is gone left behind is not shown"
     with store.driving():
-        store.keep_live("mnist5k-teachers", replace(moment, driver="process 1 on another host").as_dict())
+        store.save_live("mnist5k-teachers", replace(moment, driver="process 1 on another host").as_dict())
         watch(store, looks=1)
         assert "in use" not in capsys.readouterr().out, "nor what one left that was killed, while the next one starts"
 

@@ -11,7 +11,7 @@ import pytest
 from sweeper.store import Store
 from sweeper.tracking import payload, report
 from tests.conftest import Done
-from tests.sweeper import made
+from tests.sweeper import stores
 from tests.sweeper.sent import pictured
 from tests.wandb_server import Server
 
@@ -52,9 +52,9 @@ def test_fid_is_drawn_over_alpha_at_the_rung_that_all_reach(tmp_path: Path) -> N
     store = pictured(tmp_path / "runs")
     students = store.sweep("mnist5k-students")
     assert students is not None
-    joint = [made.student(2, loss="joint", alpha=a, d_discriminator=4) for a in (0.1, 0.2)]
-    trials = [made.trial(store, spec, 40.0) for spec in joint]
-    sweep = made.sweep(store, "student", [*students.signatures, *trials], students.teacher)
+    joint = [stores.student(2, loss="joint", alpha=a, d_discriminator=4) for a in (0.1, 0.2)]
+    trials = [stores.trial(store, spec, 40.0) for spec in joint]
+    sweep = stores.sweep(store, "student", [*students.signatures, *trials], students.teacher)
     built = report.build(store, sweep, SimpleNamespace(entity="us", name="faces"))
     (scatter,) = [panel for panel in panels(built._to_model().spec.model_dump(by_alias=True)) if "alpha" in str(panel)]
     axes = scatter["config"]

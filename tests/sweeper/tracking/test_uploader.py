@@ -17,7 +17,7 @@ from sweeper.results import table
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import RungRecord, Store
 from tests.conftest import Done
-from tests.sweeper import made
+from tests.sweeper import stores
 from tests.sweeper.sent import differences, draw, pictured, standing
 from tests.wandb_server import Server
 
@@ -47,7 +47,7 @@ def test_a_run_says_what_it_is_and_what_it_came_to(synced: tuple[Server, Store])
     for manifest in store.sweeps():
         states = Sweep.read(manifest, store).states()
         for signature in manifest.signatures:
-            run, record = server.project().runs[f"{store.id}-{signature}"], store.need(signature)
+            run, record = server.project().runs[f"{store.id}-{signature}"], store.require(signature)
             fields = {"displayName": record.spec.label(), "groupName": manifest.name, "jobType": manifest.role}
             assert run.fields == fields
             config = {key: value["value"] for key, value in run.config.items()}
@@ -69,7 +69,7 @@ def test_each_rung_is_one_step_at_its_updates_with_its_picture(synced: tuple[Ser
         for signature in manifest.signatures:
             run = server.project().runs[f"{store.id}-{signature}"]
             logged = [(row["_step"], row["rung/fid"], row["seconds"]) for row in run.rows]
-            rungs = store.need(signature).rungs
+            rungs = store.require(signature).rungs
             assert logged == [(rung.updates, rung.scores["fid"]["mean"], rung.seconds) for rung in rungs]
             for row in run.rows:
                 sent = run.files[row["samples"]["path"]]
@@ -132,7 +132,7 @@ def test_what_is_new_is_added_to_runs_that_are_there(
     students = store.sweep("mnist5k-students")
     assert students is not None
     late = students.signatures[1]
-    made.trial(store, store.need(late).spec, 31, {"selection": (20, 8.0), "report": (20.5, 8.0)})
+    stores.trial(store, store.require(late).spec, 31, {"selection": (20, 8.0), "report": (20.5, 8.0)})
     draw(store, late, 30)
     store.save_sweep(replace(students, eta=1))
     done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
@@ -230,8 +230,8 @@ def test_a_rung_below_the_last_that_is_there_does_not_make_sync_fail_for_ever(
 ) -> None:
     store = pictured(tmp_path / "runs", learning_rates=(0.1,))
     assert sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment).code == 0
-    spec = made.teacher(8, lr=0.1)
-    store.add(spec, rung=RungRecord(3, 1.0, {}, made.scores(99.0, 1.0, "rung"), False))
+    spec = stores.teacher(8, lr=0.1)
+    store.add(spec, rung=RungRecord(3, 1.0, {}, stores.scores(99.0, 1.0, "rung"), False))
     done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
     assert done.code == 0, done.err
     run = wandb_server.project().runs[f"{store.id}-{spec.signature}"]

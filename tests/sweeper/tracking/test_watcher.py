@@ -15,7 +15,7 @@ import pytest
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store
 from sweeper.tracking import watcher as tracking
-from sweeper.tracking.watcher import Tracking
+from sweeper.tracking.watcher import UploadWatcher
 from tests.conftest import STUDENTS, TEACHERS, Done
 from tests.sweeper.sent import differences, pictured, standing
 from tests.wandb_server import Server
@@ -40,7 +40,7 @@ def point(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def report_all(tracked: Tracking, sweep: Sweep, times: int) -> list[float]:
+def report_all(tracked: UploadWatcher, sweep: Sweep, times: int) -> list[float]:
     """Tell again and again that every trial has reached every rung and failed; what the calls took, longest first."""
     taken = []
     for _ in range(times):
@@ -84,7 +84,7 @@ def test_trials_are_sent_as_they_come_and_the_table_and_the_report_at_the_end(
     point(wandb_server, monkeypatch)
     for name in ("mnist5k-teachers", "mnist5k-students"):
         sweep = read(store, name)
-        with Tracking(name, store, "") as tracked:
+        with UploadWatcher(name, store, "") as tracked:
             for signature, record in sweep.records.items():
                 tracked.reached(sweep, Job(signature, 30), record.rungs[-1])
             until = time.monotonic() + 30
@@ -119,7 +119,7 @@ def test_a_server_that_fails_holds_nobody_up_and_is_named_once(
     point(wandb_server, monkeypatch)
     wandb_server.fail(mode)
     sweep = read(store, "mnist5k-students")
-    with Tracking("mnist5k-students", store, "") as tracked:
+    with UploadWatcher("mnist5k-students", store, "") as tracked:
         first = report_all(tracked, sweep, 2000)  # more than the pipe holds
         time.sleep(3)
         later = report_all(tracked, sweep, 1000)
@@ -141,7 +141,7 @@ def test_an_uploader_that_dies_is_named_once_and_nothing_else_happens(
 ) -> None:
     point(wandb_server, monkeypatch)
     sweep = read(store, "mnist5k-students")
-    with Tracking("mnist5k-students", store, " --store there") as tracked:
+    with UploadWatcher("mnist5k-students", store, " --store there") as tracked:
         tracked.uploader.kill()
         assert quick(report_all(tracked, sweep, 1000))
     said = capfd.readouterr().err
@@ -155,7 +155,7 @@ def test_an_uploader_whose_driver_was_killed_ends_by_itself(
 ) -> None:
     point(wandb_server, monkeypatch)
     monkeypatch.setattr("os.getpid", lambda: 1 << 22)  # a command that is not there
-    uploader = tracking.Uploader(store, ["mnist5k-students"], True, lambda message: None)
+    uploader = tracking.UploaderProcess(store, ["mnist5k-students"], True, lambda message: None)
     assert uploader.process.stdin is not None
     uploader.process.stdin.close()
     assert uploader.wait(20)
@@ -205,7 +205,7 @@ def test_a_killed_and_continued_sweep_leaves_what_an_offline_one_leaves_after_sy
     assert set(runs) == {f"{store.id}-{s}" for s in trials} | {f"{store.id}-table-{m.name}" for m in store.sweeps()}
     for signature in trials:
         rows = runs[f"{store.id}-{signature}"].rows
-        assert [row["_step"] for row in rows] == [rung.updates for rung in store.need(signature).rungs]
+        assert [row["_step"] for row in rows] == [rung.updates for rung in store.require(signature).rungs]
     offline = tmp_path / "offline"
     shutil.copytree(finished, offline)
     with Server() as second:
