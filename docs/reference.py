@@ -1,5 +1,6 @@
-"""Writes docs/reference.md from the commands themselves, and from the comments beside the fields that --set takes."""
+"""Write docs/reference.md from the help of the commands, and from the comments beside the fields that --set takes."""
 
+import dataclasses
 import inspect
 import re
 import sys
@@ -14,14 +15,25 @@ from sweeper.spaces import Space
 from trainables.spec import TrialSpec
 
 PAGE = Path(__file__).with_name("reference.md")
-_FIELD = re.compile(r"    (\w+): ([^=#]+?)(?: = ([^#]+?))?(?:  # (.+))?\n")
+EXIT_CODES = """\
+| exit code | meaning |
+|---|---|
+| 0 | success |
+| 1 | a defect of sweeper |
+| 2 | wrong usage or configuration |
+| 3 | some trials failed |
+| 4 | another command must run first |
+| 5 | the environment: no weights file, no data set, no W&B |
+| 130 | interrupted |"""
+_FIELD = re.compile(r"    (\w+): [^#]+?(?:  # (.+))?\n")
 
 
 def page() -> str:
+    """Return the page as Markdown."""
     parts = [
-        "# Reference\n\nWritten by `python docs/reference.py` from the commands' own help.",
-        "Exit codes: 0 all done; 1 our fault; 2 usage or configuration; 3 some trials failed; 4 something must be run\n"
-        "first; 5 the environment (no weights file, no data set, no W&B); 130 interrupted. An error is one line.",
+        "# Reference\n\nWritten by `python docs/reference.py` from the help of the commands.",
+        "An error is one line on stderr. The exit code says what kind it is.",
+        EXIT_CODES,
     ]
     for words, command in _commands(typer.main.get_command(app), []):
         name = " ".join(["sweeper", *words])
@@ -29,28 +41,36 @@ def page() -> str:
             lines = (line.rstrip() for line in command.get_help(context).strip().splitlines())
         parts.append(f"## {name}\n\n```text\n" + "\n".join(lines) + "\n```")
     parts.append(
-        "## What `--set` takes\n\nA field of a trial; several values, with commas between them, make a grid.\n\n"
-        + _table(TrialSpec, {"role", "dataset", "channels", "teacher", "revision"})
+        "## What `--set` takes\n\nFields of a trial. Several values, separated by commas, make a grid.\n\n"
+        + _table(TrialSpec, {"role", "dataset", "channels", "teacher", "plugin", "revision"})
     )
-    parts.append("A setting of a sweep; one value.\n\n" + _table(Space, {"grids"}))
+    parts.append("Settings of a sweep. Each takes one value.\n\n" + _table(Space, {"grids"}))
     return "\n\n".join(parts) + "\n"
 
 
 def _commands(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]:
+    """Yield each command with the words that name it, groups before their commands."""
+    yield words, command
     for name, below in getattr(command, "commands", {}).items():
-        if hasattr(below, "commands"):
-            yield from _commands(below, [*words, name])
-        else:
-            yield [*words, name], below
+        yield from _commands(below, [*words, name])
 
 
 def _table(of: type, hidden: set[str]) -> str:
-    """A class's fields with their defaults, and the comments in their lines."""
+    """Return the fields of a dataclass, with their defaults and the comments in their lines, as a Markdown table."""
+    comments = dict(_FIELD.findall(inspect.getsource(of).split("def ")[0]))
     rows = ["| name | default | what it is |", "|---|---|---|"]
-    for name, _, default, comment in _FIELD.findall(inspect.getsource(of).split("def ")[0]):
-        if name not in hidden:
-            rows.append(f"| `{name}` | {f'`{default.strip()}`' if default else '—'} | {comment} |")
+    for field in dataclasses.fields(of):
+        if field.name not in hidden:
+            default = "—" if field.default is dataclasses.MISSING else f"`{_as_typed(field.default)}`"
+            rows.append(f"| `{field.name}` | {default} | {comments[field.name]} |")
     return "\n".join(rows)
+
+
+def _as_typed(value: Any) -> str:
+    """Return a value as `--set` takes it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None else str(value)
 
 
 if __name__ == "__main__":

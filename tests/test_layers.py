@@ -16,6 +16,7 @@ LAYERS = (
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score"),
     ("sweeper.run",),
+    ("sweeper.options",),
     ("sweeper.cli",),
     ("sweeper.__main__",),
 )

@@ -1,0 +1,318 @@
+"""Options of the command line: their choices, their help, and the panels that group them in `--help`."""
+
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from sweeper import __version__
+from trainables.spec import PRECISIONS, ROLES
+
+# Panels of `sweeper --help`.
+TRAIN = "Train"
+LOOK = "Look"
+USE = "Use"
+
+# One kind of option per panel of a command's help.
+_training = partial(typer.Option, rich_help_panel="What to train")
+_pruning = partial(typer.Option, rich_help_panel="Pruning")
+_scoring = partial(typer.Option, rich_help_panel="Scores")
+_running = partial(typer.Option, rich_help_panel="Where and how")
+_cost = partial(typer.Option, rich_help_panel="Hardware and price")
+_wandb = partial(typer.Option, rich_help_panel="Weights & Biases")
+_sweep = partial(typer.Option, rich_help_panel="Which sweep")
+_student = partial(typer.Option, rich_help_panel="Which student")
+_output = partial(typer.Option, rich_help_panel="Output")
+
+
+class Role(StrEnum):
+    """Name: the role in a TrialSpec. Value: the word on the command line."""
+
+    vars().update({role: f"{role}s" for role in ROLES})
+
+
+class Precision(StrEnum):
+    """Mixed precisions of a TrialSpec."""
+
+    vars().update({precision: precision for precision in PRECISIONS})
+
+
+# Written out, because sweeper.results imports numpy and torch, which would slow every `--help`.
+
+
+class Wandb(StrEnum):
+    """When runs are uploaded; see Manifest.wandb."""
+
+    offline = "offline"
+    online = "online"
+    disabled = "disabled"
+
+
+class TableFormat(StrEnum):
+    """Formats of sweeper.results.table; rich is for a terminal."""
+
+    rich = "rich"
+    md = "md"
+    csv = "csv"
+    latex = "latex"
+    json = "json"
+
+
+class ExportFormat(StrEnum):
+    """Formats of sweeper.results.export, and all of them."""
+
+    all = "all"
+    safetensors = "safetensors"
+    onnx = "onnx"
+
+
+def _either(choices: type[StrEnum]) -> str:
+    *first, last = choices
+    return f"{', '.join(first)} or {last}"
+
+
+# What to train.
+
+RoleArgument = Annotated[
+    Role,
+    typer.Argument(metavar="ROLE", help=f"Networks to train: {_either(Role)}.", rich_help_panel="What to train"),
+]
+DatasetOption = Annotated[
+    str | None,
+    _training(
+        metavar="NAME|FOLDER",
+        help="Name of a data set, or a folder of images.",
+        show_default="for students, the teacher's",
+    ),
+]
+SpaceOption = Annotated[
+    Path | None,
+    _training(
+        metavar="FILE",
+        help="Search space: a Python file that defines TEACHERS and STUDENTS.",
+        show_default="search_spaces/DATASET.py",
+    ),
+]
+SetOption = Annotated[
+    list[str] | None,
+    _training(
+        "--set",
+        metavar="KEY=V1,V2",
+        help="Set a field of the search space. Several values make a grid. Repeat the option for more fields.",
+    ),
+]
+TeacherOption = Annotated[str, _training(metavar="TEACHER", help="Teacher of the students: best, d=N or a signature.")]
+PrecisionOption = Annotated[
+    Precision | None,
+    _training(
+        metavar="PRECISION",
+        help=f"Mixed precision of the training: {_either(Precision)}.",
+        show_default="the search space's",
+    ),
+]
+
+# Pruning.
+
+EtaOption = Annotated[
+    int | None,
+    _pruning(metavar="N", min=2, help="Promote one in N configurations at each rung.", show_default="the sweep's"),
+]
+RungsOption = Annotated[
+    int | None, _pruning(metavar="N", min=0, help="Use at most N rungs below the budget.", show_default="the sweep's")
+]
+NoPruningOption = Annotated[bool, _pruning("--no-pruning", help="Train every configuration to the full budget.")]
+FirstRungOption = Annotated[
+    int | None, _pruning(metavar="N", min=1, help="Place the first rung at N updates.", show_default="the sweep's")
+]
+UpdatesOption = Annotated[
+    int | None, _pruning(metavar="N", min=1, help="Set the budget to N updates.", show_default="the sweep's")
+]
+
+# Scores.
+
+FeaturesOption = Annotated[
+    str | None,
+    _scoring(
+        metavar="NAME",
+        help="Features that FID compares: inception, classifier, imagenet or package.module:Name.",
+        show_default="by data set",
+    ),
+]
+SamplesArgument = Annotated[
+    list[Path], typer.Argument(metavar="IMAGES", help="Folders of images to score.", rich_help_panel="Scores")
+]
+AgainstOption = Annotated[str, _scoring(metavar="FOLDER|DATASET", help="Reference images: a folder or a data set.")]
+DimsOption = Annotated[
+    str | None,
+    _scoring(
+        metavar="N,N",
+        help="Dimensions of the features. Inception has 64, 192, 768 and 2048.",
+        show_default="the largest",
+    ),
+]
+FirstImagesOption = Annotated[
+    int | None,
+    _scoring("--n", metavar="N", min=2, help="Score the first N images of each folder.", show_default="all images"),
+]
+
+# Where and how.
+
+NameOption = Annotated[str | None, _running(metavar="SWEEP", help="Name of the sweep.", show_default="DATASET-ROLE")]
+StoreOption = Annotated[
+    Path, _running("--store", metavar="FOLDER", help="Folder of all records, checkpoints and weights.")
+]
+DataRootOption = Annotated[Path, _running("--data-root", metavar="FOLDER", help="Folder of torchvision's data sets.")]
+DownloadOption = Annotated[bool, _running("--download", help="Download the data set if it is missing.")]
+SlotsOption = Annotated[
+    int | None, _running(metavar="N", min=1, help="Run at most N trials at a time.", show_default="as many as fit")
+]
+AddressOption = Annotated[
+    str | None,
+    _running(metavar="auto|HOST:PORT", help="Address of a Ray cluster.", show_default="start Ray on this machine"),
+]
+SimulatedSlotsOption = Annotated[
+    float, _running(metavar="N", min=0.001, help="Simulate N slots. A trial of share 1 takes one slot.")
+]
+OrdersOption = Annotated[
+    int, _running(metavar="N", min=1, help="Simulate N orders of the trials, and print the means.")
+]
+
+# Hardware and price.
+
+GpusOption = Annotated[
+    int | None, _cost(metavar="N", min=1, help="Plan for N GPUs instead of those that Ray reports. Needs --gpu-type.")
+]
+GpuTypeOption = Annotated[
+    str | None,
+    _cost(metavar="GPU", help="Read the speed of this GPU from a table instead of measuring it, for example A100."),
+]
+ThroughputsOption = Annotated[
+    Path | None,
+    _cost(
+        metavar="FILE",
+        help="Table of the throughputs of GPUs. Needs --gpu-type.",
+        show_default="sweeper/forecast/throughputs.toml",
+    ),
+]
+PriceOption = Annotated[
+    float | None, _cost(metavar="PRICE", min=0, help="Price of one GPU for one hour; without a GPU, of the machine.")
+]
+
+# Weights & Biases.
+
+WandbOption = Annotated[
+    Wandb,
+    _wandb(
+        metavar="MODE",
+        help="Upload runs later by `sweeper wandb sync` (offline), during the training (online), or never (disabled).",
+    ),
+]
+
+# Which sweep, which student.
+
+OfDatasetOption = Annotated[
+    str | None,
+    _sweep("--dataset", metavar="DATASET", help="Select the sweep by its data set if the store holds several."),
+]
+OfSweepOption = Annotated[
+    str | None, _sweep("--name", metavar="SWEEP", help="Select the sweep by its name if the store holds several.")
+]
+OnlySweepOption = Annotated[
+    str | None, _sweep("--name", metavar="SWEEP", help="Name of the sweep to upload.", show_default="all sweeps")
+]
+OfStoreOption = Annotated[Path, _sweep("--store", metavar="FOLDER", help="Folder that `sweeper run` wrote.")]
+CurvesOption = Annotated[
+    Path | None,
+    _sweep(
+        metavar="FILE",
+        help="Learning curves as JSON lines: stratum, trial, seconds_per_update and points (pairs of updates and FID).",
+        show_default="those of the sweep",
+    ),
+]
+WidthOption = Annotated[
+    int | None, _student("--d", metavar="N", help="Width of the student.", show_default="the limit of compression")
+]
+ExportedTrialOption = Annotated[
+    str | None, _student("--trial", metavar="SIGNATURE", help="Export this finished trial instead.")
+]
+
+# Output.
+
+JsonOption = Annotated[bool, _output("--json", help="Print JSON on stdout.")]
+TableFormatOption = Annotated[
+    TableFormat, _output("--format", metavar="FORMAT", help=f"Format of the table: {_either(TableFormat)}.")
+]
+ExportFormatOption = Annotated[
+    ExportFormat, _output("--format", metavar="FORMAT", help=f"Format of the weights: {_either(ExportFormat)}.")
+]
+SampleImagesOption = Annotated[
+    int,
+    _output("--to-folder", metavar="N", min=0, help="Write N sample images to samples/ in the folder of the export."),
+]
+PageOption = Annotated[
+    Path | None,
+    _output("-o", "--output", metavar="FILE", help="File of the page.", show_default="STORE/reports/SWEEP.html"),
+]
+ExportFolderOption = Annotated[
+    Path | None,
+    _output(
+        "-o", "--output", metavar="FOLDER", help="Folder of the export.", show_default="exported/DATASET-student-dD"
+    ),
+]
+ShownTrialOption = Annotated[
+    str | None,
+    _output("--trial", metavar="SIGNATURE", help="Show one trial: its rungs, and at each its rank and the cut-off."),
+]
+WatchOption = Annotated[bool, _output("--watch", help="Follow the running sweep until it ends.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"sweeper {__version__}")
+        raise typer.Exit
+
+
+# Eager: `sweeper --version` needs no command.
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
+]
+
+
+# Typer draws boxes around panels. At 80 columns they leave 30 to the help of an option, so panels are headings here.
+# The types of context and formatter are private to Typer: Any.
+
+
+def _write_panels(command: Any, context: Any, formatter: Any) -> None:
+    """Write commands and options under the headings of their panels, in two columns of equal width in every panel."""
+    panels: dict[str, list[tuple[str, str]]] = {}
+    for below in getattr(command, "commands", {}).values():
+        text = below.get_short_help_str(limit=1000)  # the whole first sentence
+        panels.setdefault(below.rich_help_panel or "Commands", []).append((below.name, text))
+    for parameter in command.get_params(context):
+        record = parameter.get_help_record(context)
+        if record is not None:
+            name, text = record
+            if parameter.param_type_name == "argument":
+                name = parameter.metavar or name
+            panels.setdefault(parameter.rich_help_panel or "Options", []).append((name, text))
+    width = max(len(name) for rows in panels.values() for name, _ in rows)
+    for heading, rows in panels.items():
+        with formatter.section(heading):
+            formatter.write_dl([(name.ljust(width), text) for name, text in rows], col_max=width)
+
+
+class PanelCommand(TyperCommand):
+    """A command whose help is grouped by panel."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_panels(self, ctx, formatter)
+
+
+class PanelGroup(TyperGroup):
+    """A group of commands whose help is grouped by panel."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        _write_panels(self, ctx, formatter)
