@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.latents import LATENT_SIZE
-from trainables.sizes import hidden_widths
+from trainables.shapes import hidden_widths
 
 
 class NormBias(nn.Module):

@@ -12,18 +12,20 @@ import torch
 from dcgan import PlainDiscriminator, PlainGenerator, initialise
 from torch import nn
 
-from trainables.networks import Discriminator, Generator, memory_format
+from trainables.networks import build, memory_format
+from trainables.shapes import DiscriminatorShape, GeneratorShape
 
 WIDTHS = (2, 4, 8, 16, 32, 64)
 BATCH = 64
 
 
-def kinds(d: int, plain: type, ours: type, size: int, channels: int) -> list[nn.Module]:
+def kinds(plain: type, shape: GeneratorShape | DiscriminatorShape) -> list[nn.Module]:
     """torch's layers, contiguous and channels_last; ours in the format that the table chooses."""
-    built = [plain(d, size, channels), plain(d, size, channels), ours(d, size, channels)]
+    built = [plain(shape.d, shape.image_size, shape.channels) for _ in range(2)]
+    built.append(build(shape))
     for network in built[:2]:
         initialise(network)
-    formats = (torch.contiguous_format, torch.channels_last, memory_format(d, torch.device("cpu")))
+    formats = (torch.contiguous_format, torch.channels_last, memory_format(shape, torch.device("cpu")))
     return [network.to(memory_format=form) for network, form in zip(built, formats, strict=True)]
 
 
@@ -65,8 +67,8 @@ def main() -> None:
     print("| images | d | what | torch's layers | channels_last | ours | ratio |\n|---|--:|---|--:|--:|--:|--:|")
     for size, channels in ((32, 1), (64, 3)):
         for d in WIDTHS:
-            generators = kinds(d, PlainGenerator, Generator, size, channels)
-            discriminators = kinds(d, PlainDiscriminator, Discriminator, size, channels)
+            generators = kinds(PlainGenerator, GeneratorShape("dcgan", d, size, channels))
+            discriminators = kinds(PlainDiscriminator, DiscriminatorShape(d, size, channels))
             z, real, fake = torch.randn(BATCH, 100), *torch.randn(2, BATCH, channels, size, size)
             fake.requires_grad_()
             for what, calls in (

@@ -217,7 +217,8 @@ def compare(store: Path, out: Path) -> None:
 
     from sweeper.execution.job import load_generator, scorer_of
     from sweeper.store import Store
-    from trainables.networks import Generator
+    from trainables.networks import build
+    from trainables.shapes import GeneratorShape
 
     opened = Store(store)
     manifest = opened.sweep("seeds")
@@ -229,7 +230,7 @@ def compare(store: Path, out: Path) -> None:
         theirs: dict[str, list[float]] = {"fid": [], "is": []}
         own: dict[str, list[list[float]]] = {"fid": [], "is": []}  # by configuration and seed
         for number, configuration in enumerate(CONFIGURATIONS):
-            plain = Generator(d, 32, 1)
+            plain = build(GeneratorShape("dcgan", d, 32, 1))
             plain.load_state_dict(torch.load(out / f"{d}-{number}.pt", weights_only=True))
             seeds = [
                 signature

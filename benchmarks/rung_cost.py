@@ -15,9 +15,10 @@ import torch
 from sweeper.spaces import expand, load_space
 from trainables.bank import Bank
 from trainables.images import prepare
-from trainables.networks import Generator
+from trainables.networks import build
 from trainables.rendering import render
 from trainables.scores.scorer import Scorer
+from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
 from trainables.training import train
 
@@ -42,7 +43,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = prepare("mnist5k", 32, Path(folder))
         scorer = Scorer(images, Path(folder))
-        bank = Bank(Path(folder) / "bank", 2_048, lambda z: render(Generator(4, 32, 1), z))
+        bank = Bank(Path(folder) / "bank", 2_048, lambda z: render(build(GeneratorShape("dcgan", 4, 32, 1)), z))
         print("| space | trial | d | training to the first rung, s | its score, s | of it |\n|---|---|--:|--:|--:|--:|")
         for space in SPACES:
             for role in ("teacher", "student"):

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from trainables.bank import Bank
 from trainables.images import prepare
-from trainables.networks import Generator
+from trainables.networks import build
 from trainables.rendering import render
+from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
 from trainables.training import train
 
@@ -29,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         pixels = prepare("mnist5k", 32, Path(folder)).pixels
-        bank = Bank(Path(folder) / "bank", 256, lambda z: render(Generator(4, 32, 1), z))
+        bank = Bank(Path(folder) / "bank", 256, lambda z: render(build(GeneratorShape("dcgan", 4, 32, 1)), z))
         print("| d | " + " | ".join(LOSSES) + " |\n|--:|" + "--:|" * len(LOSSES))
         for d in (2, 4, 8, 16):
             seconds: dict[str, list[float]] = {name: [] for name in LOSSES}

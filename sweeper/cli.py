@@ -58,6 +58,7 @@ def run_command(
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
     wandb: options.WandbOption = Wandb.offline,
+    plugin: options.PluginOption = None,
 ) -> None:
     """Train teachers or students. Run the same command again to continue the sweep."""
     given = locals()
@@ -86,6 +87,7 @@ def plan_command(
     gpu_type: options.GpuTypeOption = None,
     throughputs: options.ThroughputsOption = None,
     price: options.PriceOption = None,
+    plugin: options.PluginOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Estimate what `run` with the same options costs, without training: trials, updates, memory, hours and money."""
@@ -107,12 +109,14 @@ def simulate_command(
     updates: options.UpdatesOption = None,
     slots: options.SimulatedSlotsOption = 1,
     orders: options.OrdersOption = 1,
+    plugin: options.PluginOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Replay the pruning rule over recorded learning curves. Compare it with no pruning and with stop-only ASHA."""
     given = locals()
     from sweeper.forecast.simulate import SimulateRequest, run
 
+    del given["plugin"]  # its option has loaded it
     run(SimulateRequest(**given))
 
 
@@ -121,6 +125,7 @@ def status_command(
     store: options.OfStoreOption = Path("runs"),
     trial: options.ShownTrialOption = None,
     watched: options.WatchOption = False,
+    plugin: options.PluginOption = None,
 ) -> None:
     """List the sweeps of a store and their progress."""
     from sweeper.store import Store
@@ -139,16 +144,17 @@ def table_command(
     dataset: options.OfDatasetOption = None,
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
+    plugin: options.PluginOption = None,
     style: options.TableFormatOption = TableFormat.rich,
 ) -> None:
     """Print the compression table."""
-    from sweeper.results import table
+    from sweeper.results import formats
 
-    built = _comparison(store, dataset, name).table
+    table = _comparison(store, dataset, name).table
     if style is TableFormat.rich:
-        table.show(built)
+        formats.show(table)
     else:
-        print(table.as_text(built, style.value))
+        print(formats.as_text(table, style.value))
 
 
 @app.command("report", cls=PanelCommand, rich_help_panel=LOOK)
@@ -156,6 +162,7 @@ def report_command(
     dataset: options.OfDatasetOption = None,
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
+    plugin: options.PluginOption = None,
     output: options.PageOption = None,
 ) -> None:
     """Write an HTML page with table, images, charts and protocols, and the table as CSV, Markdown and LaTeX."""
@@ -172,7 +179,11 @@ app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)
 
 
 @wandb_app.command("sync", cls=PanelCommand)
-def wandb_sync_command(store: options.OfStoreOption = Path("runs"), name: options.OnlySweepOption = None) -> None:
+def wandb_sync_command(
+    store: options.OfStoreOption = Path("runs"),
+    name: options.OnlySweepOption = None,
+    plugin: options.PluginOption = None,
+) -> None:
     """Upload runs that are missing on W&B, and verify them."""
     from sweeper.store import Store
     from sweeper.tracking.watcher import sync
@@ -185,6 +196,7 @@ def wandb_report_command(
     dataset: options.OfDatasetOption = None,
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
+    plugin: options.PluginOption = None,
 ) -> None:
     """Create or update the report of a sweep on W&B."""
     from sweeper.tracking.report import run
@@ -199,6 +211,7 @@ def export_command(
     dataset: options.OfDatasetOption = None,
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
+    plugin: options.PluginOption = None,
     style: options.ExportFormatOption = ExportFormat.all,
     images: options.SampleImagesOption = 0,
     output: options.ExportFolderOption = None,
@@ -225,12 +238,14 @@ def score_command(
     store: options.StoreOption = Path("runs"),
     data_root: options.DataRootOption = Path("data"),
     download: options.DownloadOption = False,
+    plugin: options.PluginOption = None,
     as_json: options.JsonOption = False,
 ) -> None:
     """Score folders of images by FID, KID, sharpness and, if the features have classes, IS. Print n and protocol."""
     given = locals()
     from sweeper.score import ScoreRequest, run
 
+    del given["plugin"]  # its option has loaded it
     run(ScoreRequest(**given))
 
 
@@ -242,6 +257,7 @@ def _request(given: dict[str, Any]) -> "Request":
     words: dict[str, Any] = {}
     words |= {name: value.value if isinstance(value, StrEnum) else value for name, value in given.items()}
     words["assignments"] = words["assignments"] or []
+    words["plugins"] = words.pop("plugin") or []
     return Request(role=role.name, pruning=not no_pruning, command=_command(), **words)
 
 
@@ -254,7 +270,7 @@ def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparis
     """The comparison that the options of table, report and export select."""
     from sweeper.results.comparison import Comparison
     from sweeper.store import Store
-    from trainables.images import identify
+    from trainables.identity import identify
 
     opened = Store(store)
     return Comparison.read(opened, identify(dataset, opened.datasets) if dataset else None, name)

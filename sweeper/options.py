@@ -52,7 +52,7 @@ class Wandb(StrEnum):
 
 
 class TableFormat(StrEnum):
-    """Formats of sweeper.results.table; rich is for a terminal."""
+    """Formats of sweeper.results.formats; rich is for a terminal."""
 
     rich = "rich"
     md = "md"
@@ -137,7 +137,7 @@ FeaturesOption = Annotated[
     str | None,
     _scoring(
         metavar="NAME",
-        help="Features that FID compares: inception, classifier, imagenet or package.module:Name.",
+        help="Features that FID compares: inception, classifier, imagenet or a plug-in's.",
         show_default="by data set",
     ),
 ]
@@ -208,6 +208,32 @@ WandbOption = Annotated[
     _wandb(
         metavar="MODE",
         help="Upload runs later by `sweeper wandb sync` (offline), during the training (online), or never (disabled).",
+    ),
+]
+
+# Plug-ins.
+
+
+def _load_plugins(context: typer.Context, references: list[str] | None) -> list[str] | None:
+    """Load the plug-ins of installed packages and those that are named. Raises UserError."""
+    if not context.resilient_parsing:
+        from trainables import plugins
+
+        plugins.load_installed()
+        for reference in references or []:
+            plugins.load(reference)
+    return references
+
+
+PluginOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE|MODULE",
+        help="Load losses, generator families, data sets or features of your own. Repeat the option for more.",
+        callback=_load_plugins,
+        rich_help_panel="Plug-ins",
+        show_default=False,
     ),
 ]
 

@@ -12,7 +12,7 @@ from sweeper.scheduling.selection import resolve_teacher
 from sweeper.spaces import Space, expand, listed, load_space, override
 from sweeper.store import Manifest, Store, Teacher
 from trainables.errors import UserError
-from trainables.images import identify
+from trainables.identity import identify
 from trainables.spec import DEFAULTS, TrialSpec
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -40,6 +40,7 @@ class Request:
     pruning: bool = True
     features: str | None = None  # by default the set's, for students their teacher's
     wandb: str = "offline"
+    plugins: list[str] = field(default_factory=list)  # as they were named; they are loaded already
     command: str = "sweeper run"
 
 
@@ -91,7 +92,9 @@ def resolve(request: Request) -> Resolved:
     if request.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", request.name):
         raise UserError(f"--name {request.name}: letters, digits, '.', '_' and '-' alone; try --name mine")
     folder = Path(request.dataset).expanduser() if request.dataset else None
-    dataset = identify(request.dataset, store.datasets) if request.dataset else None
+    dataset = (
+        identify(request.dataset, store.datasets, request.data_root, request.download) if request.dataset else None
+    )
     pinned, source = None, None
     if request.role == "student":
         pinned, source = _teacher(request, store, dataset)

@@ -15,8 +15,12 @@ from sweeper.results.comparison import Comparison
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store
 from sweeper.tracking.watcher import UploadWatcher, watching
+from trainables import plugins
+from trainables.datasets import DATASETS
 from trainables.errors import EnvironmentUserError, UserError
+from trainables.identity import registered_name
 from trainables.images import Images, prepare
+from trainables.scores.loading import FEATURES
 from trainables.spec import TrialSpec
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -61,10 +65,7 @@ def run(request: Request) -> int:
         old = store.sweep(asked.name)
         if old and old.role != request.role:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
-        # What is finished needs no network that scores, and so no torch.
-        manifest = _manifest(asked, images, specs, old.real, old.protocols) if old else None
-        if manifest is None or old is None or not _is_same(manifest, old) or not _as_it_was(old, store).finished():
-            manifest = _manifest(asked, images, specs, *_scoring(asked, images))
+        manifest = _manifest(asked, images, specs, old)
         if asked.source:
             _check_comparable(manifest, asked.source)
         for spec in specs:
@@ -72,9 +73,11 @@ def run(request: Request) -> int:
                 store.add(spec)
         sweep = Sweep.read(manifest, store)
         _announce(_as_it_was(old, store) if old else None, sweep)
+        for plugin in plugins.LOADED.values():
+            store.keep_plugin(plugin)
         store.save_sweep(manifest)
         trained = not sweep.finished()
-        with watching(manifest, store, _store_option(request)) as watchers:
+        with watching(manifest, store, _options(request)) as watchers:
             if trained:
                 _train(sweep, store, request, watchers)
             return _conclude(sweep, store, request, trained)
@@ -88,33 +91,41 @@ def _scoring(asked: Resolved, images: Images) -> tuple[dict[str, float | None], 
     return scorer.real, {purpose: scorer.protocol(purpose, count) for purpose, count in asked.n.items()}
 
 
-def _manifest(
-    asked: Resolved,
-    images: Images,
-    specs: list[TrialSpec],
-    real: dict[str, float | None],
-    protocols: dict[str, str],
-) -> Manifest:
-    space, request = asked.space, asked.request
-    return Manifest(
+def _manifest(asked: Resolved, images: Images, specs: list[TrialSpec], old: Manifest | None) -> Manifest:
+    """Return the sweep as it is asked for. A sweep that is finished as it is asked for needs no feature network, and so
+    no torch: its scores of the real images and its protocols stay."""
+    space, request, features = asked.space, asked.request, asked.features(images.features)
+    manifest = Manifest(
         name=asked.name,
         role=request.role,
         dataset=images.name,
         image_size=images.size,
         metric=images.metric,
-        features=asked.features(images.features),
-        real=real,
+        features=features,
+        real=old.real if old else {},
         real_bytes=images.pixels.nbytes,
         updates=space.updates,
         rungs=space.ladder(),
         eta=asked.eta,
         n=asked.n,
-        protocols=protocols,
+        protocols=old.protocols if old else {},
         signatures=[spec.signature for spec in specs],
         teacher=asked.teacher,
         command=request.command,
         wandb=request.wandb,
+        plugins=_plugins(specs, images.name, features),
     )
+    if old and _is_same(manifest, old) and _as_it_was(old, asked.store).finished():
+        return manifest
+    real, protocols = _scoring(asked, images)
+    return dataclasses.replace(manifest, real=real, protocols=protocols)
+
+
+def _plugins(specs: list[TrialSpec], dataset: str, features: str) -> list[str]:
+    """Return the plug-ins that define what a sweep trains, on what, and how it scores."""
+    origins = {origin for spec in specs if spec.plugin for origin in spec.plugin.split("+")}
+    origins |= {origin for origin in (DATASETS.origin(registered_name(dataset)), FEATURES.origin(features)) if origin}
+    return sorted(origins)
 
 
 def _check_comparable(students: Manifest, teachers: Manifest) -> None:
@@ -192,9 +203,9 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
     if sweep.manifest.role == "student":
         _show_students(sweep, store, request, trained)
         named = f" --name {request.name}" if request.name else ""
-        next_step = f"sweeper table{named}{_store_option(request)}"
+        next_step = f"sweeper table{named}{_options(request)}"
     else:
-        next_step = f"sweeper run students --teacher best{_store_option(request)}"
+        next_step = f"sweeper run students --teacher best{_options(request)}"
     say(f"[green]{name} is finished[/green]; next: `{next_step}`")
     return 0
 
@@ -210,5 +221,8 @@ def _show_students(sweep: Sweep, store: Store, request: Request, trained: bool) 
     say(f"samples: {store.picture(sweep.manifest.name)}")
 
 
-def _store_option(request: Request) -> str:
-    return "" if request.store == Path("runs") else f" --store {shlex.quote(str(request.store))}"
+def _options(request: Request) -> str:
+    """The options that every further command on this store needs."""
+    store = [] if request.store == Path("runs") else ["--store", str(request.store)]
+    plugged = [word for reference in request.plugins for word in ("--plugin", reference)]
+    return "".join(f" {shlex.quote(word)}" for word in [*store, *plugged])

@@ -7,9 +7,11 @@ from typing import Any
 from rich.console import Console
 
 from sweeper.store import Store, dump
+from trainables.datasets import DATASETS
 from trainables.decoding import image_files, image_size
 from trainables.errors import UserError
-from trainables.images import DATASETS, Images, identify, prepare
+from trainables.identity import identify
+from trainables.images import Images, prepare
 from trainables.scores.protocol import Score, comparable
 
 NAMES = ("fid", "kid", "is", "sharpness")
@@ -79,7 +81,7 @@ def _show(found: list[tuple[str, dict[str, Score]]], against: str) -> None:
 
 def _prepared(request: ScoreRequest, store: Store, is_folder: bool) -> Images:
     """The data set at the samples' size; for a folder, what its classifier is trained on."""
-    name = identify(request.against, store.datasets)
+    name = identify(request.against, store.datasets, request.data_root, request.download)
     size = 32 if is_folder else _size(request.samples)
     store.create()
     folder = Path(request.against) if is_folder else None

@@ -12,9 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainables import plugins
 from trainables.errors import UserError
-from trainables.objectives import LOSSES
-from trainables.spec import DEFAULTS, FIELDS, OBJECTIVE_DEFAULTS, TrialSpec, irrelevant, parse
+from trainables.identity import registered_name
+from trainables.objectives import GAMES, LOSSES
+from trainables.registry import registering_refused
+from trainables.spec import DEFAULTS, FIELDS, TrialSpec, irrelevant, parse, plugin_of
 
 Grid = Mapping[str, Any]
 
@@ -42,14 +45,15 @@ class Space:
 
 SETTINGS = {f.name: f for f in dataclasses.fields(Space) if f.name != "grids"}
 # What the sweep itself decides, so that no grid may.
-_GIVEN = {"role", "dataset", "channels", "teacher", "revision"}
+_GIVEN = {"role", "dataset", "channels", "teacher", "plugin", "revision"}
 
 
 def load_space(dataset: str, role: str, file: Path | None) -> Space:
     """The space of a dataset and role. Raises UserError for a file that holds none."""
     attribute = f"{role.upper()}S"
     if file is None:
-        stem = dataset if importlib.util.find_spec(f"search_spaces.{dataset}") else "folder"
+        name = registered_name(dataset)
+        stem = name if importlib.util.find_spec(f"search_spaces.{name}") else "folder"
         namespace = vars(importlib.import_module(f"search_spaces.{stem}"))
         where = f"search_spaces/{stem}.py"
     else:
@@ -57,13 +61,24 @@ def load_space(dataset: str, role: str, file: Path | None) -> Space:
             raise UserError(f"there is no search space {file}; name a Python file with TEACHERS and STUDENTS in it")
         where = str(file)
         try:
-            namespace = runpy.run_path(str(file))
+            namespace = _namespace(file)
+        except UserError:
+            raise
         except Exception as error:  # whatever a user's file raises is theirs to see, in one line
             raise UserError(f"{file} does not load: {type(error).__name__}: {error}") from error
     space = namespace.get(attribute)
     if not isinstance(space, Space):
         raise UserError(f"{where} defines no {attribute} = Space(…); see search_spaces/mnist5k.py for one")
     return space
+
+
+def _namespace(file: Path) -> dict[str, Any]:
+    """Run a space's file, which may register nothing; or take what it is as a plug-in, which may."""
+    for plugin in plugins.LOADED.values():
+        if plugin.file == file.expanduser().resolve():
+            return vars(plugin.module)
+    with registering_refused(str(file)):
+        return runpy.run_path(str(file))
 
 
 def override(space: Space, assignments: Sequence[str], role: str) -> Space:
@@ -133,11 +148,14 @@ def expand(
 def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, teacher: str | None) -> TrialSpec:
     loss, objective = fields.get("loss", DEFAULTS["loss"]), fields.get("objective", DEFAULTS["objective"])
     given = {"role": role, "dataset": dataset, "channels": channels, "teacher": teacher}
-    fields = {**OBJECTIVE_DEFAULTS.get(objective, {}), **fields, **given}
+    defaults = GAMES[objective].defaults if objective in GAMES else {}
+    fields = {**defaults, **fields, **given}
     if loss in LOSSES:
         fields = {key: value for key, value in fields.items() if key not in irrelevant(loss, objective)}
         if LOSSES[loss].needs_discriminator:
             fields.setdefault("d_discriminator", fields.get("d"))
+    if plugin := plugin_of(fields):
+        fields["plugin"] = plugin
     unknown = set(fields) - set(FIELDS)
     if unknown:
         raise UserError(

@@ -11,8 +11,9 @@ runs/
                   /checkpoint.safetensors
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
+  plugins/NAME-HASH/NAME.py     the plug-ins that trials were trained with
   live/SWEEP.json               what runs at the moment, for `sweeper status --watch`
-  shares.json                   d → share of a GPU, where trials ran out of memory
+  shares.json                   shape → share of a GPU, where trials ran out of memory
   pictures/  wandb/
 """
 
@@ -28,8 +29,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from trainables.errors import UserError
+from trainables.errors import MissingPluginError, UserError
 from trainables.files import read_json, replacing, write_json
+from trainables.plugins import Plugin
 from trainables.scores.protocol import Score
 from trainables.spec import TrialSpec
 
@@ -116,6 +118,7 @@ class Manifest:
     teacher: Teacher | None = None
     command: str = ""  # how to run it again
     wandb: str = "offline"  # offline, online or disabled: whether its runs may go to W&B
+    plugins: list[str] = field(default_factory=list)  # NAME-HASH of what defines its losses, families, data set …
 
 
 class Store:
@@ -217,10 +220,32 @@ class Store:
             return None
         record = _read(path)
         return TrialRecord(
-            spec=TrialSpec(**record["spec"]),
+            spec=self._spec(record["spec"]),
             rungs=[RungRecord(**rung) for rung in record["rungs"]],
             finals=[FinalRecord(**final) for final in record["finals"]],
         )
+
+    def _spec(self, canonical: Mapping[str, Any]) -> TrialSpec:
+        try:
+            return TrialSpec.from_canonical(canonical)
+        except MissingPluginError as error:
+            copies = [copy for identity in error.plugin.split("+") if (copy := self.plugin_copy(identity))]
+            raise MissingPluginError(error.plugin, error.what, " --plugin ".join(map(str, copies))) from None
+
+    def plugin_copy(self, identity: str) -> Path | None:
+        """Return the kept file of a plug-in, NAME-HASH. None for a module, which is installed."""
+        path = self.root / "plugins" / identity / f"{identity.rpartition('-')[0]}.py"
+        return path if path.exists() else None
+
+    def keep_plugin(self, plugin: Plugin) -> str:
+        """Keep a copy of a plug-in's file for other processes and nodes. Returns what they load: a path or a module."""
+        if plugin.file is None:
+            return plugin.reference
+        path = self.root / "plugins" / plugin.id / f"{plugin.name}.py"
+        if not path.exists():
+            with replacing(path) as temporary:
+                temporary.write_bytes(plugin.file.read_bytes())
+        return str(path)
 
     def require(self, signature: str) -> TrialRecord:
         """A trial that must be there. Raises UserError."""
@@ -244,13 +269,13 @@ class Store:
         }
         write_json(self._trial(spec.signature) / "record.json", record)
 
-    def least_shares(self) -> dict[int, float]:
-        """d → the share of a GPU that its trials need, where the estimate ran out of memory."""
+    def least_shares(self) -> dict[str, float]:
+        """Return the share of a GPU that trials of a shape need, where the estimate ran out of memory, by its label."""
         path = self.root / "shares.json"
-        return {int(d): float(share) for d, share in _read(path).items()} if path.exists() else {}
+        return {label: float(share) for label, share in _read(path).items()} if path.exists() else {}
 
-    def save_least_share(self, d: int, share: float) -> None:
-        write_json(self.root / "shares.json", {str(k): v for k, v in (self.least_shares() | {d: share}).items()})
+    def save_least_share(self, label: str, share: float) -> None:
+        write_json(self.root / "shares.json", self.least_shares() | {label: share})
 
     def traceback(self, signature: str) -> Path:
         return self._trial(signature) / "error.txt"

@@ -21,3 +21,13 @@ class EnvironmentUserError(UserError):
     """The machine lacks something: a weights file, a data set, a device (exit code 5)."""
 
     exit_code = 5
+
+
+class MissingPluginError(UserError):
+    """A trial needs a plug-in that is not loaded."""
+
+    def __init__(self, plugin: str, what: str, copy: str | None = None) -> None:
+        """plugin: NAME-HASH. what: the field that the plug-in defines, with its value. copy: a copy of its file."""
+        where = copy or f"{plugin.rpartition('-')[0]}.py or its module"
+        super().__init__(f"{what} is defined by plug-in {plugin}, which is not loaded; add --plugin {where}")
+        self.plugin, self.what = plugin, what

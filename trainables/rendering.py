@@ -2,10 +2,9 @@
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainables.errors import NotFiniteError
-from trainables.networks import Generator
 from trainables.precision import exact_float32
 
 
@@ -20,7 +19,7 @@ def to_uint8(images: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def render(generator: Generator, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
+def render(generator: nn.Module, z: np.ndarray, batch_size: int = 250) -> np.ndarray:
     """The one way to make an image: eval mode, float32, TF32 off. z [N, 100] → uint8 [N, C, H, W].
 
     Raises NotFiniteError.
@@ -32,7 +31,7 @@ def render(generator: Generator, z: np.ndarray, batch_size: int = 250) -> np.nda
     with exact_float32():
         for start in range(0, len(z), batch_size):
             # The class's own forward: Accelerate has wrapped the instance's in autocast.
-            images = Generator.forward(generator, torch.from_numpy(z[start : start + batch_size]).to(device))
+            images = type(generator).forward(generator, torch.from_numpy(z[start : start + batch_size]).to(device))
             if not bool(images.isfinite().all()):
                 raise NotFiniteError("the generator's images are not finite: it has diverged; try a smaller lr")
             batches.append(to_uint8(images).cpu().numpy())

@@ -10,22 +10,20 @@ import json
 import math
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from trainables.errors import UserError
-from trainables.objectives import GAMES, LOSSES, Loss
+from trainables.errors import MissingPluginError, UserError
+from trainables.objectives import DISTILLATION, GAMES, LOSSES, WEIGHTS, Game, Loss, Part
+from trainables.registry import Registry
+from trainables.scores.loading import FEATURES
+from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape
 
 IMAGE_SIZES = (32, 64)
 PRECISIONS = ("no", "bf16", "fp16")
 ROLES = ("teacher", "student")
-
-# Where an objective starts when a search space is silent. WGAN's are its authors' (arXiv 1701.07875).
-OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
-    "gan": {"lr": 2e-4},
-    "wgan": {"lr": 5e-5, "n_critic": 5, "clip": 0.01},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +35,11 @@ class TrialSpec:
     d: int  # the generator's width, the paper's depth scale factor
     channels: int  # 1 or 3
     image_size: int = 32  # 32 or 64
+    family: str = DEFAULT_FAMILY  # the generator's kind: a name in shapes.FAMILIES
     loss: str = "adversarial"  # what the generator minimises: a name in objectives.LOSSES
     objective: str = "gan"  # the game between generator and discriminator: a name in objectives.GAMES
     alpha: float | None = None  # weight of the adversarial term in equation (4); alpha = 0 is mse
+    beta: float | None = None  # a second weight, of losses that take it
     warmup: int = 0  # first updates by mse alone, before the discriminator begins
     d_discriminator: int | None = None  # the discriminator's width, free of the generator's
     lr: float = 2e-4  # the generator's learning rate
@@ -50,10 +50,12 @@ class TrialSpec:
     batch_size: int = 64  # images in an update
     latents: int | None = None  # how many of the teacher's images a student sees
     teacher: str | None = None  # SIGNATURE@UPDATES-WEIGHTSHASH
+    loss_features: str | None = None  # the network whose features the loss compares: a name in FEATURES
     seed: int = 0  # of initial weights, latents and the order of images
     precision: str = "no"  # no, bf16, fp16
     threads: int = 1  # CPU threads; another number sums in another order and so gives other weights
-    compile: str = "no"  # no, yes: torch.compile, which sums in another order, too; costs a minute at each start
+    compile: bool = False  # torch.compile, which sums in another order, too; costs a minute at each start
+    plugin: str | None = None  # NAME-HASH of the plug-in that defines its loss, game, family or features; several: +
     revision: int = 1  # raised when a correction changes numbers
 
     def __post_init__(self) -> None:
@@ -62,10 +64,11 @@ class TrialSpec:
         _one_of("role", self.role, ROLES)
         _one_of("image_size", self.image_size, IMAGE_SIZES)
         _one_of("channels", self.channels, (1, 3))
-        _one_of("loss", self.loss, LOSSES)
-        _one_of("objective", self.objective, GAMES)
         _one_of("precision", self.precision, PRECISIONS)
-        _one_of("compile", self.compile, ("no", "yes"))
+        for name, registry in (("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)):
+            self._check_registered(name, registry)
+        if self.loss_features is not None:
+            self._check_registered("loss_features", FEATURES)
         for name in ("d", "batch_size", "n_critic", "threads", "latents", "d_discriminator"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -74,6 +77,8 @@ class TrialSpec:
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise UserError(f"{name}={value:g} is not positive and finite; try {name}=0.0002")
+        if self.beta is not None and not math.isfinite(self.beta):
+            raise UserError(f"beta={self.beta:g} is not finite; try beta=1")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise UserError(f"alpha={self.alpha:g} is outside [0, 1]; alpha=0 is mse, alpha=1 the plain GAN")
         if not 0 <= self.ema < 1:
@@ -85,6 +90,12 @@ class TrialSpec:
             raise UserError("batch_size=1: batch normalisation needs at least 2; try batch_size=64")
         self._check_relevance()
 
+    def _check_registered(self, name: str, registry: Mapping[str, Any]) -> None:
+        if getattr(self, name) not in registry:
+            if self.plugin is not None:
+                raise MissingPluginError(self.plugin, f"{name}={getattr(self, name)}")
+            _one_of(name, getattr(self, name), registry)
+
     def _check_relevance(self) -> None:
         if (self.role == "student") != self.rule.needs_teacher:
             allowed = [n for n, rule in LOSSES.items() if rule.needs_teacher == (self.role == "student")]
@@ -92,10 +103,8 @@ class TrialSpec:
         for name in irrelevant(self.loss, self.objective):
             if getattr(self, name) != DEFAULTS[name]:
                 raise UserError(f"{name}={getattr(self, name)} means nothing with loss={self.loss}; leave it out")
-        needed = {"alpha": self.rule.needs_alpha, "d_discriminator": self.rule.needs_discriminator}
-        needed |= {"teacher": self.rule.needs_teacher, "latents": self.rule.needs_teacher}
-        for name, is_needed in needed.items():
-            if is_needed and getattr(self, name) is None:
+        for name in needed(self.loss):
+            if getattr(self, name) is None:
                 raise UserError(f"loss={self.loss} needs {name}; add {name}=… to the search space")
 
     @property
@@ -103,10 +112,45 @@ class TrialSpec:
         """The generator's loss."""
         return LOSSES[self.loss]
 
+    @property
+    def game(self) -> Game:
+        """What generator and discriminator play."""
+        return GAMES[self.objective]
+
+    @property
+    def generator(self) -> GeneratorShape:
+        return GeneratorShape(self.family, self.d, self.image_size, self.channels)
+
+    @property
+    def discriminator(self) -> DiscriminatorShape | None:
+        """The trial's own discriminator, if its loss has one."""
+        if self.d_discriminator is None:
+            return None
+        return DiscriminatorShape(self.d_discriminator, self.image_size, self.channels)
+
+    @property
+    def kind(self) -> str:
+        """What a table calls the training: the loss of a student, the game of a regularly trained GAN."""
+        return self.loss if self.rule.needs_teacher else self.objective
+
+    @property
+    def position_on_alpha(self) -> float | None:
+        """alpha, where a chart over alpha shows the trial: 0 for equation (3)."""
+        return 0.0 if self.rule is DISTILLATION else self.alpha
+
     def canonical(self) -> dict[str, Any]:
-        """Every field that differs from its default: what the signature is a hash of, and what the store keeps."""
+        """Every field that differs from its default: what the signature is a hash of, and what the store keeps.
+
+        A bool is written as the words of the command line, yes and no.
+        """
         values = {name: getattr(self, name) for name in FIELDS}
-        return {k: v for k, v in values.items() if k not in DEFAULTS or v != DEFAULTS[k]}
+        changed = {k: v for k, v in values.items() if k not in DEFAULTS or v != DEFAULTS[k]}
+        return {k: _WORDS[v] if isinstance(v, bool) else v for k, v in changed.items()}
+
+    @classmethod
+    def from_canonical(cls, values: Mapping[str, Any]) -> "TrialSpec":
+        """Read what `canonical` wrote. Raises UserError, and MissingPluginError without the plug-in that it needs."""
+        return cls(**{k: parse(k, v) if _kinds(k) == (bool,) else v for k, v in values.items()})
 
     @property
     def signature(self) -> str:
@@ -120,10 +164,9 @@ class TrialSpec:
 
     def label(self) -> str:
         """What tells this trial from its neighbours, for people: `d=2 joint alpha=0.02 lr=0.002`."""
-        names = ["alpha", "warmup", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
+        names = ["alpha", "beta", "warmup", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
         shown = {n: getattr(self, n) for n in names if getattr(self, n) != DEFAULTS[n] or n == "lr"}
-        kind = self.objective if self.loss == "adversarial" else self.loss
-        return " ".join([f"d={self.d}", kind, *(f"{n}={v:g}" for n, v in shown.items())])
+        return " ".join([self.generator.label, self.kind, *(f"{n}={v:g}" for n, v in shown.items())])
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(TrialSpec)}
@@ -132,18 +175,41 @@ _TYPES = typing.get_type_hints(TrialSpec)
 
 
 def irrelevant(loss: str, objective: str) -> set[str]:
-    """Fields that a trial of this loss and objective does not read."""
-    rule = LOSSES[loss]
+    """Return the fields that a trial of this loss and objective does not read."""
+    rule, game = LOSSES[loss], GAMES.get(objective)
+    read = set(rule.arguments)
     unused: set[str] = set()
-    if not rule.needs_discriminator:
+    if rule.needs_discriminator:
+        read |= set(game.arguments) if game else set()
+    else:
         unused |= {"objective", "d_discriminator", "lr_discriminator", "n_critic", "clip", "warmup"}
-    if not rule.needs_alpha:
-        unused |= {"alpha"}
+    unused |= set(WEIGHTS) - read
     if not rule.needs_teacher:
-        unused |= {"teacher", "latents", "warmup"}
-    if objective != "wgan":
+        unused |= {"teacher", "warmup"}
+    if Part.BANK not in rule.loads:
+        unused |= {"latents", "warmup"}
+    if Part.FEATURES not in rule.loads:
+        unused |= {"loss_features"}
+    if game is None or game.clip is None:
         unused |= {"clip"}
     return unused
+
+
+def plugin_of(fields: Mapping[str, Any]) -> str | None:
+    """Return the plug-ins that define what these fields name: NAME-HASH, with + between several."""
+    registries: list[tuple[str, Registry[Any]]] = [("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)]
+    registries.append(("loss_features", FEATURES))
+    origins = {registry.origin(fields[name]) for name, registry in registries if name in fields}
+    return "+".join(sorted(origin for origin in origins if origin)) or None
+
+
+def needed(loss: str) -> list[str]:
+    """Return the fields that a trial of this loss must give."""
+    rule = LOSSES[loss]
+    parts = {"d_discriminator": Part.DISCRIMINATOR, "latents": Part.BANK, "loss_features": Part.FEATURES}
+    fields = [name for name in WEIGHTS if name in rule.arguments]
+    fields += [name for name, part in parts.items() if part in rule.loads]
+    return [*fields, "teacher"] if rule.needs_teacher else fields
 
 
 def parse(name: str, text: str) -> Any:
@@ -153,6 +219,8 @@ def parse(name: str, text: str) -> Any:
     kinds = _kinds(name)
     if type(None) in kinds and text.lower() == "none":
         return None
+    if bool in kinds and text.lower() in _BOOLS:
+        return _BOOLS[text.lower()]
     for kind in (int, float):
         if kind in kinds:
             try:
@@ -173,7 +241,9 @@ def check_type(name: str, value: Any) -> None:
         raise UserError(f"{name}={value!r}: {_EXPECTED[kinds[0]]}; try {name}={_example(name)}")
 
 
-_EXPECTED = {int: "not a whole number", float: "not a number", str: "not a word"}
+_EXPECTED = {int: "not a whole number", float: "not a number", str: "not a word", bool: "not yes or no"}
+_WORDS = {True: "yes", False: "no"}
+_BOOLS = {word: value for value, word in _WORDS.items()}
 
 
 @cache
@@ -184,6 +254,7 @@ def _kinds(name: str) -> tuple[type, ...]:
 
 def _example(name: str) -> str:
     examples = {"d": "2,4,8", "alpha": "0.02", "d_discriminator": "8", "latents": "20000", "clip": "0.01"}
+    examples |= {"beta": "1", "loss_features": "imagenet", "compile": "yes"}
     return examples.get(name, str(DEFAULTS.get(name) or "1"))
 
 

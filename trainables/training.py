@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from torch import Tensor, nn
 
 from trainables import checkpoint
 from trainables.bank import Bank
+from trainables.batches import BankBatches, RealBatches
 from trainables.errors import EnvironmentUserError
-from trainables.latents import Order, latents, seed_of
-from trainables.networks import Discriminator, Generator, memory_format
-from trainables.objectives import GAMES, LOSSES
-from trainables.rendering import to_float
-from trainables.sizes import resident_bytes
+from trainables.latents import seed_of
+from trainables.networks import build, memory_format
+from trainables.objectives import DISTILLATION
 from trainables.spec import TrialSpec
+from trainables.step import CriticStep, Extras, Step
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,8 @@ class Rung:
     """A trial at a number of updates. `generator` is what is scored and kept: the average if the spec has one."""
 
     updates: int
-    generator: Generator
-    discriminator: Discriminator | None
+    generator: nn.Module
+    discriminator: nn.Module | None
     losses: dict[str, float]  # means since the rung before, whatever was killed in between
     seconds: float  # of training since then, scoring not included
 
@@ -41,16 +42,17 @@ def train(
     *,
     pixels: np.ndarray | None,
     bank: Bank | None,
+    extras: Extras | None = None,
     checkpoint_path: Path | None = None,
     checkpoint_seconds: float = 60.0,
 ) -> Iterator[Rung]:
     """Train one trial and yield it at each rung; to prune it, stop iterating.
 
     spec: what to train. rungs: generator updates at which to yield, ascending. pixels: the real images, uint8
-    [n, C, H, W], if the loss has a discriminator. bank: the teacher's images, if the loss has a teacher.
-    checkpoint_path: where the trial goes on from, if there is such a file, and is saved: at each rung before it is
-    yielded, and about every checkpoint_seconds between rungs. Where it is already beyond the first of `rungs`, the
-    trial starts again, to the same weights.
+    [n, C, H, W], if the loss loads them. bank: the teacher's images by latent index, if the loss loads them.
+    extras: what only some losses load. checkpoint_path: resume from this file if it exists, and save to it at each
+    rung before the rung is yielded and about every checkpoint_seconds between rungs. If the checkpoint is already
+    beyond the first of `rungs`, the trial starts again, to the same weights.
     Raises EnvironmentUserError when the precision needs a device that is not there.
     """
     # Device and precision. Accelerate's state is process-wide; an actor trains many trials one after the other.
@@ -60,24 +62,23 @@ def train(
     AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(mixed_precision=spec.precision)
     device = accelerator.device
-    game = GAMES[spec.objective]
+    game, extras = spec.game, extras or Extras()
 
     # Networks and optimisers.
-    generator = Generator(spec.d, spec.image_size, spec.channels, seed_of(f"generator/{spec.seed}"))
-    generator.to(memory_format=memory_format(spec.d, device))
+    generator = build(spec.generator, seed_of(f"generator/{spec.seed}"))
+    generator.to(memory_format=memory_format(spec.generator, device))
     averaged = deepcopy(generator).to(device) if spec.ema else None
-    optimizer = _optimizer(spec, generator, spec.lr)
+    optimizer = game.optimizer(generator.parameters(), spec.lr)
     generator, optimizer = accelerator.prepare(generator, optimizer)
     parts: checkpoint.Parts = {"generator": generator, "optimizer": optimizer.optimizer}
-    discriminator: Discriminator | None = None
-    if spec.d_discriminator is not None:
-        seed = seed_of(f"discriminator/{spec.seed}")
-        discriminator = Discriminator(spec.d_discriminator, spec.image_size, spec.channels, seed)
-        discriminator.to(memory_format=memory_format(spec.d_discriminator, device))
-        optimizer_d = _optimizer(spec, discriminator, spec.lr_discriminator or spec.lr)
+    discriminator: nn.Module | None = None
+    if spec.discriminator is not None:
+        discriminator = build(spec.discriminator, seed_of(f"discriminator/{spec.seed}"))
+        discriminator.to(memory_format=memory_format(spec.discriminator, device))
+        optimizer_d = game.optimizer(discriminator.parameters(), spec.lr_discriminator or spec.lr)
         discriminator, optimizer_d = accelerator.prepare(discriminator, optimizer_d)
         parts |= {"discriminator": discriminator, "optimizer_d": optimizer_d.optimizer}
-    if spec.compile == "yes":
+    if spec.compile:
         torch._dynamo.reset()  # else the widths of a process's earlier trials count against its limit of recompilations
         for network in (generator, discriminator):
             if network is not None:
@@ -88,7 +89,7 @@ def train(
         parts["scaler"] = accelerator.scaler
 
     # Data. What batch a step sees is a function of (seed, step), so that there is no order to save or restore.
-    real, latent = _RealImages(pixels, spec, device), _Latents(bank, spec, device)
+    real, latent = RealBatches(pixels, spec, device), BankBatches(bank, spec, device)
 
     sums = _Sums(device)
     parts["sums"] = sums
@@ -115,18 +116,17 @@ def train(
         while update < rung:
             # A joint student warms up by mse alone, without its discriminator.
             adversary = discriminator if update >= spec.warmup else None
-            rule = spec.rule if update >= spec.warmup else LOSSES["mse"]
+            rule = spec.rule if update >= spec.warmup else DISTILLATION
             critic_updates = spec.n_critic if adversary is not None else 1
 
             # The discriminator: n_critic updates, each on real images and on fakes of its own latents.
-            for step in range(update * critic_updates, (update + 1) * critic_updates):
-                z, target = latent.batch(step)
-                with torch.set_grad_enabled(
-                    step + 1 == (update + 1) * critic_updates
-                ):  # the generator learns by the last
+            for batch in range(update * critic_updates, (update + 1) * critic_updates):
+                z, target = latent.batch(batch)
+                # The generator learns by the last fakes alone.
+                with torch.set_grad_enabled(batch + 1 == (update + 1) * critic_updates):
                     fake = generator(z)
                 if adversary is not None:
-                    loss_d = game.discriminator(adversary(real.batch(step)), adversary(fake.detach()))
+                    loss_d = game(CriticStep(spec, adversary, real.batch(batch), fake.detach()))
                     optimizer_d.zero_grad()
                     accelerator.backward(loss_d)
                     optimizer_d.step()
@@ -136,12 +136,12 @@ def train(
                         _clip(adversary, spec.clip)
 
             # The generator, through the last fakes and a discriminator that is held still.
-            logits = None
+            step = Step(spec, update, z, fake, target, partial(real.batch, batch), adversary, extras)
             if adversary is not None:
                 adversary.requires_grad_(False)
-                logits = adversary(fake)
+            loss = rule(step)
+            if adversary is not None:
                 adversary.requires_grad_(True)
-            loss = rule(fake=fake, target=target, logits=logits, game=game, alpha=spec.alpha)
             optimizer.zero_grad()
             accelerator.backward(loss)
             optimizer.step()
@@ -196,58 +196,6 @@ class _Sums:
             setattr(self, name, state_dict[name])
         self.generator.fill_(state_dict["generator"])
         self.discriminator.fill_(state_dict["discriminator"])
-
-
-class _RealImages:
-    """Batches of the data set, in an order that depends on (seed, step) alone. On a GPU all of it, where it fits."""
-
-    def __init__(self, pixels: np.ndarray | None, spec: TrialSpec, device: torch.device) -> None:
-        self.pixels, self.batch_size, self.device = pixels, spec.batch_size, device
-        self.order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
-        self.resident: Tensor | None = None
-        if pixels is not None and device.type == "cuda":
-            whole = torch.cuda.get_device_properties(device).total_memory
-            if resident_bytes(pixels.nbytes, whole):
-                self.resident = torch.tensor(pixels, device=device)
-
-    def batch(self, step: int) -> Tensor:
-        """Images [batch_size, C, H, W] in [-1, 1]."""
-        assert self.pixels is not None, "a loss with a discriminator needs real images"
-        items = self.order.batch(step, self.batch_size)
-        if self.resident is not None:
-            return to_float(self.resident[torch.from_numpy(items).to(self.device, non_blocking=True)])
-        return to_float(_moved(self.pixels[items], self.device))
-
-
-class _Latents:
-    """Batches of latents: the bank's, with the teacher's images, or a GAN's own endless stream."""
-
-    def __init__(self, bank: Bank | None, spec: TrialSpec, device: torch.device) -> None:
-        assert (bank is not None) or not spec.rule.needs_teacher, "a loss with a teacher needs its bank"
-        self.bank = bank if spec.rule.needs_teacher else None
-        self.batch_size, self.seed, self.device = spec.batch_size, spec.seed, device
-        self.order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
-
-    def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """z [batch_size, 100], and the teacher's images of them, [batch_size, C, H, W] in [-1, 1], or None."""
-        if self.bank is None:
-            z = latents(f"training/{self.seed}", step * self.batch_size, self.batch_size)
-            return _moved(z, self.device), None
-        known, images = self.bank(self.order.batch(step, self.batch_size))
-        return _moved(known, self.device), to_float(_moved(images, self.device))
-
-
-def _moved(batch: np.ndarray, device: torch.device) -> Tensor:
-    """To a GPU from pinned memory: from other memory the copy of a large batch waits for what the GPU is doing."""
-    host = torch.from_numpy(batch)
-    return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host
-
-
-def _optimizer(spec: TrialSpec, network: nn.Module, lr: float) -> torch.optim.Optimizer:
-    """Adam (0.5, 0.999) for the GAN's game, RMSprop for WGAN (momentum and clipping are a known failure)."""
-    if spec.objective == "wgan":
-        return torch.optim.RMSprop(network.parameters(), lr=lr, foreach=True)
-    return torch.optim.Adam(network.parameters(), lr=lr, betas=(0.5, 0.999), fused=True)
 
 
 @torch.no_grad()

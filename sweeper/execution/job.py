@@ -17,10 +17,14 @@ from trainables.errors import NotFiniteError, UserError
 from trainables.files import file_hash, replacing
 from trainables.images import prepare
 from trainables.latents import latents
-from trainables.networks import Generator, memory_format
+from trainables.networks import build, memory_format
+from trainables.objectives import Part
 from trainables.rendering import render
+from trainables.scores.loading import load_features
 from trainables.scores.scorer import Scorer
+from trainables.shapes import DiscriminatorShape, GeneratorShape
 from trainables.spec import TrialSpec
+from trainables.step import Extras, TeacherNetworks
 from trainables.training import Rung, train
 
 
@@ -36,8 +40,9 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
             f"the weights of {sweep.features} are not those that {sweep.name} began with; type its command again"
         )
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
-    pixels = scorer.images.pixels if spec.rule.needs_discriminator else None
-    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, checkpoint_path=store.checkpoint(job.signature))
+    pixels = scorer.images.pixels if Part.REAL in spec.rule.loads else None
+    extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
+    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
     try:
         scores = scorer(rung.generator, "rung", sweep.n["rung"])
     except NotFiniteError:
@@ -70,22 +75,51 @@ def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store:
     )
 
 
-def load_generator(store: Store, signature: str, updates: int) -> Generator:
+def load_generator(store: Store, signature: str, updates: int) -> nn.Module:
     """A finished trial's generator, in eval mode."""
-    spec = store.require(signature).spec
-    generator = Generator(spec.d, spec.image_size, spec.channels)
-    path = store.weights(signature, "generator", updates)
+    return _load(store, signature, "generator", store.require(signature).spec.generator, updates)
+
+
+def _load(
+    store: Store, signature: str, name: str, shape: GeneratorShape | DiscriminatorShape, updates: int
+) -> nn.Module:
+    path = store.weights(signature, name, updates)
     if not path.exists():
-        raise UserError(f"{path} is gone; put it back, or train again in a new --store")
-    generator.load_state_dict(load_file(path))
+        raise UserError(f"{path} is gone; restore it from a backup, or train again in a new --store")
+    network = build(shape)
+    network.load_state_dict(load_file(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return generator.to(device).to(memory_format=memory_format(spec.d, device)).eval()
+    return network.to(device).to(memory_format=memory_format(shape, device)).eval()
+
+
+def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) -> Extras:
+    """What the trial's loss loads beside images: the teacher's networks, a feature network."""
+    teacher, feature_map = None, None
+    if Part.TEACHER in spec.rule.loads:
+        assert sweep.teacher is not None
+        teacher = _teacher_networks(store.root, sweep.teacher.signature, sweep.teacher.updates)
+    if spec.loss_features is not None:
+        own = spec.loss_features == sweep.features
+        features = scorer.features if own else load_features(spec.loss_features, scorer.images, store.scores)
+        if not hasattr(features, "map"):
+            raise UserError(f"loss_features={spec.loss_features} has no gradient; give its class a method map")
+        feature_map = features.map
+    return Extras(teacher, feature_map)
 
 
 notes: list[str] = []  # what the user should be told of this process, once
 
 
 # What the trials of one process share.
+@lru_cache(maxsize=1)
+def _teacher_networks(store_root: Path, signature: str, updates: int) -> TeacherNetworks:
+    store = Store(store_root)
+    shape = store.require(signature).spec.discriminator
+    assert shape is not None
+    generator = load_generator(store, signature, updates).requires_grad_(False)
+    return TeacherNetworks(generator, _load(store, signature, "discriminator", shape, updates).requires_grad_(False))
+
+
 @lru_cache(maxsize=2)
 def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
     store = Store(store_root)

@@ -1,8 +1,10 @@
-"""d, image size, batch → CPUs and the share of a GPU; and how many trials run at a time."""
+"""A trial's CPUs and its share of a GPU; how many trials run at a time."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from trainables.sizes import generator_parameters, resident_bytes
+from sweeper.scheduling.sweep import Sweep
+from trainables.arithmetic import device_bytes
 from trainables.spec import TrialSpec
 
 GPU_BYTES = 16e9  # the smallest card that a share is computed for
@@ -30,29 +32,23 @@ class Share:
         return {"cpu": self.cpus, "gpu": self.gpus} if self.gpus else {"cpu": self.cpus}
 
 
-def share(spec: TrialSpec, machine: Machine, data: int, least: float = 0.0) -> Share:
+def share(spec: TrialSpec, teacher: TrialSpec | None, machine: Machine, data: int, least: float = 0.0) -> Share:
     """One trial's CPUs (its threads) and, where there are GPUs, the smallest share that its memory fits in.
 
-    data: bytes of the real images. least: the share of a GPU that trials of its d are known to need.
+    data: bytes of the real images. least: the share of a GPU that trials of its shape are known to need.
     """
     if not machine.gpus:
         return Share(cpus=min(spec.threads, machine.cpus), gpus=0)
-    fitting = [s for s in _SHARES if s * machine.gpu_bytes >= memory(spec, data, machine.gpu_bytes) and s >= least]
+    needed = device_bytes(spec, teacher, data, machine.gpu_bytes)
+    fitting = [s for s in _SHARES if s * machine.gpu_bytes >= needed and s >= least]
     gpus = fitting[0] if fitting else 1.0
     return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
 
 
-def memory(spec: TrialSpec, data: int, device: float) -> float:
-    """Bytes that a trial takes on a device of so many; data: of the real images.
-
-    Estimated, and not yet measured on a card: weights, gradients and Adam's two moments of both networks, activations
-    of a batch through both, the real images where they live on the card, and 1 GB of CUDA's own.
-    """
-    widths = [spec.d, spec.d_discriminator or 0]
-    parameters = sum(generator_parameters(d, spec.image_size, spec.channels) for d in widths if d)
-    activations = sum(10 * spec.batch_size * d * spec.image_size**2 for d in widths)
-    real = resident_bytes(data, device) if spec.rule.needs_discriminator else 0
-    return 1e9 + 4 * (4 * parameters + 3 * activations) + real
+def share_of(sweep: Sweep, signature: str, machine: Machine, least: Mapping[str, float]) -> Share:
+    """The share of a member of a sweep. least: as Store.least_shares."""
+    spec = sweep.records[signature].spec
+    return share(spec, sweep.teacher, machine, sweep.manifest.real_bytes, least.get(spec.generator.label, 0.0))
 
 
 class Slots:

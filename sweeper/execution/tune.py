@@ -36,9 +36,10 @@ from ray.tune import Tuner
 from ray.tune.search import Searcher
 
 from sweeper.execution import job as jobs
-from sweeper.execution.resources import GPU_BYTES, Machine, Slots, share
+from sweeper.execution.resources import GPU_BYTES, Machine, Slots, share_of
 from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Manifest, RungRecord, Store
+from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
 
 WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trial
@@ -132,10 +133,8 @@ def run(
 def at_a_time(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -> int:
     """How many of the sweep's trials the machine runs at once."""
     slots, least = Slots(machine, limit), store.least_shares()
-    for number, (signature, record) in enumerate(sweep.records.items()):
-        if not slots.take(
-            signature, share(record.spec, machine, sweep.manifest.real_bytes, least.get(record.spec.d, 0.0))
-        ):
+    for number, signature in enumerate(sweep.records):
+        if not slots.take(signature, share_of(sweep, signature, machine, least)):
             return max(1, number)
     return len(sweep.records)
 
@@ -148,6 +147,7 @@ class JobSearcher(Searcher):
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.running: dict[str, Job] = {}  # Tune's id → job
         self.least = store.least_shares()
+        self.plugins = [(store.keep_plugin(plugin), plugin.id) for plugin in plugins.LOADED.values()]
         self.told: set[str] = set()  # notes of actors that the user has seen
         self.error: Exception | None = None  # what would have been raised into Tune, which would lose the running jobs
 
@@ -163,8 +163,7 @@ class JobSearcher(Searcher):
         if job is None:
             return None if self.running else str(Searcher.FINISHED)
         # Strictly in order: a job that needs a larger share is waited for, so that it does not starve.
-        spec = self.sweep.records[job.signature].spec
-        wish = share(spec, self.slots.machine, self.sweep.manifest.real_bytes, self.least.get(spec.d, 0.0))
+        wish = share_of(self.sweep, job.signature, self.slots.machine, self.least)
         if not self.slots.take(trial_id, wish):
             return None
         self.running[trial_id] = job
@@ -177,6 +176,7 @@ class JobSearcher(Searcher):
             "sweep": self.sweep.manifest.name,
             "store": str(self.store.root),
             "share": wish.as_dict(),
+            "plugins": self.plugins,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
@@ -194,12 +194,12 @@ class JobSearcher(Searcher):
             self.error = self.error or broken
 
     def _enlarge(self, job: Job, gpus: float) -> None:
-        """Again, with twice the share of a GPU; from now on for every trial of its d."""
-        d = self.sweep.records[job.signature].spec.d
-        self.least[d] = max(self.least.get(d, 0.0), 2 * gpus)
-        self.store.save_least_share(d, self.least[d])
+        """Again, with twice the share of a GPU; from now on for every trial of its shape."""
+        shape = self.sweep.records[job.signature].spec.generator.label
+        self.least[shape] = max(self.least.get(shape, 0.0), 2 * gpus)
+        self.store.save_least_share(shape, self.least[shape])
         self.sweep.retry(job)
-        print(f"note: d={d} ran out of memory on {gpus:g} of a GPU; again on {self.least[d]:g}", file=sys.stderr)
+        print(f"note: {shape} ran out of memory on {gpus:g} of a GPU; again on {self.least[shape]:g}", file=sys.stderr)
 
     def _conclude(self, job: Job, result: dict[str, Any] | None, error: bool) -> None:
         for note in (result or {}).get("notes", []):
@@ -242,6 +242,7 @@ class TrialActor(tune.Trainable):
 
     def setup(self, config: dict[str, Any]) -> None:
         self.job = Job(config["signature"], config["updates"])
+        self.plugins: list[tuple[str, str]] = config["plugins"]
         self.store = Store(Path(config["store"]))
         manifest = self.store.sweep(config["sweep"])
         assert manifest is not None
@@ -251,6 +252,8 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         result: dict[str, Any] = {"done": True}
         try:
+            for reference, identity in self.plugins:
+                plugins.load(reference, expected=identity)
             self.work()
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()

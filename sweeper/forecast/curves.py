@@ -142,7 +142,7 @@ def curves_of(sweep: Sweep) -> list[Curve]:
         if rungs:
             curves.append(
                 Curve(
-                    stratum=f"d={record.spec.d}",
+                    stratum=record.spec.generator.label,
                     trial=signature,
                     configuration=record.spec.configuration,
                     seconds_per_update=sum(r.seconds for r in rungs) / rungs[-1].updates,

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sweeper.execution.resources import Machine, memory, share
+from sweeper.execution.resources import Machine, share
 from sweeper.forecast.cost import TABLE, Cost, TableCosts, TimedCosts
 from sweeper.forecast.curves import Curve
 from sweeper.forecast.simulator import Outcome, simulate
@@ -18,11 +18,12 @@ from sweeper.request import Request, Resolved, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import dump
+from trainables.arithmetic import device_bytes
 from trainables.bank import missing
 from trainables.errors import UserError
 from trainables.images import decoded_bytes, describe
 from trainables.scores.protocol import REPORT_SETS
-from trainables.sizes import generator_macs, generator_parameters
+from trainables.shapes import DEFAULT_FAMILY, GeneratorShape
 from trainables.spec import TrialSpec
 
 
@@ -47,7 +48,12 @@ def run(request: PlanRequest) -> None:
     asked = resolve(request.request)
     channels, features = describe(asked.dataset, asked.image_size, asked.store.datasets, asked.folder)
     features = asked.features(features)
-    costs = TableCosts(request.gpu_type, request.throughputs or TABLE) if request.gpu_type else TimedCosts(say)
+    teacher = asked.store.require(asked.teacher.signature).spec if asked.teacher else None
+    costs: TimedCosts | TableCosts
+    if request.gpu_type:
+        costs = TableCosts(request.gpu_type, request.throughputs or TABLE, teacher)
+    else:
+        costs = TimedCosts(say, teacher)
     plan = _plan(request, asked, asked.specs(channels), features, costs, _machine(request, costs))
     if request.as_json:
         print(dump(plan))
@@ -77,9 +83,12 @@ def _plan(
     space, ladder, limit = asked.space, asked.space.ladder(), request.request.slots
     capacity, least = machine.gpus or machine.cpus, asked.store.least_shares()
     data = decoded_bytes(asked.dataset, asked.image_size, asked.store.datasets)
-    wishes = {spec.signature: share(spec, machine, data, least.get(spec.d, 0.0)) for spec in specs}
-    needs = {spec.signature: memory(spec, data, machine.gpu_bytes) for spec in specs}
-    shares = {signature: wish.gpus or wish.cpus for signature, wish in wishes.items()}
+    allotted = {
+        spec.signature: share(spec, costs.teacher, machine, data, least.get(spec.generator.label, 0.0))
+        for spec in specs
+    }
+    needs = {spec.signature: device_bytes(spec, costs.teacher, data, machine.gpu_bytes) for spec in specs}
+    shares = {signature: one.gpus or one.cpus for signature, one in allotted.items()}
     cost = {spec.signature: costs.cost(spec, shares[spec.signature]) for spec in specs}
 
     per_image = {
@@ -92,7 +101,7 @@ def _plan(
         of, luck, image = cost[spec.signature], random.Random(spec.configuration), per_image[spec.signature]
         # Who wins is not known, and costs the same whoever it is.
         return Curve(
-            stratum=str(spec.d),
+            stratum=spec.generator.label,
             trial=spec.signature,
             configuration=spec.configuration,
             seconds_per_update=of.seconds_per_update,
@@ -130,13 +139,14 @@ def _plan(
         "uncertainty": max(found.spread for found in cost.values()),
         "features": features,
         "rows": [
-            _row(d, specs, cost, shares, curves, pruned, ladder, needs) for d in sorted({spec.d for spec in specs})
+            _row(shape, specs, cost, shares, curves, pruned, ladder, needs)
+            for shape in sorted({spec.generator for spec in specs})
         ],
     }
 
 
 def _row(
-    d: int,
+    shape: GeneratorShape,
     specs: list[TrialSpec],
     cost: dict[str, Cost],
     shares: dict[str, float],
@@ -145,7 +155,7 @@ def _row(
     ladder: list[int],
     needs: dict[str, float],
 ) -> dict[str, Any]:
-    own = [spec for spec in specs if spec.d == d]
+    own = [spec for spec in specs if spec.generator == shape]
     names = {spec.signature for spec in own}
     of = {curve.trial: curve for curve in curves if curve.trial in names}
     steps = [(trial, rung) for trial, rung in pruned.steps if trial in names]
@@ -155,12 +165,12 @@ def _row(
     compiling = sum(curve.share * cost[curve.trial].seconds_to_compile for curve, _, _ in parts)
     scoring = sum(curve.share * curve.seconds_per_rung for curve, _, _ in parts) - compiling
     ends = sum(curve.share * curve.seconds_at_end for curve, rung, _ in parts if rung == len(ladder) - 1)
-    first = own[0]
     return {
-        "d": d,
+        "family": shape.family,
+        "d": shape.d,
         "trials": len(own),
-        "parameters": generator_parameters(d, first.image_size, first.channels),
-        "macs": generator_macs(d, first.image_size, first.channels),
+        "parameters": shape.parameters,
+        "macs": shape.macs,
         "updates": sum(before[rung + 1] - before[rung] for _, rung in steps),
         "updates_without_pruning": len(own) * ladder[-1],
         "share": max(shares[name] for name in names),
@@ -214,7 +224,7 @@ def _show(plan: dict[str, Any]) -> None:
         table.add_column(heading, justify="right")
     for row in plan["rows"]:
         table.add_row(
-            str(row["d"]),
+            _name(row),
             str(row["trials"]),
             f"{row['parameters']:,}",
             f"{row['macs'] / 1e6:,.1f}",
@@ -240,13 +250,18 @@ def _show(plan: dict[str, Any]) -> None:
         console.print(f"[bold]{plan['money']:,.2f}[/bold] at that price")
     sureness = _sureness(plan["uncertainty"], plan["timed"])
     console.print(f"{plan['basis']}; {sureness}")
-    if plan["gpu_bytes"] and (wide := [row["d"] for row in plan["rows"] if row["memory_bytes"] > plan["gpu_bytes"]]):
-        console.print(f"[yellow]d={', '.join(map(str, wide))} may not fit the card's memory[/yellow]")
+    if plan["gpu_bytes"] and (wide := [_name(row) for row in plan["rows"] if row["memory_bytes"] > plan["gpu_bytes"]]):
+        console.print(f"[yellow]d={', '.join(wide)} may not fit the card's memory[/yellow]")
     if any(row["rung_scoring"] > 0.1 for row in plan["rows"]):
         console.print(
             f"[yellow]scores at rungs by {plan['features']} take more than 10% of the training[/yellow] at some d; "
             "fewer images (--set n_rung=…), fewer rungs (--rungs), or other --features cost less"
         )
+
+
+def _name(row: dict[str, Any]) -> str:
+    """`8`, or `residual 8` for a family that is not the paper's."""
+    return str(row["d"]) if row["family"] == DEFAULT_FAMILY else f"{row['family']} {row['d']}"
 
 
 def _sureness(spread: float, timed: bool) -> str:

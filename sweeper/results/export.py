@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from sweeper import __version__
 from sweeper.execution.job import load_generator
@@ -24,10 +25,10 @@ from sweeper.scheduling.sweep import Sweep
 from sweeper.store import FinalRecord, Store
 from trainables.errors import NotYetError, UserError
 from trainables.files import replacing, write_json
-from trainables.latents import LATENT_SIZE, latents
-from trainables.networks import Generator
+from trainables.latents import latents
+from trainables.networks import build
 from trainables.rendering import render
-from trainables.sizes import generator_macs, generator_parameters
+from trainables.shapes import DEFAULT_FAMILY
 from trainables.spec import TrialSpec
 
 TOLERANCE = 1e-5  # of the ONNX output, in [-1, 1], against torch's
@@ -51,7 +52,8 @@ class ExportTarget:
 
     @property
     def name(self) -> str:
-        return f"{self.comparison.manifest.dataset}-{self.kind}-d{self.spec.d}"
+        family = "" if self.spec.family == DEFAULT_FAMILY else f"{self.spec.family}-"
+        return f"{self.comparison.manifest.dataset}-{self.kind}-{family}d{self.spec.d}"
 
 
 def find(store: Store, trial: str) -> ExportTarget:
@@ -86,16 +88,24 @@ def _of_row(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
     sweep = comparison.distilled
     if sweep is None or not sweep.finishers():
         raise NotYetError(f"{comparison.name} has no finished student; run `sweeper run students --teacher best` first")
-    ds, limit = sorted(sweep.finishers()), comparison.table["limit"]
+    rows, limit = [row for row in comparison.table.rows if row.student], comparison.table.limit
+    names = ", ".join(row.label for row in rows)
     if d is None:
         if limit is None:
-            raise UserError(f"no student is within the tolerance of the teacher; name a width: --d {ds[-1]} (of {ds})")
-        d = int(limit["d"])
-    row = next((row for row in comparison.table["rows"] if row["d"] == d and row["student"]), None)
-    if row is None:
-        raise UserError(f"--d {d}: there is no finished student of that width; there are {ds}")
-    configuration = sweep.records[row["student"]["signature"]].spec.configuration
-    trials = sweep.finishers()[d][configuration]
+            raise UserError(
+                f"no student is within the tolerance of the teacher; add --d {rows[-1].d} (there are {names})"
+            )
+        rows = [row for row in rows if row.label == limit.label]
+    else:
+        rows = [row for row in rows if row.d == d]
+    if not rows:
+        raise UserError(f"--d {d}: there is no finished student of that width; there are {names}")
+    if len(rows) > 1:
+        choices = " or ".join(f"--trial {row.student.signature} ({row.label})" for row in rows if row.student)
+        raise UserError(f"--d {d} names several students; name one with {choices}")
+    assert rows[0].student is not None
+    spec = sweep.records[rows[0].student.signature].spec
+    trials = sweep.finishers()[spec.generator][spec.configuration]
     return sweep, max(trials, key=lambda t: (quality(sweep, [t], sweep.manifest.metric), t))
 
 
@@ -136,9 +146,9 @@ def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: 
     return written
 
 
-def _write_onnx(generator: Generator, spec: TrialSpec, path: Path) -> dict[str, Any]:
+def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, Any]:
     """z [n, 100] → images [n, channels, side, side] in [-1, 1]. Returns what was measured of it."""
-    plain = Generator(spec.d, spec.image_size, spec.channels)
+    plain = build(spec.generator)
     plain.load_state_dict({key: value.cpu().contiguous() for key, value in generator.state_dict().items()})
     plain.eval()
     z = torch.from_numpy(latents("picture", 0, _CHECKED))
@@ -173,7 +183,7 @@ def _write_onnx(generator: Generator, spec: TrialSpec, path: Path) -> dict[str, 
     return {"difference": difference, "milliseconds": 1000 * median(seconds)}
 
 
-def _write_samples(generator: Generator, folder: Path, count: int) -> None:
+def _write_samples(generator: nn.Module, folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     digits = len(str(count - 1))
     for start in range(0, count, 1000):
@@ -185,27 +195,28 @@ def _write_samples(generator: Generator, folder: Path, count: int) -> None:
 def _facts(target: ExportTarget) -> dict[str, Any]:
     """For the model card."""
     comparison, spec, manifest = target.comparison, target.spec, target.sweep.manifest
-    parameters = generator_parameters(spec.d, spec.image_size, spec.channels)
-    teacher = comparison.table["teacher"]
-    row = next((row for row in comparison.table["rows"] if row["d"] == spec.d), None)
+    shape, teacher = spec.generator, comparison.table.teacher
+    row = comparison.table.row(shape.label) if target.kind == "student" else None
+    student = row.student if row else None
     return {
         "name": target.name,
         "kind": target.kind,
         "spec": spec.canonical() | {"image_size": spec.image_size, "signature": spec.signature},
         "updates": target.final.updates,
         "weights": target.final.weights,
-        "parameters": parameters,
-        "macs": generator_macs(spec.d, spec.image_size, spec.channels),
-        "ratio": teacher["parameters"] / parameters if teacher else None,
+        "shape": shape,
+        "parameters": shape.parameters,
+        "macs": shape.macs,
+        "ratio": teacher.parameters / shape.parameters if teacher else None,
         "scores": target.final.report,
-        "seeds": row["student"]["seeds"] if row and row["student"] and target.kind == "student" else 1,
-        "row": row["student"] if row and target.kind == "student" else None,
-        "control": row["control"] if row and target.kind == "student" else None,
+        "seeds": student.seeds if student else 1,
+        "row": student,
+        "control": row.control if row else None,
         "teacher": teacher if target.kind == "student" else None,
         "manifest": manifest,
         "real": manifest.real,
-        "latent_size": LATENT_SIZE,
-        "milliseconds": 1000 * latency.cpu_latency(spec.d, spec.image_size, spec.channels),
+        "latent_size": shape.latent_size,
+        "milliseconds": 1000 * latency.cpu_latency(shape),
         "how": latency.HOW,
         "machine": latency.machine(),
         "commands": [sweep.manifest.command for sweep in reversed(comparison.sweeps)],

@@ -15,6 +15,7 @@ from sweeper.results.comparison import (
     learning_curves,
     over_alpha,
 )
+from trainables.shapes import GeneratorShape
 
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
 BETTER = {"fid": "lower is better", "is": "higher is better"}
@@ -26,10 +27,10 @@ _FATE = {"pruned": "pruned", "speculative": "pruned", "diverged": "diverged"}  #
 _FATES = {"": "circle", "pruned": "x", "diverged": "triangle-up"}  # how a line ends
 
 
-def pareto(comparison: Comparison, score: str, latency: Mapping[int, float] | None = None) -> go.Figure:
+def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | None = None) -> go.Figure:
     """A score over the generator's size: students, controls and the teacher, and who is beaten by nobody.
 
-    score: fid or is. latency: d → seconds per image on a CPU. With it the x axis can be switched to it.
+    score: fid or is. latency: a shape's label → seconds per image on a CPU. With it the x axis can be switched to it.
     """
     points = _final_points(comparison, score)
     figure = go.Figure()
@@ -37,7 +38,7 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[int, float] | No
     values = {"parameters": [p["parameters"] for p in points], "macs": [p["macs"] for p in points]}
     if latency:
         sizes["latency"] = "CPU latency, ms per image"
-        values["latency"] = [1000 * latency[p["d"]] for p in points]
+        values["latency"] = [1000 * latency[p["label"]] for p in points]
     kinds = [kind for kind in ("control", "student", "teacher") if any(p["kind"] == kind for p in points)]
     for kind in kinds:
         of_kind = [i for i, p in enumerate(points) if p["kind"] == kind]
@@ -45,7 +46,7 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[int, float] | No
             x=[values["parameters"][i] for i in of_kind],
             y=[points[i]["mean"] for i in of_kind],
             error_y={"type": "data", "array": [points[i]["std"] or 0 for i in of_kind]},
-            text=[f"d={points[i]['d']}" for i in of_kind],
+            text=[points[i]["label"] for i in of_kind],
             textposition="bottom center" if kind == "control" else "top center",
             mode="lines+markers+text" if len(of_kind) > 1 else "markers+text",
             marker={"size": 16 if kind == "teacher" else 11, "symbol": _SYMBOLS[kind]},
@@ -62,15 +63,13 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[int, float] | No
         name="Pareto front",
         hoverinfo="skip",
     )
-    limit = comparison.table["limit"]
-    if limit and limit["metric"] == score:
-        goal = comparison.table["teacher"]["scores"][score]["mean"]
-        bound = goal * (1 - limit["tolerance"]) if score == "is" else goal * (1 + limit["tolerance"])
+    limit, teacher = comparison.table.limit, comparison.table.teacher
+    if limit and teacher and limit.metric == score and (goal := teacher.scores[score]):
+        bound = goal["mean"] * (1 - limit.tolerance if score == "is" else 1 + limit.tolerance)
         figure.add_hline(
             y=bound,
             line={"dash": "dash", "width": 1, "color": COLOURS["teacher"]},
-            annotation_text=f"within {limit['tolerance']:.0%} of the teacher: from d={limit['d']}, "
-            f"{limit['ratio']:.1f}:1",
+            annotation_text=f"within {limit.tolerance:.0%} of the teacher: from {limit.label}, {limit.ratio:.1f}:1",
             annotation_position="bottom left",
             annotation_y=math.log10(bound) if score == "fid" else bound,  # Plotly's annotations are in decades there
         )
@@ -106,14 +105,14 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[int, float] | No
 
 def _final_points(comparison: Comparison, score: str) -> list[dict[str, Any]]:
     """What the table prints, by size."""
-    entries = [("teacher", comparison.table["teacher"])] if comparison.table["teacher"] else []
-    entries += [(kind, row[kind]) for row in comparison.table["rows"] for kind in ("student", "control") if row[kind]]
-    found = []
+    entries = [("teacher", comparison.table.teacher)]
+    entries += [pair for row in comparison.table.rows for pair in (("student", row.student), ("control", row.control))]
+    points: list[dict[str, Any]] = []
     for kind, entry in entries:
-        if entry["scores"][score]:
-            of = {name: entry[name] for name in ("d", "parameters", "macs")}
-            found.append(of | {"kind": kind} | {k: entry["scores"][score][k] for k in ("mean", "std")})
-    return sorted(found, key=lambda p: (p["parameters"], p["kind"]))
+        if entry and (value := entry.scores[score]):
+            size = {"label": entry.label, "parameters": entry.parameters, "macs": entry.macs}
+            points.append(size | {"kind": kind, "mean": value["mean"], "std": value["std"]})
+    return sorted(points, key=lambda p: (p["parameters"], p["kind"]))
 
 
 def _front(points: list[tuple[float, dict[str, Any]]], score: str) -> list[tuple[float, dict[str, Any]]]:
@@ -138,9 +137,9 @@ def alpha(comparison: Comparison, score: str) -> go.Figure:
             x=[f"{a:g}" for a, _ in line.points],
             y=[scores.get(score) for _, scores in line.points],
             mode="lines+markers",
-            line={"color": colours[line.d]},
-            name=f"d={line.d}, at {line.updates:,} updates{missing}",
-            hovertemplate="alpha=%{x}: %{y:.4g}<extra>d=" + str(line.d) + "</extra>",
+            line={"color": colours[line.shape]},
+            name=f"{line.shape.label}, at {line.updates:,} updates{missing}",
+            hovertemplate="alpha=%{x}: %{y:.4g}<extra>" + line.shape.label + "</extra>",
         )
     every = sorted({a for line in of_d for a, _ in line.points})
     figure.update_xaxes(
@@ -159,12 +158,12 @@ def rungs(comparison: Comparison, role: str) -> go.Figure:
         return _finished(figure)
     colours = _colours(comparison)
     found = [curve for curve in learning_curves(sweep) if curve.points]
-    for d in sweep.strata:
+    for shape in sweep.strata:
         for fate, symbol in _FATES.items():
-            lines = [curve for curve in found if curve.d == d and _FATE.get(curve.state, "") == fate]
+            lines = [curve for curve in found if curve.shape == shape and _FATE.get(curve.state, "") == fate]
             if lines:
                 width = 1 if fate else 2.5
-                figure.add_scatter(**_joined(lines, fate, symbol), line={"color": colours[d], "width": width})
+                figure.add_scatter(**_joined(lines, fate, symbol), line={"color": colours[shape], "width": width})
     figure.update_xaxes(title="updates", type="log", tickvals=sweep.manifest.rungs)
     figure.update_yaxes(title="FID of the rung's latents (lower is better)", type="log")
     return _finished(figure)
@@ -188,8 +187,8 @@ def _joined(lines: list[LearningCurve], fate: str, symbol: str) -> dict[str, Any
         "mode": "lines+markers",
         "opacity": 0.55 if fate else 1.0,
         "marker": {"symbol": symbols, "size": 8},
-        "legendgroup": str(lines[0].d),
-        "name": f"d={lines[0].d}" + (f", {fate}" if fate else ""),
+        "legendgroup": lines[0].shape.label,
+        "name": lines[0].shape.label + (f", {fate}" if fate else ""),
         "hovertemplate": "%{text}<br>FID %{y:.1f} at %{x:,} updates<extra></extra>",
     }
 
@@ -203,12 +202,12 @@ def curves(comparison: Comparison) -> go.Figure:
     colours, named = _colours(comparison), set()
     for number, (what, lines) in enumerate(rows.items(), start=1):
         for line, points in lines:
-            name = f"{line.kind}, d={line.d}"
+            name = f"{line.kind}, {line.shape.label}"
             figure.add_scatter(
                 x=[x for x, _ in points],
                 y=[y for _, y in points],
                 mode="lines+markers",
-                line={"color": colours[line.d], "dash": "dot" if line.kind == "control" else "solid"},
+                line={"color": colours[line.shape], "dash": "dot" if line.kind == "control" else "solid"},
                 marker={"symbol": _SYMBOLS[line.kind]},
                 name=name,
                 legendgroup=name,
@@ -243,13 +242,13 @@ def blur(comparison: Comparison) -> go.Figure:
     for kind in ("student", "control"):
         of_kind = [p for p in points if p["kind"] == kind]
         figure.add_bar(
-            x=[f"d={p['d']}" for p in of_kind],
+            x=[p["label"] for p in of_kind],
             y=[p["mean"] for p in of_kind],
             name=kind,
             marker={"color": COLOURS[kind], "pattern": {"shape": "/" if kind == "control" else ""}},
             hovertemplate="%{x}: %{y:,.0f}<extra>" + kind + "</extra>",
         )
-    levels = [("left", f"teacher, d={p['d']}", p["mean"]) for p in points if p["kind"] == "teacher"]
+    levels = [("left", f"teacher, {p['label']}", p["mean"]) for p in points if p["kind"] == "teacher"]
     if comparison.manifest.real["sharpness"]:
         levels.append(("right", "real images", comparison.manifest.real["sharpness"]))
     for side, label, level in levels:
@@ -257,16 +256,16 @@ def blur(comparison: Comparison) -> go.Figure:
         figure.add_hline(
             y=level, line={"color": colour, "dash": "dash"}, annotation_text=label, annotation_position=f"top {side}"
         )
-    figure.update_xaxes(categoryorder="array", categoryarray=[f"d={d}" for d in sorted({p["d"] for p in points})])
+    figure.update_xaxes(categoryorder="array", categoryarray=list(dict.fromkeys(p["label"] for p in points)))
     figure.update_yaxes(title="variance of the Laplacian (lower is blurrier)", rangemode="tozero")
     return _finished(figure)
 
 
-def _colours(comparison: Comparison) -> dict[int, str]:
-    """d → its colour in every chart."""
-    ds = sorted({d for sweep in comparison.sweeps for d in sweep.strata})
-    last = max(1, len(ds) - 1)
-    return {d: _PER_D[round(i * (len(_PER_D) - 1) / last)] for i, d in enumerate(ds)}
+def _colours(comparison: Comparison) -> dict[GeneratorShape, str]:
+    """Return the colour of each shape in every chart."""
+    shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
+    last = max(1, len(shapes) - 1)
+    return {shape: _PER_D[round(i * (len(_PER_D) - 1) / last)] for i, shape in enumerate(shapes)}
 
 
 def _fewer_ticks(axis: Any) -> None:

@@ -6,20 +6,20 @@ from statistics import median
 
 import torch
 
-from trainables.latents import LATENT_SIZE
-from trainables.networks import Generator
+from trainables.networks import build
+from trainables.shapes import GeneratorShape
 
 HOW = "one image at a time, one CPU thread, float32, median"
 _RUNS, _SECONDS = 200, 0.5
 
 
 @torch.inference_mode()
-def cpu_latency(d: int, image_size: int, channels: int) -> float:
-    """Seconds per image of a generator of width d (its weights do not matter): the median of many runs."""
+def cpu_latency(shape: GeneratorShape) -> float:
+    """Seconds per image of a generator of this shape (its weights do not matter): the median of many runs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        generator, z = Generator(d, image_size, channels).eval(), torch.randn(1, LATENT_SIZE)
+        generator, z = build(shape).eval(), torch.randn(1, shape.latent_size)
         seconds: list[float] = []
         begun = time.perf_counter()
         while len(seconds) < 5 or (len(seconds) < _RUNS and time.perf_counter() - begun < _SECONDS):

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from sweeper.results import table as tables
 from sweeper.results.comparison import Comparison
+from sweeper.results.table import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.errors import UserError
@@ -34,7 +34,7 @@ class Runs:
         """The compression table, a row per d and the teacher's last: what `sweeper table --format csv` prints."""
         import pandas as pd
 
-        return pd.DataFrame(tables.flat(self._comparison(name).table))
+        return pd.DataFrame(flat(self._comparison(name).table))
 
     def trials(self, name: str | None = None) -> "pd.DataFrame":
         """A row per trial and rung of a sweep, or of both sweeps of a comparison: spec, state, scores, losses."""
@@ -45,9 +45,9 @@ class Runs:
         return pd.DataFrame([line for sweep in sweeps for line in _lines(sweep)])
 
     def pareto(
-        self, name: str | None = None, score: str = "fid", latency: Mapping[int, float] | None = None
+        self, name: str | None = None, score: str = "fid", latency: Mapping[str, float] | None = None
     ) -> "go.Figure":
-        """A score (fid or is) over size. latency: d → seconds per image, to have it among the sizes."""
+        """A score (fid or is) over size. latency: label, such as d=8, → seconds per image: one more size."""
         from sweeper.results import figures
 
         return figures.pareto(self._comparison(name), _known(score), latency)

@@ -15,16 +15,17 @@ from plotly.offline import get_plotlyjs
 from sweeper import __version__
 from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of, load_samples
-from sweeper.results import figures, latency
-from sweeper.results import table as tables
+from sweeper.results import figures, formats, latency
 from sweeper.results.comparison import Comparison, samples
 from sweeper.results.sheet import said
+from sweeper.results.table import TOLERANCE, Table, flat
 from sweeper.results.templates import fill
-from sweeper.scheduling.sweep import STATES, Sweep
+from sweeper.scheduling.sweep import State, Sweep
 from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import latents
 from trainables.rendering import render
+from trainables.shapes import label
 
 TILES = 12  # images in a row
 BESIDE = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → ending of its file
@@ -39,56 +40,56 @@ def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
         temporary.write_text(render_page(comparison, command), encoding="utf-8")
     for style, file in zip(BESIDE, written[1:], strict=True):
         with replacing(file) as temporary:
-            temporary.write_text(tables.as_text(comparison.table, style) + "\n", encoding="utf-8")
+            temporary.write_text(formats.as_text(comparison.table, style) + "\n", encoding="utf-8")
     return written
 
 
 def render_page(comparison: Comparison, command: str) -> str:
     """The page as text. Measures the generators' latency on this machine, which takes half a second per d."""
-    spec = next(iter(comparison.controls.records.values())).spec
-    entries = [*comparison.table["rows"], *([comparison.table["teacher"]] if comparison.table["teacher"] else [])]
-    seconds = {d: latency.cpu_latency(d, spec.image_size, spec.channels) for d in sorted({e["d"] for e in entries})}
+    shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
+    seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes}
     table = comparison.table
     return fill(
         "page.html.j2",
         html=True,
         comparison=comparison,
         table=table,
-        heads=tables.columns(table["metric"]),
+        heads=formats.columns(table),
         rows=_rows(table),
-        caption=tables.caption(table),
-        tolerance=tables.TOLERANCE,
-        texts=_json({style: tables.as_text(table, style) for style in BESIDE}),
+        caption=formats.caption(table),
+        tolerance=TOLERANCE,
+        texts=_json({style: formats.as_text(table, style) for style in BESIDE}),
         progress=[_progress(sweep) for sweep in comparison.sweeps],
         charts=_charts(comparison, seconds),
         strips=_strips(comparison),
         walks=_walks(comparison),
         protocols=_protocols(comparison),
         commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)] + [command],
-        latencies=", ".join(f"d={d}: {1000 * of_d:.2f} ms" for d, of_d in seconds.items()),
+        latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
         machine=f"{latency.HOW}; {latency.machine()}",
         version=__version__,
         plotly=get_plotlyjs(),
     )
 
 
-def _rows(table: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(table: Table) -> list[dict[str, Any]]:
     """Cells as the terminal shows them, each with the plain number that it is sorted by."""
-    first, second = ("is", "fid") if table["metric"] == "is" else ("fid", "is")
+    first, second = ("is", "fid") if table.metric == "is" else ("fid", "is")
     keys = [
+        *(["family"] if "Family" in formats.columns(table) else []),
         "d",
         "parameters",
         "ratio",
         *(f"{who}_{name}" for name in (first, second) for who in ("student", "control")),
     ]
-    limit = table["limit"]["d"] if table["limit"] else None
+    limit = table.limit.label if table.limit else None
     return [
         {
             "cells": list(zip(texts, [line[key] for key in keys] + [None, None], strict=True)),
             "teacher": line["teacher"],
-            "limit": line["d"] == limit and not line["teacher"],
+            "limit": label(line["family"], line["d"]) == limit and not line["teacher"],
         }
-        for texts, line in zip(tables.cells(table), tables.flat(table), strict=True)
+        for texts, line in zip(formats.cells(table), flat(table), strict=True)
     ]
 
 
@@ -96,15 +97,15 @@ def _progress(sweep: Sweep) -> dict[str, Any]:
     counts = Counter(sweep.states().values())
     return {
         "name": sweep.manifest.name,
-        "shown": ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state]),
+        "shown": ", ".join(f"{counts[state]} {state}" for state in State if counts[state]),
         "finished": sweep.finished(),
         "command": sweep.manifest.command,
     }
 
 
-def _charts(comparison: Comparison, seconds: dict[int, float]) -> dict[str, dict[str, str]]:
+def _charts(comparison: Comparison, seconds: dict[str, float]) -> dict[str, dict[str, str]]:
     """name → title, alt text, JSON."""
-    has_is = bool(comparison.table["real"]["is"])
+    has_is = bool(comparison.table.real["is"])
     drawn: dict[str, tuple[str, go.Figure]] = {
         "pareto-fid": ("FID over size", figures.pareto(comparison, "fid", seconds)),
     }
@@ -146,12 +147,12 @@ def _strips(comparison: Comparison) -> list[dict[str, Any]]:
     for sample in samples(comparison):
         tiles = load_samples(comparison.store.samples(sample.signature, sample.updates), TILES)
         if tiles:
-            label = said(sample)
+            name = said(sample)
             found.append(
                 {
-                    "label": label,
+                    "label": name,
                     "chosen": sample.chosen,
-                    "alt": f"{len(tiles)} samples of the {label}",
+                    "alt": f"{len(tiles)} samples of the {name}",
                     "uri": _uri(tiles),
                 }
             )
@@ -160,22 +161,22 @@ def _strips(comparison: Comparison) -> list[dict[str, Any]]:
 
 def _walks(comparison: Comparison) -> list[dict[str, str]]:
     """From one latent to another in TILES steps: the teacher, and student and control of one d."""
-    limit, rows = comparison.table["limit"], [row for row in comparison.table["rows"] if row["student"]]
-    row = next((row for row in rows if limit and row["d"] == limit["d"]), rows[-1] if rows else None)
-    entries = [("teacher", comparison.table["teacher"])]
-    entries += [(kind, row[kind]) for kind in ("student", "control")] if row else []
+    limit, rows = comparison.table.limit, [row for row in comparison.table.rows if row.student]
+    row = next((row for row in rows if limit and row.label == limit.label), rows[-1] if rows else None)
+    entries = [("teacher", comparison.table.teacher)]
+    entries += [("student", row.student), ("control", row.control)] if row else []
     z = _between(latents("picture", 0, 2), TILES)
     found = []
     for kind, entry in entries:
         if entry:
-            label = f"{kind}, d={entry['d']}"
+            name = f"{kind}, {entry.label}"
             try:
-                generator = load_generator(comparison.store, entry["signature"], entry["updates"])
+                generator = load_generator(comparison.store, entry.signature, entry.updates)
             except UserError:  # a store that was copied without its weights
-                found.append({"label": f"{label}: its weights are not in the store", "alt": "", "uri": ""})
+                found.append({"label": f"{name}: its weights are not in the store", "alt": "", "uri": ""})
                 continue
             strip = _uri(map(image_of, render(generator, z)))
-            found.append({"label": label, "alt": f"interpolation by the {label}", "uri": strip})
+            found.append({"label": name, "alt": f"interpolation by the {name}", "uri": strip})
     return found
 
 

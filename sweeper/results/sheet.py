@@ -12,7 +12,7 @@ _COLUMNS, _SCALE, _LABEL, _GAP = 12, 2, 270, 4
 def said(sample: Sample) -> str:
     """`joint student, d=2`, and where it stopped if it did not finish."""
     stopped = "" if sample.finished else f", at {sample.updates:,} updates"
-    return f"{sample.kind}, d={sample.d}{stopped}"
+    return f"{sample.kind}, {sample.shape.label}{stopped}"
 
 
 def draw_sheet(comparison: Comparison) -> None:

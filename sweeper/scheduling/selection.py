@@ -6,8 +6,9 @@ from statistics import fmean
 
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store, Teacher
-from trainables.errors import NotYetError, UserError
+from trainables.errors import MissingPluginError, NotYetError, UserError
 from trainables.scores.protocol import comparable
+from trainables.shapes import GeneratorShape
 
 
 def quality(sweep: Sweep, trials: Iterable[str], metric: str) -> float:
@@ -17,9 +18,9 @@ def quality(sweep: Sweep, trials: Iterable[str], metric: str) -> float:
     return mean if metric == "is" else -mean
 
 
-def best(sweep: Sweep, d: int) -> list[str] | None:
+def best(sweep: Sweep, shape: GeneratorShape) -> list[str] | None:
     """The trials (one per seed) of the best finisher of a stratum by the sweep's metric; ties by name."""
-    finishers = sweep.finishers().get(d)
+    finishers = sweep.finishers().get(shape)
     if not finishers:
         return None
     name = min(finishers, key=lambda n: (-quality(sweep, finishers[n], sweep.manifest.metric), n))
@@ -50,11 +51,18 @@ def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher
     names = sorted({m.dataset for m in sweeps})
     if len(names) > 1 and _is_relative(by):
         raise UserError(f"--teacher {by}: there are teachers of {', '.join(names)}; add --dataset {names[0]}")
-    read = [Sweep.read(m, store) for m in sweeps]
+    read, missing = [], None
+    for manifest in sweeps:
+        try:
+            read.append(Sweep.read(manifest, store))
+        except MissingPluginError as error:  # one sweep's plug-in does not hide the others
+            missing = error
     finished = [sweep for sweep in read if sweep.finished()]
+    if not finished and missing:
+        raise missing
     if not finished:
         raise NotYetError(f"teacher sweep {sweeps[0].name} is not finished; run `{sweeps[0].command}` first")
-    ds = sorted({d for sweep in finished for d in sweep.finishers()})
+    ds = sorted({shape.d for sweep in finished for shape in sweep.finishers()})
     if not ds:
         raise NotYetError(f"no teacher of {sweeps[0].name} is left: all diverged; run its command with a smaller lr")
     found = [(sweep, trial) for sweep in finished for trial in _candidates(sweep, by)]
@@ -80,7 +88,8 @@ def _candidates(sweep: Sweep, by: str) -> list[str]:
         ]
         return min(every)[2] if every else []
     if by.startswith("d="):
-        return (best(sweep, int(by[2:])) or []) if by[2:].isdigit() else []
+        of_d = [trials for shape in finishers if f"d={shape.d}" == by and (trials := best(sweep, shape))]
+        return max(of_d, key=lambda trials: quality(sweep, trials, sweep.manifest.metric), default=[])
     return [
         t
         for found in finishers.values()

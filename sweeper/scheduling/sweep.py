@@ -3,16 +3,29 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain, pairwise
 from statistics import fmean
 
 from sweeper.scheduling.queue import Queue
 from sweeper.scheduling.successive_halving import Stratum
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store, TrialRecord
-from trainables.sizes import generator_macs
+from trainables.arithmetic import update_macs
+from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
 
-STATES = ("waiting", "running", "paused", "pruned", "speculative", "done", "diverged", "failed")
+
+class State(StrEnum):
+    """Where a trial stands. The order is that of the displays."""
+
+    WAITING = "waiting"  # to reach a rung
+    RUNNING = "running"  # known to the driver alone
+    PAUSED = "paused"  # at a rung where it is not decided who goes on
+    PRUNED = "pruned"
+    SPECULATIVE = "speculative"  # pruned, and yet trained beyond the rung
+    DONE = "done"
+    DIVERGED = "diverged"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -34,27 +47,32 @@ class Failure:
 class Sweep:
     """Everything that is decided about a sweep is computed here from the store's records, and from nothing else."""
 
-    def __init__(self, manifest: Manifest, records: Mapping[str, TrialRecord]) -> None:
-        self.manifest, self.records = manifest, dict(records)
+    def __init__(
+        self, manifest: Manifest, records: Mapping[str, TrialRecord], teacher: TrialSpec | None = None
+    ) -> None:
+        """teacher: the students' teacher."""
+        self.manifest, self.records, self.teacher = manifest, dict(records), teacher
         self.failed: dict[str, Failure] = {}  # a failed trial is tried again by the next command
-        self._cost = {signature: update_macs(record.spec) for signature, record in records.items()}
-        members: dict[int, dict[str, list[str]]] = {}
-        for signature in sorted(records, key=lambda s: (records[s].spec.d, s)):
+        self._cost = {signature: update_macs(record.spec, teacher) for signature, record in records.items()}
+        members: dict[GeneratorShape, dict[str, list[str]]] = {}
+        for signature in sorted(records, key=lambda s: (records[s].spec.generator, s)):
             spec = records[signature].spec
-            members.setdefault(spec.d, {}).setdefault(spec.configuration, []).append(signature)
-        self.strata = {d: Stratum(of_d, len(manifest.rungs), manifest.eta) for d, of_d in members.items()}
-        self._typical: dict[int, tuple[float, float]] = {}  # d → seeds of a configuration, cost of an update
-        for d, of_d in members.items():
-            trials = list(chain.from_iterable(of_d.values()))
-            self._typical[d] = len(trials) / len(of_d), fmean(self._cost[trial] for trial in trials)
+            members.setdefault(spec.generator, {}).setdefault(spec.configuration, []).append(signature)
+        self.strata = {shape: Stratum(m, len(manifest.rungs), manifest.eta) for shape, m in members.items()}
+        self._typical: dict[GeneratorShape, tuple[float, float]] = {}  # seeds of a configuration, cost of an update
+        for shape, configurations in members.items():
+            trials = list(chain.from_iterable(configurations.values()))
+            self._typical[shape] = len(trials) / len(configurations), fmean(self._cost[trial] for trial in trials)
         for signature, record in self.records.items():
             for number, score in self._scores(record):
-                self.strata[record.spec.d].report(signature, number, score)
+                self.strata[record.spec.generator].report(signature, number, score)
         self.queue = Queue(self.strata.values(), self._left)
 
     @classmethod
     def read(cls, manifest: Manifest, store: Store) -> "Sweep":
-        return cls(manifest, {signature: store.require(signature) for signature in manifest.signatures})
+        teacher = store.trial(manifest.teacher.signature) if manifest.teacher else None
+        records = {signature: store.require(signature) for signature in manifest.signatures}
+        return cls(manifest, records, teacher.spec if teacher else None)
 
     # What comes next.
 
@@ -89,30 +107,30 @@ class Sweep:
 
     # What it has come to.
 
-    def states(self) -> dict[str, str]:
-        """signature → one of STATES, but for running, which only the driver knows."""
-        states: dict[str, str] = {}
+    def states(self) -> dict[str, State]:
+        """Return the state of each trial by signature. RUNNING is not among them: only the driver knows."""
+        states: dict[str, State] = {}
         for stratum in self.strata.values():
-            states.update(stratum.states())
+            states.update({trial: State(state) for trial, state in stratum.states().items()})
         for signature, record in self.records.items():
             if any(rung.diverged for rung in record.rungs):
-                states[signature] = "diverged"
-        return states | dict.fromkeys(self.failed, "failed")
+                states[signature] = State.DIVERGED
+        return states | dict.fromkeys(self.failed, State.FAILED)
 
-    def finishers(self) -> dict[int, dict[str, list[str]]]:
-        """d → configurations of the last S with all their final scores: the only ones that are selected."""
-        found = {d: {n: list(s.configurations[n]) for n in s.finishers()} for d, s in self.strata.items()}
-        return {d: configurations for d, configurations in found.items() if configurations}
+    def finishers(self) -> dict[GeneratorShape, dict[str, list[str]]]:
+        """Return the configurations of the last S with all their final scores: the only ones that are selected."""
+        finishers = {shape: {n: list(s.configurations[n]) for n in s.finishers()} for shape, s in self.strata.items()}
+        return {shape: configurations for shape, configurations in finishers.items() if configurations}
 
     def final(self, signature: str) -> FinalRecord | None:
         return self.records[signature].final(self.manifest.updates, self.manifest.protocols)
 
-    def leader(self, d: int) -> RungRecord | None:
+    def leader(self, shape: GeneratorShape) -> RungRecord | None:
         """The best configuration's record (its first seed's) at the furthest rung of a stratum: for a live view."""
-        found = self.strata[d].leader()
+        found = self.strata[shape].leader()
         if found is None:
             return None
-        trials = self.strata[d].configurations[found[0]]
+        trials = self.strata[shape].configurations[found[0]]
         return self.records[trials[0]].rung(self.manifest.rungs[found[1]], self.manifest.protocols["rung"])
 
     # What it costs, in multiply-accumulates.
@@ -125,9 +143,9 @@ class Sweep:
         it is open who goes on."""
         total, longest = 0.0, 0.0
         segments = [after - before for before, after in pairwise([0, *self.manifest.rungs])]
-        for d, stratum in self.strata.items():
+        for shape, stratum in self.strata.items():
             left = [(updates, number) for updates, number in zip(segments, stratum.expected(), strict=True) if number]
-            seeds, per_update = self._typical[d]
+            seeds, per_update = self._typical[shape]
             total += sum(updates * number for updates, number in left) * seeds * per_update
             longest = max(longest, sum(updates for updates, _ in left) * per_update)
         return total, longest
@@ -147,13 +165,3 @@ class Sweep:
             elif rung is not None and (updates < m.updates or record.final(m.updates, m.protocols)):
                 found.append((number, rung.scores["fid"]["mean"]))
         return found
-
-
-def update_macs(spec: TrialSpec) -> float:
-    """Multiply-accumulates of one update: a forward and a backward pass (twice a forward) of the generator, and for
-    the discriminator those on real and on generated images, and once more through it to the generator."""
-    generator = generator_macs(spec.d, spec.image_size, spec.channels)
-    if spec.d_discriminator is None:
-        return float(spec.batch_size * 3 * generator)
-    discriminator = generator_macs(spec.d_discriminator, spec.image_size, spec.channels)
-    return float(spec.batch_size * ((2 + spec.n_critic) * generator + (6 * spec.n_critic + 2) * discriminator))

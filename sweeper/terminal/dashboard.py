@@ -15,8 +15,9 @@ from rich.text import Text
 
 from sweeper.results.comparison import rung_of
 from sweeper.scheduling.selection import best, controls_of
-from sweeper.scheduling.sweep import STATES, Sweep
+from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
+from trainables.shapes import DEFAULT_FAMILY, GeneratorShape
 
 SHOWN = 4  # running trials and failures that are named
 
@@ -49,8 +50,8 @@ class Live:
 class Baselines:
     """What a student is measured against: FID by the rung's latents, of trials that have finished."""
 
-    controls: dict[int, dict[int, float]]  # d → updates → FID
-    teacher: tuple[int, float] | None  # d, FID
+    controls: dict[GeneratorShape, dict[int, float]]  # shape → updates → FID
+    teacher: tuple[GeneratorShape, float] | None  # shape, FID
 
     @classmethod
     def of(cls, sweep: Sweep, store: Store) -> "Baselines":
@@ -60,10 +61,10 @@ class Baselines:
         if pinned is None or teachers is None or teachers.protocols["rung"] != sweep.manifest.protocols["rung"]:
             return cls({}, None)
         controls, record = controls_of(store, teachers, sweep.manifest), store.require(pinned.signature)
-        chosen = {d: trials[0] for d in controls.strata if (trials := best(controls, d))}
-        found = {d: _fids(controls, trial) for d, trial in chosen.items()}
+        chosen = {shape: trials[0] for shape in controls.strata if (trials := best(controls, shape))}
+        found = {shape: _fids(controls, trial) for shape, trial in chosen.items()}
         rung = record.rung(pinned.updates, teachers.protocols["rung"])
-        return cls(found, (record.spec.d, rung.scores["fid"]["mean"]) if rung and rung.scores else None)
+        return cls(found, (record.spec.generator, rung.scores["fid"]["mean"]) if rung and rung.scores else None)
 
 
 def _fids(sweep: Sweep, trial: str) -> dict[int, float]:
@@ -75,8 +76,8 @@ def draw(sweep: Sweep, baselines: Baselines, live: Live) -> RenderableType:
     """The whole view."""
     parts: list[RenderableType] = [_states(sweep, baselines, live), _ladder(sweep)]
     if baselines.teacher:
-        d, fid = baselines.teacher
-        parts.append(Text(f"the teacher, d={d}: FID {fid:.2f}"))
+        shape, fid = baselines.teacher
+        parts.append(Text(f"the teacher, {shape.label}: FID {fid:.2f}"))
     if live.capacity:
         parts.append(Text(f"{live.used:g} of {live.capacity:g} {live.unit} in use; {time_left(live.seconds_left)}"))
     now = time.time()
@@ -93,25 +94,29 @@ def _few(lines: Sequence[str], style: str) -> list[Text]:
 
 def _states(sweep: Sweep, baselines: Baselines, live: Live) -> Table:
     """A line per d; states that no trial is in are left out."""
-    states = sweep.states() | dict.fromkeys(live.running, "running")
-    present = [state for state in STATES if state in set(states.values())]
+    states = sweep.states() | dict.fromkeys(live.running, State.RUNNING)
+    present = [state for state in State if state in set(states.values())]
     table = Table(title=sweep.manifest.name, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
     control = ["control's FID there"] if baselines.controls else []
     for heading in ("d", *present, "best FID", "IS", "at", *control):
         table.add_column(heading, justify="right")
-    for d, stratum in sweep.strata.items():
+    for shape, stratum in sweep.strata.items():
         counts = Counter(states[trial] for trials in stratum.configurations.values() for trial in trials)
-        leader = sweep.leader(d)
+        leader = sweep.leader(shape)
         scores = [f"{leader.scores[n]['mean']:.2f}" if leader and n in leader.scores else "—" for n in ("fid", "is")]
-        cells = [str(d), *(str(counts[state] or "·") for state in present), *scores]
+        cells = [_size(shape), *(str(counts[state] or "·") for state in present), *scores]
         cells.append(f"{leader.updates:,}" if leader else "—")
         if control:
-            theirs = baselines.controls.get(d, {}).get(leader.updates) if leader else None
+            theirs = baselines.controls.get(shape, {}).get(leader.updates) if leader else None
             beaten = theirs is not None and leader is not None and leader.scores["fid"]["mean"] < theirs
             shown = f"{theirs:.2f}" if theirs is not None else "—"
             cells.append(f"[green]{shown} beaten[/green]" if beaten else shown)
         table.add_row(*cells)
     return table
+
+
+def _size(shape: GeneratorShape) -> str:
+    return str(shape.d) if shape.family == DEFAULT_FAMILY else f"{shape.family} {shape.d}"
 
 
 def _ladder(sweep: Sweep) -> Text:

@@ -8,7 +8,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live as Screen
 from rich.markup import escape
 
-from sweeper.execution.resources import Machine, share
+from sweeper.execution.resources import Machine, share_of
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import RungRecord, Store
 from sweeper.terminal.dashboard import SHOWN, Baselines, Live, draw, time_left
@@ -94,8 +94,7 @@ class Progress:
         )
 
     def _share(self, signature: str) -> float:
-        spec = self.sweep.records[signature].spec
-        return share(spec, self.machine, self.sweep.manifest.real_bytes, self._least.get(spec.d, 0.0)).gpus
+        return share_of(self.sweep, signature, self.machine, self._least).gpus
 
     def _say(self, line: str) -> None:
         """A line that stays: above the live view, or as it is when there is none."""

@@ -8,10 +8,10 @@ from contextlib import nullcontext
 from rich.console import Console
 from rich.live import Live as Screen
 
-from sweeper.scheduling.sweep import STATES, Sweep
+from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Manifest, Store, TrialRecord
 from sweeper.terminal.dashboard import Baselines, Live, draw
-from trainables.errors import UserError
+from trainables.errors import MissingPluginError, UserError
 
 SECONDS = 2.0  # between two looks at the store
 
@@ -21,10 +21,14 @@ def show(store: Store) -> None:
     print_line = Console(highlight=False, soft_wrap=True).print
     manifests = store.sweeps()
     for manifest in manifests:
-        sweep = Sweep.read(manifest, store)
+        try:
+            sweep = Sweep.read(manifest, store)
+        except MissingPluginError as error:
+            print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.signatures)} trials; {error}")
+            continue
         live = Live.read(store, manifest.name)
-        counts = Counter((sweep.states() | dict.fromkeys(live.running, "running")).values())
-        shown = ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])
+        counts = Counter((sweep.states() | dict.fromkeys(live.running, State.RUNNING)).values())
+        shown = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
         print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.signatures)} trials, {shown}")
         if not sweep.finished() and not live.running:
             print_line(f"  goes on with `{manifest.command}`")
@@ -99,7 +103,7 @@ def show_trial(store: Store, signature: str) -> None:
 def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Callable[[str], None]) -> None:
     record = sweep.records[signature]
     print_line(f"[bold]{signature}[/bold] {record.spec.label()}: {sweep.states()[signature]} in {manifest.name}")
-    places = sweep.strata[record.spec.d].places(signature)
+    places = sweep.strata[record.spec.generator].places(signature)
     for number, updates in enumerate(manifest.rungs):
         rung = record.rung(updates, manifest.protocols["rung"])
         if rung is None:
@@ -111,5 +115,5 @@ def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Calla
         if number < len(places):
             place, ranked, going_on = places[number]
             cut = f"; the best {going_on} go on" if going_on else ""
-            line += f": place {place} of the {ranked} configurations of d={record.spec.d} that are ranked there{cut}"
+            line += f": place {place} of {ranked} ranked configurations of {record.spec.generator.label}{cut}"
         print_line(line)

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeper.results import table as tables
-from sweeper.scheduling.sweep import Sweep
+from sweeper.results.comparison import Comparison
+from sweeper.results.formats import caption, cells, columns
+from sweeper.results.table import flat
+from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Manifest, Store, TrialRecord
 from trainables.errors import UserError
-from trainables.sizes import generator_macs, generator_parameters
 from trainables.spec import irrelevant
 
 FIRST_FID = "fid at the first rung"  # which every trial reaches: so it can be drawn over alpha
@@ -99,7 +100,7 @@ def everything(store: Store, sweeps: Iterable[Manifest], failures: Mapping[str, 
     return list(found.values())
 
 
-def trial(store: Store, sweep: Manifest, record: TrialRecord, state: str, failure: str | None = None) -> Upload:
+def trial(store: Store, sweep: Manifest, record: TrialRecord, state: State, failure: str | None = None) -> Upload:
     """A trial's run. state: as in Sweep.states; failure: why it failed, if it did just now."""
     spec, signature = record.spec, record.spec.signature
     fields = {k: v for k, v in asdict(spec).items() if v is not None and k not in irrelevant(spec.loss, spec.objective)}
@@ -112,16 +113,16 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: str, failur
         job_type=spec.role,
         config={
             **fields,
-            **({"alpha": 0.0} if spec.loss == "mse" else {}),
+            **({} if spec.position_on_alpha is None else {"alpha": spec.position_on_alpha}),
             "signature": signature,
             "configuration": spec.configuration,
-            "parameters": generator_parameters(spec.d, spec.image_size, spec.channels),
-            "macs": generator_macs(spec.d, spec.image_size, spec.channels),
+            "parameters": spec.generator.parameters,
+            "macs": spec.generator.macs,
         },
         summary={
             **last,
             **({FIRST_FID: steps[0].values["rung/fid"]} if steps and "rung/fid" in steps[0].values else {}),
-            "state": "failed" if failure else state,
+            "state": (State.FAILED if failure else state).value,  # wandb writes an enum otherwise
             "diverged": any(rung.diverged for rung in record.rungs),
             "failure": failure or "",
             **_final(sweep, record),
@@ -164,16 +165,16 @@ def table(store: Store, sweep: Manifest) -> Upload | None:
     if teachers is None or DISABLED in (teachers.wandb, sweep.wandb):  # its rows would show what is never sent
         return None
     try:
-        built = tables.build(store, teachers, students)
+        built = Comparison.of(store, teachers, students).table
     except UserError:  # its teacher has no scores like its own any more
         return None
-    if not built["rows"] and not built["teacher"]:
+    if not built.rows and not built.teacher:
         return None
-    numbers = tables.flat(built)
-    heads = [head for head in tables.columns(built["metric"]) if head not in numbers[0]]
-    kept = [number for number, head in enumerate(tables.columns(built["metric"])) if head in heads]
+    numbers = flat(built)
+    heads = [head for head in columns(built) if head not in numbers[0]]
+    kept = [number for number, head in enumerate(columns(built)) if head in heads]
     rows = []
-    for texts, line in zip(tables.cells(built), numbers, strict=True):
+    for texts, line in zip(cells(built), numbers, strict=True):
         pictures = [_picture(store, line, who) for who in ("student", "control")]
         rows.append([*line.values(), *(texts[number] for number in kept), *pictures])
     content = Table([*numbers[0], *heads, "student", "control"], rows)
@@ -183,7 +184,7 @@ def table(store: Store, sweep: Manifest) -> Upload | None:
         group=sweep.name,
         job_type="table",
         config={"dataset": sweep.dataset, "metric": sweep.metric, "role": "table"},
-        summary={"content": _digest(asdict(content)), "caption": tables.caption(built)},
+        summary={"content": _digest(asdict(content)), "caption": caption(built)},
         table=content,
     )
 

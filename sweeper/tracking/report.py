@@ -5,12 +5,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sweeper.results import table as tables
+from sweeper.results.comparison import Comparison, find
+from sweeper.results.formats import caption
+from sweeper.results.table import flat
 from sweeper.store import Manifest, Store
 from sweeper.tracking.payload import FIRST_FID, sent_sweeps
 from sweeper.tracking.project import Project, UploadError, reason, wandb_environment
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import read_json, write_json
+from trainables.shapes import GeneratorShape
 
 _WIDE = 24  # columns of W&B's grid
 
@@ -39,8 +42,8 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
     wr: Any = import_module("wandb_workspaces.reports.v2")  # it exports by *, which no type checker follows
     teachers = store.sweep(sweep.teacher.sweep) if sweep.teacher else sweep
     assert teachers is not None
-    built = tables.build(store, teachers, sweep if sweep.teacher else None)
-    numbers = tables.flat(built)
+    built = Comparison.of(store, teachers, sweep if sweep.teacher else None).table
+    numbers = flat(built)
     students = f"Group = '{sweep.name}' and JobType = 'student'"
     controls = f"Group = '{teachers.name}' and JobType = 'teacher'"
 
@@ -55,14 +58,14 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
 
     named = {who: [line[f"{who}_signature"] for line in numbers] for who in ("student", "control")}
     shown = {who: [signature for signature in found if signature] for who, found in named.items()}
-    teacher = [built["teacher"]["signature"]] if built["teacher"] else []
+    teacher = [built.teacher.signature] if built.teacher else []
     sets = [runs("students", students)] if sweep.teacher else []
     sets.append(runs("controls", controls))
     if teacher:
         sets.append(runs("teacher", of(teacher)))
     fid, parameters = wr.SummaryMetric("report/fid"), wr.Config("parameters")
     blocks = [
-        wr.P(tables.caption(built)),
+        wr.P(caption(built)),
         wr.H2("Compression table"),
         wr.PanelGrid(
             runsets=[runs("table", of([f"table-{sweep.name}"]))],
@@ -74,8 +77,10 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
             panels=[wr.ScatterPlot(x=parameters, y=fid, log_x=True, log_y=True, layout=wide(12))],
         ),
     ]
-    if widths := _widths_with_alpha(store, sweep):
-        per_d = [runs(f"d={d}", f"{students} and Config('d') = {d}") for d in widths]
+    if shapes := _shapes_with_alpha(store, sweep):
+        per_d = [
+            runs(s.label, f"{students} and Config('family') = '{s.family}' and Config('d') = {s.d}") for s in shapes
+        ]
         alpha = wr.ScatterPlot(x=wr.Config("alpha"), y=wr.SummaryMetric(FIRST_FID), log_y=True, layout=wide(12))
         blocks += [
             wr.H2("FID over alpha (0: MSE), per d, at the first rung"),
@@ -100,16 +105,16 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
     return wr.Report(entity=project.entity, project=project.name, title=title, blocks=blocks, width="fluid")
 
 
-def _widths_with_alpha(store: Store, sweep: Manifest) -> list[int]:
-    """d of trials that differ in alpha."""
+def _shapes_with_alpha(store: Store, sweep: Manifest) -> list[GeneratorShape]:
+    """Return the shapes of trials that differ in alpha."""
     specs = [store.require(signature).spec for signature in sweep.signatures]
-    return sorted({spec.d for spec in specs if spec.alpha is not None})
+    return sorted({spec.generator for spec in specs if spec.alpha is not None})
 
 
 def run(folder: Path, dataset: str | None, name: str | None) -> str:
     """What `sweeper wandb report` does; the URL. Raises UserError, EnvironmentUserError."""
     store = Store(folder)
-    teachers, students = tables.find(store, dataset, name)
+    teachers, students = find(store, dataset, name)
     sweep = students or teachers
     for of_both in (teachers, sweep):
         sent_sweeps(store, of_both.name)  # raises for one that is never sent

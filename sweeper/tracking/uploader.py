@@ -22,10 +22,12 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from sweeper.scheduling.sweep import State
 from sweeper.store import Manifest, Store
 from sweeper.tracking import payload
 from sweeper.tracking.payload import Upload
 from sweeper.tracking.project import Project, RunDeletedError, UploadError, wandb_environment
+from trainables import plugins
 from trainables.files import read_json, write_json
 
 LINGER = 60.0  # seconds after the end of stdin, when it ends by itself
@@ -147,11 +149,11 @@ class Uploader:
     def _send_reported(self, signature: str) -> None:
         record = self.store.require(signature)
         sweep = self.owners[signature]
-        state = "paused"  # or waiting to go on: who is pruned depends on all the others, and is told at the end
+        state = State.PAUSED  # or waiting to go on: who is pruned depends on all the others, and is told at the end
         if any(rung.diverged for rung in record.rungs):
-            state = "diverged"
+            state = State.DIVERGED
         elif record.final(sweep.updates, sweep.protocols):
-            state = "done"
+            state = State.DONE
         upload = payload.trial(self.store, sweep, record, state, self.failures.get(signature))
         if self.ledger.get(self.project.key, upload.id) != upload.digest:
             self._send(upload)
@@ -267,7 +269,10 @@ def main() -> None:
     parser.add_argument("sweeps", nargs="+")
     parser.add_argument("--parent", type=int, required=True, help="the command that this one works for")
     parser.add_argument("--follow", action="store_true", help="a sweep is running")
+    parser.add_argument("--plugin", action="append", default=[], help="what defines the sweeps' losses and families")
     asked = parser.parse_args()
+    for reference in asked.plugin:
+        plugins.load(reference)
     os.nice(5)  # training comes first
     store, inbox = Store(asked.store), Inbox(asked.parent)
     os.environ.update(wandb_environment(store.root))

@@ -18,6 +18,7 @@ from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Manifest, RungRecord, Store
 from sweeper.tracking.payload import sent_sweeps
 from sweeper.tracking.project import wandb_environment
+from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
 
 SECONDS_AT_THE_END = 60.0  # for what is left to send when a sweep ends
@@ -33,6 +34,8 @@ class UploaderProcess:
         self._heard = heard
         module = "sweeper.tracking.uploader"
         command = [sys.executable, "-m", module, str(store.root), *sweeps, "--parent", str(os.getpid())]
+        for plugin in plugins.LOADED.values():
+            command += ["--plugin", plugin.reference]
         environment = {**os.environ, **wandb_environment(store.root)}
         with open(store.root / "wandb" / "uploading.log", "ab") as log:
             self.process = subprocess.Popen(

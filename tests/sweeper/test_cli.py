@@ -16,7 +16,7 @@ from PIL import Image
 from sweeper import __version__, options
 from sweeper.cli import app
 from sweeper.request import Request
-from sweeper.results import export
+from sweeper.results import export, formats
 from tests.conftest import TINY, Done
 from trainables.files import write_json
 from trainables.spec import PRECISIONS, ROLES
@@ -172,6 +172,7 @@ def test_help_is_plain_text_that_fits_the_terminal(name: str, width: int) -> Non
     [
         (options.Role, [f"{role}s" for role in ROLES]),
         (options.Precision, PRECISIONS),
+        (options.TableFormat, ["rich", *formats.STYLES]),
         (options.ExportFormat, ["all", *export.FORMATS]),
     ],
 )

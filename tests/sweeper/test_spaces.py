@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sweeper.spaces import Space, expand, load_space, override
+from trainables.datasets import DATASETS
 from trainables.errors import UserError
-from trainables.images import DATASETS
 from trainables.spec import TrialSpec
 
 
@@ -25,7 +25,7 @@ def students(given: Space) -> list[TrialSpec]:
 
 @pytest.mark.parametrize("dataset", [*DATASETS, "folder"])
 def test_every_shipped_space_is_valid_and_gives_students_what_controls_get(dataset: str) -> None:
-    """Equal configurations per d and budget, equal widths of the discriminator (decision 17)."""
+    """Equal configurations per d and budget, equal widths of the discriminator."""
     control, student = (load_space(dataset, role, None) for role in ("teacher", "student"))
     assert (control.updates, control.first_rung, control.eta) == (student.updates, student.first_rung, student.eta)
     controls, distilled = teachers(control), students(student)

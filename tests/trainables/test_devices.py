@@ -13,10 +13,11 @@ import torch
 from accelerate.accelerator import Accelerator
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from tests.trainables import built
 from tests.trainables.test_training import JOINT, MSE, TEACHER, WGAN, spec_of
+from trainables import batches as data
 from trainables import networks, training
 from trainables.bank import Bank
-from trainables.networks import Discriminator, Generator
 from trainables.rendering import render
 from trainables.training import train
 
@@ -30,7 +31,7 @@ class RungReached(Exception):
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    made = Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(Generator(1, 32, 1, seed=9), z))
+    made = Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(built.generator(1, seed=9), z))
     made(np.arange(50))  # the teacher runs before anything is fake
     return made
 
@@ -39,13 +40,13 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The batches of latents that were taken."""
     taken: list[int] = []
-    real = training._Latents.batch
+    real = data.BankBatches.batch
 
     def batch(self: Any, step: int) -> Any:
         taken.append(step)
         return real(self, step)
 
-    monkeypatch.setattr(training._Latents, "batch", batch)
+    monkeypatch.setattr(data.BankBatches, "batch", batch)
     return taken
 
 
@@ -54,7 +55,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Fake tensors from here on. Networks are built where they are to be: moving fake parameters is not supported."""
     monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, function, recurse=True: self)
     monkeypatch.setattr(networks, "_initialise", lambda network, seed: None)
-    monkeypatch.setattr(training, "deepcopy", lambda generator: training.Generator(1, 32, 1))
+    monkeypatch.setattr(training, "deepcopy", lambda generator: training.build(built.shape(1)))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield monkeypatch
 
@@ -69,8 +70,7 @@ def card(fake: pytest.MonkeyPatch) -> None:
     def properties(device: Any) -> Any:
         return type("Card", (), {"total_memory": 16e9})
 
-    for name, network in (("Generator", Generator), ("Discriminator", Discriminator)):
-        fake.setattr(training, name, on_card(network))
+    fake.setattr(training, "build", build_on_card)
     fake.setattr(Accelerator, "device", property(lambda self: torch.device("cuda")))
     fake.setattr(Accelerator, "backward", lambda self, loss: None)
     fake.setattr(torch.cuda, "synchronize", reached)
@@ -78,12 +78,9 @@ def card(fake: pytest.MonkeyPatch) -> None:
     fake.setattr(torch.Tensor, "pin_memory", lambda self: self)
 
 
-def on_card(network: Any) -> Any:
-    def build(*arguments: Any) -> Any:
-        with torch.device("cuda"):
-            return network(*arguments)
-
-    return build
+def build_on_card(*arguments: Any) -> Any:
+    with torch.device("cuda"):
+        return networks.build(*arguments)
 
 
 def pixels() -> np.ndarray:
@@ -109,16 +106,16 @@ def test_no_step_mixes_devices(fields: dict[str, Any], bank: Bank, batches: list
 
 
 def test_a_batch_left_on_the_host_would_be_seen(bank: Bank, card: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training, "_moved", lambda batch, device: torch.from_numpy(batch))
+    monkeypatch.setattr(data, "_moved", lambda batch, device: torch.from_numpy(batch))
     with pytest.raises(RuntimeError, match="device"):
         list(train(spec_of(**MSE), [STEPS], pixels=None, bank=bank))
 
 
 def test_real_images_live_on_the_card_where_they_fit(card: None) -> None:
     device, spec = torch.device("cuda"), spec_of(**TEACHER)
-    small = training._RealImages(pixels(), spec, device)
+    small = data.RealBatches(pixels(), spec, device)
     assert small.resident is not None
     assert small.resident.device.type == "cuda"
-    large = training._RealImages(np.broadcast_to(np.uint8(0), (5_000_000, 1, 32, 32)), spec, device)
+    large = data.RealBatches(np.broadcast_to(np.uint8(0), (5_000_000, 1, 32, 32)), spec, device)
     assert large.resident is None
     assert large.batch(0).shape == small.batch(0).shape == (8, 1, 32, 32)

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables import images as images_module
+from trainables import identity, images
+from trainables.datasets import DATASETS
 from trainables.decoding import square
 from trainables.errors import EnvironmentUserError, UserError
-from trainables.images import DATASETS, Images, identify, prepare
+from trainables.files import write_json
+from trainables.identity import identify, registered_name
+from trainables.images import Images, prepare
 
 
 def test_the_digits_are_5000_of_10_classes_padded_to_32(digits: Images) -> None:
@@ -24,7 +27,7 @@ def test_the_digits_are_5000_of_10_classes_padded_to_32(digits: Images) -> None:
 
 def test_a_set_is_decoded_once(tmp_path: Path, digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     before = digits.path.stat().st_mtime_ns
-    monkeypatch.setitem(DATASETS, "mnist5k", None)  # type: ignore[arg-type] # loading again would fail
+    monkeypatch.delitem(DATASETS, "mnist5k")  # loading again would fail
     assert prepare("mnist5k", 32, digits.path.parent).hash == digits.hash
     assert digits.path.stat().st_mtime_ns == before
 
@@ -87,7 +90,7 @@ def test_a_folder_that_was_prepared_is_known_without_reading_its_files(
     name = identify(str(colour_folder), tmp_path / "cache")
     prepare(name, 32, tmp_path / "cache", folder=colour_folder)
     read: list[Path] = []
-    monkeypatch.setattr(images_module, "file_hash", lambda path: read.append(path) or "0")
+    monkeypatch.setattr(identity, "file_hash", lambda path: read.append(path) or "0")
     assert identify(str(colour_folder), tmp_path / "cache") == name
     assert not read
     picture = next((colour_folder / "class0").glob("*.png"))
@@ -99,7 +102,7 @@ def test_a_folder_that_was_prepared_is_known_without_reading_its_files(
 def test_a_decoding_that_was_killed_goes_on_where_it_was(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(images_module, "CHUNK", 10)
+    monkeypatch.setattr(images, "CHUNK", 10)
     name, whole = identify(str(colour_folder), tmp_path), prepare("photos", 32, tmp_path / "a", folder=colour_folder)
 
     def killed(done: int, of: int) -> None:
@@ -158,19 +161,45 @@ def test_a_set_that_is_not_here_says_where_to_put_it(name: str, tmp_path: Path) 
         prepare(name, 32, tmp_path, data_root=tmp_path)
 
 
-def test_torchvision_s_own_layout_is_read(tmp_path: Path) -> None:
+def save_mnist(data_root: Path, level: int) -> None:
     """MNIST's raw files, made here, in torchvision's folder."""
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
+    raw = data_root / "MNIST" / "raw"
+    raw.mkdir(parents=True, exist_ok=True)
     for part, n in (("train", 3), ("t10k", 2)):
-        pixels = np.full((n, 28, 28), 9, dtype=np.uint8)
+        pixels = np.full((n, 28, 28), level, dtype=np.uint8)
         head = (2051).to_bytes(4, "big") + n.to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
         (raw / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
         labels = (2049).to_bytes(4, "big") + n.to_bytes(4, "big") + bytes(range(n))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
-    images = prepare("mnist", 32, tmp_path / "cache", data_root=tmp_path)
+
+
+def test_torchvision_s_own_layout_is_read(tmp_path: Path) -> None:
+    save_mnist(tmp_path, 9)
+    images = prepare(identify("mnist", tmp_path, tmp_path), 32, tmp_path / "cache", data_root=tmp_path)
     assert images.pixels.shape == (3, 1, 32, 32)
     assert images.pixels[0, 0, 16, 16] == 9
+
+
+def test_replaced_files_of_a_registered_set_are_another_set(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    save_mnist(tmp_path, 9)
+    first = identify("mnist", cache, tmp_path)
+    assert first.startswith("mnist.")
+    assert registered_name(first) == "mnist"
+    prepare(first, 32, cache, data_root=tmp_path)
+    assert identify("mnist", cache, tmp_path) == identify("mnist", cache) == identify(first, cache) == first
+    save_mnist(tmp_path, 90)
+    second = identify("mnist", cache, tmp_path)
+    assert second != first
+    assert prepare(second, 32, cache, data_root=tmp_path).pixels[0, 0, 16, 16] == 90
+    assert prepare(first, 32, cache).pixels[0, 0, 16, 16] == 9
+
+
+def test_a_store_from_before_contents_were_noted_keeps_its_set_s_name(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    save_mnist(tmp_path, 9)
+    write_json(cache / "known" / "mnist.json", {"name": "mnist"})
+    assert identify("mnist", cache, tmp_path) == "mnist"
 
 
 def test_what_is_28_by_28_gets_a_margin_of_its_corner_s_colour() -> None:

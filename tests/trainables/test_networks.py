@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from trainables.networks import Discriminator, Generator
-from trainables.sizes import discriminator_parameters, generator_parameters
+from tests.trainables.built import discriminator, generator, shape
+from trainables.networks import DCGANGenerator, build
+from trainables.shapes import FAMILIES, DiscriminatorShape, GeneratorShape
 
 # Table 1 of arXiv 1902.00159, with d = 256 from its caption.
 PUBLISHED = {
@@ -27,45 +28,56 @@ def count(network: torch.nn.Module) -> int:
 @pytest.mark.parametrize(("d", "published"), PUBLISHED.items())
 def test_generator_at_64_has_the_published_count(d: int, published: int) -> None:
     with torch.device("meta"):  # at d = 256 real weights would take 190 MB
-        built = torch.nn.Sequential(*Generator.layers(d, 64, 1))
-    assert count(built) == generator_parameters(d, 64, 1) == published
+        network = torch.nn.Sequential(*DCGANGenerator.layers(shape(d, 64)))
+    assert count(network) == shape(d, 64).parameters == published
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_size", [32, 64])
 @pytest.mark.parametrize("d", [1, 3, 8])
-def test_counts_without_building_equal_counts_of_what_is_built(d: int, image_size: int, channels: int) -> None:
-    assert count(Generator(d, image_size, channels)) == generator_parameters(d, image_size, channels)
-    assert count(Discriminator(d, image_size, channels)) == discriminator_parameters(d, image_size, channels)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_counts_without_building_equal_counts_of_what_is_built(
+    family: str, d: int, image_size: int, channels: int
+) -> None:
+    generator = GeneratorShape(family, d, image_size, channels)
+    assert count(build(generator)) == generator.parameters
+    discriminator = DiscriminatorShape(d, image_size, channels)
+    assert count(build(discriminator)) == discriminator.parameters
 
 
 @pytest.mark.parametrize("d", [2, 5, 64])
 def test_other_counts_follow_the_stated_polynomials(d: int) -> None:
-    assert generator_parameters(d, 64, 3) == 672 * d**2 + 12_863 * d + 3
-    assert generator_parameters(d, 32, 1) == 160 * d**2 + 6_423 * d + 1
+    assert shape(d, 64, 3).parameters == 672 * d**2 + 12_863 * d + 3
+    assert shape(d).parameters == 160 * d**2 + 6_423 * d + 1
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("image_size", [32, 64])
 def test_shapes_and_range(image_size: int, channels: int) -> None:
-    images = Generator(2, image_size, channels)(torch.randn(5, 100))
+    images = generator(2, image_size, channels)(torch.randn(5, 100))
     assert images.shape == (5, channels, image_size, image_size)
     assert images.abs().max() <= 1
-    assert Discriminator(3, image_size, channels)(images).shape == (5,)
+    assert discriminator(3, image_size, channels)(images).shape == (5,)
 
 
 def test_every_parameter_of_both_networks_gets_a_gradient() -> None:
-    generator, discriminator = Generator(2, 32, 1), Discriminator(2, 32, 1)
-    discriminator(generator(torch.randn(8, 100))).square().sum().backward()
-    for name, parameter in [*generator.named_parameters(), *discriminator.named_parameters()]:
+    g, f = generator(2), discriminator(2)
+    f(g(torch.randn(8, 100))).square().sum().backward()
+    for name, parameter in [*g.named_parameters(), *f.named_parameters()]:
         assert parameter.grad is not None, name
         assert parameter.grad.abs().sum() > 0, f"{name} is a dead parameter"
 
 
+def test_a_slice_of_a_network_is_its_first_layers() -> None:
+    f, images = discriminator(2).eval(), torch.zeros(3, 1, 32, 32)
+    assert f[:-2](images).shape == (3, 8, 4, 4)
+    assert torch.equal(f[-2:](f[:-2](images)), f(images))
+
+
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     torch.manual_seed(1)
-    first = Generator(2, 32, 1, seed=7).state_dict()
+    first = generator(2, seed=7).state_dict()
     torch.manual_seed(2)
-    second, other = Generator(2, 32, 1, seed=7).state_dict(), Generator(2, 32, 1, seed=8).state_dict()
+    second, other = generator(2, seed=7).state_dict(), generator(2, seed=8).state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])

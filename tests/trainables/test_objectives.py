@@ -7,7 +7,25 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainables.objectives import GAMES, LOSSES, adversarial, joint, mse
+from trainables.errors import UserError
+from trainables.objectives import (
+    ARGUMENTS,
+    GAME_ARGUMENTS,
+    GAMES,
+    LOSSES,
+    WEIGHTS,
+    Game,
+    Network,
+    Part,
+    adam,
+    adversarial,
+    gan_generator,
+    joint,
+    loss,
+    mse,
+)
+from trainables.spec import TrialSpec
+from trainables.step import CriticStep, Extras, Step
 
 IMAGES = st.integers(0, 2**31).map(
     lambda seed: torch.rand(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -66,9 +84,43 @@ def test_the_critic_does_not_see_a_constant_shift(real: torch.Tensor, fake: torc
     assert critic(real + shift, fake + shift).item() == pytest.approx(critic(real, fake).item(), abs=1e-4)
 
 
-def test_a_loss_says_what_it_needs_by_its_arguments() -> None:
-    assert not LOSSES["mse"].needs_discriminator
-    assert LOSSES["mse"].needs_teacher
-    assert not LOSSES["adversarial"].needs_teacher
-    assert LOSSES["joint"].needs_teacher
-    assert LOSSES["joint"].needs_alpha
+def test_a_loss_says_what_it_loads_by_its_arguments() -> None:
+    assert LOSSES["mse"].loads == {Part.BANK}
+    assert LOSSES["adversarial"].loads == {Part.DISCRIMINATOR, Part.REAL}
+    assert LOSSES["joint"].loads == {Part.BANK, Part.DISCRIMINATOR, Part.REAL}
+
+
+def test_an_argument_that_is_unknown_is_refused_when_the_loss_is_registered() -> None:
+    def wrong(fake: torch.Tensor, teh_target: torch.Tensor) -> torch.Tensor:
+        return fake
+
+    with pytest.raises(UserError, match="loss wrong takes 'teh_target', which is unknown; it may take z, fake, target"):
+        loss(wrong)
+    assert "wrong" not in LOSSES
+    with pytest.raises(UserError, match="takes 'logits', which is unknown; it may take real_logits"):
+        Game(discriminator=lambda logits: logits, generator=lambda logits: logits, optimizer=adam, lr=0.1)
+
+
+def test_every_argument_is_an_attribute_of_a_step() -> None:
+    spec = TrialSpec(role="teacher", dataset="mnist5k", d=1, channels=1, d_discriminator=1)
+    images, nothing = torch.zeros(2, 1, 32, 32), Extras()
+    step = Step(spec, 3, torch.zeros(2, 100), images, None, lambda: images, torch.nn.Flatten(), nothing)
+    assert all(hasattr(step, name) for name in [*ARGUMENTS, *WEIGHTS])
+    critic = CriticStep(spec, torch.nn.Flatten(), images, images)
+    assert all(hasattr(critic, name) for name in [*GAME_ARGUMENTS, *WEIGHTS])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_of_more_networks_never_takes_fewer_passes(name: str) -> None:
+    passes = LOSSES[name].passes(GAMES["gan"], n_critic=1)
+    assert passes[Network.GENERATOR] == 3, "forward, backward to the input, backward to the weights"
+    assert (Network.DISCRIMINATOR in passes) == LOSSES[name].needs_discriminator
+
+
+def test_a_penalty_on_the_gradient_counts() -> None:
+    def penalised(real_logits: torch.Tensor, discriminator: torch.nn.Module) -> torch.Tensor:
+        return real_logits
+
+    plain, game = GAMES["gan"], Game(discriminator=penalised, generator=gan_generator, optimizer=adam, lr=0.1)
+    of = [LOSSES["adversarial"].passes(g, n_critic=2)[Network.DISCRIMINATOR] for g in (plain, game)]
+    assert of == [2 * 6 + 2, 2 * 12 + 2]

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
-from trainables.errors import UserError
-from trainables.spec import DEFAULTS, FIELDS, TrialSpec, parse
+from trainables.errors import MissingPluginError, UserError
+from trainables.objectives import LOSSES, WEIGHTS
+from trainables.shapes import DiscriminatorShape, GeneratorShape
+from trainables.spec import DEFAULTS, FIELDS, TrialSpec, irrelevant, needed, parse
 
 
 def teacher(**changes: Any) -> TrialSpec:
@@ -29,9 +31,29 @@ def student(**changes: Any) -> TrialSpec:
     return TrialSpec(**{**base, **changes})
 
 
-def test_equal_specs_have_equal_signatures_across_processes() -> None:
-    # A golden value on purpose: if it changes, every store in the world is orphaned.
-    assert teacher().signature == "4267da2737ff"
+# Golden values on purpose: if one changes, every store in the world is orphaned. Keys are signatures, values are what
+# records hold.
+_TEACHER = {"role": "teacher", "dataset": "mnist5k", "d": 4, "channels": 1, "d_discriminator": 8}
+_STUDENT = {"role": "student", "dataset": "mnist5k", "d": 2, "channels": 1, "teacher": "t@1-x", "latents": 9}
+_JOINT = {**_STUDENT, "loss": "joint", "alpha": 0.02, "warmup": 10, "d_discriminator": 8}
+GOLDEN: dict[str, dict[str, Any]] = {
+    "4267da2737ff": _TEACHER,
+    "359efb204947": {**_TEACHER, "objective": "wgan", "n_critic": 5, "clip": 0.01, "lr": 5e-05},
+    "fb3fe2f194b6": {**_TEACHER, "dataset": "photos-1a2b3c4d", "channels": 3, "image_size": 64},
+    "2252052ac048": {**_TEACHER, "ema": 0.99, "lr": 0.008, "lr_discriminator": 0.002, "seed": 3},
+    "b32a1035fbdc": {**_TEACHER, "precision": "bf16", "threads": 2, "batch_size": 32},
+    "00f609e93ad5": {**_TEACHER, "compile": "yes"},
+    "02163a825722": {**_STUDENT, "loss": "mse"},
+    "fa64239dcfca": _JOINT,
+    "d333f06cac8d": {**_JOINT, "objective": "wgan", "n_critic": 3, "clip": 0.02, "lr": 1.0},
+}
+
+
+@pytest.mark.parametrize(("signature", "canonical"), GOLDEN.items())
+def test_signatures_stay_what_they_were(signature: str, canonical: dict[str, Any]) -> None:
+    spec = TrialSpec.from_canonical(canonical)
+    assert spec.signature == signature
+    assert spec.canonical() == canonical
 
 
 def test_a_field_at_its_default_is_left_out_so_that_a_new_field_renames_nothing() -> None:
@@ -91,12 +113,8 @@ def test_alpha_outside_0_to_1_is_refused() -> None:
 
 
 def test_words_of_the_command_line_become_values() -> None:
-    assert (parse("d", "8"), parse("alpha", "0.02"), parse("loss", "mse"), parse("clip", "none")) == (
-        8,
-        0.02,
-        "mse",
-        None,
-    )
+    words = {"d": "8", "alpha": "0.02", "loss": "mse", "clip": "none", "compile": "yes"}
+    assert [parse(name, word) for name, word in words.items()] == [8, 0.02, "mse", None, True]
 
 
 def test_every_field_explains_itself_in_an_error() -> None:
@@ -105,6 +123,29 @@ def test_every_field_explains_itself_in_an_error() -> None:
     for name in numeric:
         with pytest.raises(UserError, match=f"{name}=x1: not a"):
             parse(name, "x1")
+
+
+def test_a_spec_knows_its_networks() -> None:
+    spec = student(loss="joint", alpha=0.02, d_discriminator=8)
+    assert spec.generator == GeneratorShape("dcgan", 2, 32, 1)
+    assert spec.discriminator == DiscriminatorShape(8, 32, 1)
+    assert student().discriminator is None
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_field_that_a_loss_does_not_read_is_refused_and_one_that_it_reads_is_needed(loss: str) -> None:
+    unused, wanted = irrelevant(loss, "gan"), needed(loss)
+    assert not unused & set(wanted)
+    rule = LOSSES[loss]
+    for weight in WEIGHTS:
+        assert (weight in unused) == (weight not in rule.arguments)
+    assert ("teacher" in wanted) == rule.needs_teacher
+    assert ("d_discriminator" in wanted) == rule.needs_discriminator
+
+
+def test_a_loss_of_a_plug_in_that_is_not_loaded_is_named_with_the_plug_in() -> None:
+    with pytest.raises(MissingPluginError, match=r"loss=mine is defined by plug-in mine-1a2b3c4d.*add --plugin mine"):
+        student(loss="mine", plugin="mine-1a2b3c4d")
 
 
 def test_specs_are_frozen() -> None:

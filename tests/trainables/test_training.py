@@ -8,20 +8,47 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainables import built
 from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.errors import EnvironmentUserError, NotFiniteError
 from trainables.images import Images
 from trainables.latents import latents
-from trainables.networks import Generator
+from trainables.objectives import GAMES, LOSSES
 from trainables.rendering import render, to_uint8
-from trainables.spec import TrialSpec
+from trainables.spec import TrialSpec, needed
+from trainables.step import Extras, TeacherNetworks
 from trainables.training import Rung, train
 
 TEACHER: dict[str, Any] = {"role": "teacher", "d_discriminator": 2}
 WGAN: dict[str, Any] = {**TEACHER, "objective": "wgan", "n_critic": 2, "clip": 0.01}
 MSE: dict[str, Any] = {"role": "student", "loss": "mse", "teacher": "t@1-x", "latents": 50}
 JOINT: dict[str, Any] = {**MSE, "loss": "joint", "alpha": 0.1, "warmup": 3, "d_discriminator": 2}
+VALUES = {
+    "alpha": 0.1,
+    "beta": 0.5,
+    "d_discriminator": 2,
+    "latents": 50,
+    "teacher": "t@1-x",
+    "loss_features": "inception",
+}
+
+
+def fields_of(loss: str, objective: str) -> dict[str, Any]:
+    """The fields that a trial of a registered loss and game needs."""
+    rule, game = LOSSES[loss], GAMES[objective]
+    fields = {"role": "student" if rule.needs_teacher else "teacher", "loss": loss}
+    fields |= {name: VALUES[name] for name in needed(loss)}
+    if rule.needs_discriminator:
+        fields |= {"objective": objective, "n_critic": min(2, game.n_critic), "clip": game.clip}
+        fields |= {"warmup": 3} if rule.needs_teacher else {}
+    return fields
+
+
+# Every loss that is registered, in every game that it can play.
+EVERY = [
+    fields_of(loss, game) for loss in LOSSES for game in GAMES if LOSSES[loss].needs_discriminator or game == "gan"
+]
 
 
 def spec_of(**fields: Any) -> TrialSpec:
@@ -30,14 +57,16 @@ def spec_of(**fields: Any) -> TrialSpec:
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(Generator(1, 32, 1, seed=9), z))
+    return Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(built.generator(1, seed=9), z))
 
 
 def run(
     spec: TrialSpec, rungs: list[int], digits: Images, bank: Bank, path: Path | None = None, **more: Any
 ) -> list[Rung]:
     """All rungs, with weights as they were at the last."""
-    return list(train(spec, rungs, pixels=digits.pixels, bank=bank, checkpoint_path=path, **more))
+    networks = (built.generator(1).eval(), built.discriminator(1).eval())
+    extras = Extras(TeacherNetworks(*networks), features=lambda images: images.flatten(1)[:, :8])
+    return list(train(spec, rungs, pixels=digits.pixels, bank=bank, extras=extras, checkpoint_path=path, **more))
 
 
 def weights(rung: Rung) -> dict[str, torch.Tensor]:
@@ -50,7 +79,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     "fields",
-    [TEACHER, WGAN, MSE, JOINT, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}, {**TEACHER, "d": 8}],
+    [*EVERY, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}, {**TEACHER, "d": 8}],
+    ids=lambda fields: " ".join(str(value) for value in fields.values()),
 )
 @pytest.mark.parametrize("stop", [2, 5])
 def test_resumed_equals_uninterrupted(
@@ -126,7 +156,7 @@ def test_a_student_of_the_bank_equals_one_whose_teacher_runs_in_every_step(digit
 def test_a_compiled_trial_resumes_too_and_hardly_differs(
     fields: dict[str, Any], digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
-    spec, path = spec_of(**fields, compile="yes"), tmp_path / "checkpoint.safetensors"
+    spec, path = spec_of(**fields, compile=True), tmp_path / "checkpoint.safetensors"
     whole = weights(run(spec, [4], digits, bank)[-1])
     run(spec, [2], digits, bank, path)
     assert same(weights(run(spec, [4], digits, bank, path)[-1]), whole)
@@ -146,9 +176,10 @@ def test_rungs_on_the_way_change_nothing(digits: Images, bank: Bank) -> None:
     assert same(weights(rung), whole)
 
 
-def test_alpha_0_is_mse(digits: Images, bank: Bank) -> None:
+@pytest.mark.parametrize("loss", [name for name, rule in LOSSES.items() if {"alpha", "target"} <= set(rule.arguments)])
+def test_alpha_0_is_mse(loss: str, digits: Images, bank: Bank) -> None:
     by_mse = weights(run(spec_of(**MSE), [5], digits, bank)[-1])
-    by_joint = weights(run(spec_of(**{**JOINT, "alpha": 0.0, "warmup": 0}), [5], digits, bank)[-1])
+    by_joint = weights(run(spec_of(**{**fields_of(loss, "gan"), "alpha": 0.0, "warmup": 0}), [5], digits, bank)[-1])
     assert same(by_mse, by_joint)
 
 
@@ -196,6 +227,6 @@ def test_images_are_rounded_and_clamped() -> None:
 
 
 def test_an_image_does_not_depend_on_its_batch() -> None:
-    generator, z = Generator(2, 32, 1), latents("rung", 0, 10)
+    generator, z = built.generator(2), latents("rung", 0, 10)
     assert np.array_equal(render(generator, z, batch_size=3), render(generator, z))
     assert generator.training

@@ -1,8 +1,4 @@
-"""What scores are computed on: a fixed network, and everything that happens to an image before it.
-
-Three are here; a user's own is named by its import path, `package.module:Name`, a class (or function) without
-arguments that gives an object like Features.
-"""
+"""What scores are computed on: a fixed network, and everything that happens to an image before it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +42,12 @@ class TorchFeatures:
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
         """uint8 [N, C, H, W] on the device → features by dimensions, and logits."""
         raise TypeError(f"{type(self).__name__} has no forward")
+
+    def map(self, images: Tensor) -> Tensor:
+        """Images [N, C, H, W] in [-1, 1] on the device → features [N, dims], with gradients to the images."""
+        with exact_float32():
+            features, _ = self.forward(images.add(1.0).mul(127.5))
+        return features[self.dims]
 
     def __call__(self, images: np.ndarray) -> Activations:
         features: dict[int, list[np.ndarray]] = {}

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
+from torchvision.models import inception_v3
 
 from trainables.files import file_hash
 from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation, needs_file
@@ -26,6 +27,18 @@ class Inception(TorchFeatures):
         blocks = self.network(as_colour(images).float().div(255))
         pooled = [adaptive_avg_pool2d(block, 1).flatten(1) for block in blocks]
         return {block.shape[1]: block for block in pooled}, None
+
+
+class RandomInception(TorchFeatures):
+    """torchvision's Inception with random weights, which costs what pytorch-fid's does: for timing without its file."""
+
+    def __init__(self) -> None:
+        network = inception_v3(weights=None, init_weights=False)
+        super().__init__(network, "random-inception", 1000, "RGB, bilinear to 299×299", batch_size=50)
+
+    def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+        resized = interpolate(as_colour(images).float(), size=(299, 299), mode="bilinear", align_corners=False)
+        return {self.dims: self.network(resized)}, None
 
 
 def inception_weights() -> Path:

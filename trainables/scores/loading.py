@@ -1,45 +1,85 @@
-"""A features network by its name."""
+"""A feature network by its name. To add one, write one function under `@feature_network`. Needs no torch."""
 
-import importlib
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainables.errors import UserError
-from trainables.images import Images
-from trainables.scores.features import Features
+from trainables.registry import Registry
 
-NAMES = ("classifier", "inception", "imagenet")
+if TYPE_CHECKING:
+    from trainables.images import Images
+    from trainables.scores.features import Features
+
+Load = Callable[["Images | None", Path], "Features"]
+
+
+@dataclass(frozen=True)
+class FeatureNetwork:
+    """How a network is loaded, and its multiply-accumulates for one image."""
+
+    load: Load
+    macs: float
+
+
+FEATURES: Registry[FeatureNetwork] = Registry("feature network")
+
+
+def feature_network(*, macs: float) -> Callable[[Load], Load]:
+    """Register a function (images, cache) → Features under its name.
+
+    images: the prepared set that is scored, or None. cache: a folder for what the network keeps. macs:
+    multiply-accumulates for one image.
+    """
+
+    def register(load: Load) -> Load:
+        FEATURES[load.__name__] = FeatureNetwork(load, macs)
+        return load
+
+    return register
+
+
+@feature_network(macs=1e6)
+def classifier(images: Images | None, cache: Path) -> Features:
+    """A LeNet trained on the set's own labels. Raises UserError for a set without classes."""
+    from trainables.scores import classifier
+
+    if images is None or images.classes is None:
+        raise UserError("features=classifier needs classes; sort the images into one subfolder per class")
+    return classifier.classifier(images, cache)
+
+
+@feature_network(macs=5.7e9)
+def inception(images: Images | None, cache: Path) -> Features:
+    """pytorch-fid's Inception. Raises EnvironmentUserError without its weights file."""
+    from trainables.scores.inception import Inception
+
+    return Inception()
+
+
+@feature_network(macs=0.4e9)
+def imagenet(images: Images | None, cache: Path) -> Features:
+    """EfficientNet-Lite0. Raises EnvironmentUserError without the optional packages."""
+    from trainables.scores.imagenet import ImageNet
+
+    return ImageNet()
 
 
 def load_features(name: str, images: Images | None, cache: Path) -> Features:
-    """A network by its name.
+    """Load a network by its name. images, cache: as for `feature_network`.
 
-    images: the labelled set, for `classifier`. cache: where a trained classifier is kept.
-    Raises EnvironmentUserError without weights, UserError for a name that is none.
+    Raises EnvironmentUserError without weights, UserError for a name that is not registered.
     """
-    if name == "classifier":
-        from trainables.scores.classifier import classifier
-
-        if images is None or images.classes is None:
-            raise UserError("features=classifier needs classes; sort the images into one subfolder per class")
-        return classifier(images, cache)
-    if name == "inception":
-        from trainables.scores.inception import Inception
-
-        return Inception()
-    if name == "imagenet":
-        from trainables.scores.imagenet import ImageNet
-
-        return ImageNet()
-    module, colon, attribute = name.partition(":")
-    if not colon:
+    if name not in FEATURES:
         raise UserError(
-            f"features={name} is unknown; it is one of {', '.join(NAMES)}, or package.module:Name of your own"
+            f"features={name} is unknown; it is one of {', '.join(FEATURES)}, or a name that a plug-in registers: "
+            "add --plugin FILE"
         )
-    try:
-        made: Features = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"features={name} does not load: {error}; is it on PYTHONPATH?") from None
-    missing = [field for field in ("name", "dims", "preprocessing") if not hasattr(made, field)]
+    network = FEATURES[name].load(images, cache)
+    missing = [field for field in ("name", "dims", "preprocessing") if not hasattr(network, field)]
     if missing:
         raise UserError(f"features={name} has no {missing[0]}; see Features in trainables/scores/features.py")
-    return made
+    return network

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from trainables.images import Images
 from trainables.latents import latents
-from trainables.networks import Generator
 from trainables.rendering import render
 from trainables.scores.classifier import Classifier
 from trainables.scores.features import Features
@@ -39,7 +39,7 @@ class Scorer:
     def protocol(self, purpose: str, n: int) -> str:
         return protocol(self.features, self.features.dims, self.images.hash, purpose, n, len(streams(purpose)))
 
-    def __call__(self, generator: Generator, purpose: str, n: int) -> dict[str, Score]:
+    def __call__(self, generator: nn.Module, purpose: str, n: int) -> dict[str, Score]:
         """fid, is (where there are classes) and sharpness of n images per set of latents; kid of what is printed.
 
         purpose: rung (what prunes), selection (what chooses) or report (what is printed: three sets).

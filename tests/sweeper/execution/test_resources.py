@@ -2,11 +2,22 @@
 
 import pytest
 
-from sweeper.execution.resources import Machine, Share, Slots, memory, share
+from sweeper.execution.resources import Machine, Share, Slots
+from sweeper.execution.resources import share as allot
 from tests.sweeper.stores import student, teacher
+from trainables.arithmetic import device_bytes
+from trainables.spec import TrialSpec
 
 LAPTOP, BOX = Machine(cpus=2, gpus=0), Machine(cpus=16, gpus=4)
 DIGITS, FACES = 5_000 * 32 * 32, 162_770 * 3 * 64 * 64  # bytes of real images
+
+
+def share(spec: TrialSpec, machine: Machine, data: int) -> Share:
+    return allot(spec, None, machine, data)
+
+
+def memory(spec: TrialSpec, data: int, device: float) -> float:
+    return device_bytes(spec, None, data, device)
 
 
 def test_without_a_gpu_a_trial_takes_its_threads() -> None:

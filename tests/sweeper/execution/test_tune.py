@@ -108,19 +108,19 @@ def test_out_of_memory_doubles_the_share_until_it_fits_and_is_remembered(
     assert queue.sweep.finished()
     assert not queue.sweep.failed
     assert {len(names) for names in queue.sweep.finishers().values()} == {1}
-    assert queue.store.least_shares() == {64: 0.5}
+    assert queue.store.least_shares() == {"d=64": 0.5}
     told = capfd.readouterr().err
     assert "d=64 ran out of memory on 0.125 of a GPU; again on 0.25" in told
     assert "d=64 ran out of memory on 0.25 of a GPU; again on 0.5" in told
     tries = [job for job in order.jobs if queue.sweep.records[job.signature].spec.d == 2]
     assert len(tries) == len(set(tries)), "narrow trials ran once"
     again = JobSearcher(Sweep.read(queue.sweep.manifest, queue.store), queue.store, queue.slots, [])
-    assert again.least == {64: 0.5}
+    assert again.least == {"d=64": 0.5}
 
 
 def test_out_of_memory_on_a_whole_gpu_is_a_failure_that_says_what_to_try(tmp_path: Path) -> None:
     queue = queue_of(tmp_path, Machine(cpus=2, gpus=1))
-    queue.least[64] = 1.0
+    queue.least["d=64"] = 1.0
     assert isinstance(queue.suggest("a"), dict)
     job = queue.running["a"]
     queue.on_trial_complete("a", {"done": True, "out_of_memory": True, "failure": "out of memory on a whole GPU"})

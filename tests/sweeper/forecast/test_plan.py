@@ -76,51 +76,51 @@ def test_students_need_a_teacher(sweeper: Callable[..., Done], tmp_path: Path) -
 
 
 def test_a_table_gives_its_rate_shared_among_neighbours_and_never_less_than_its_floor() -> None:
-    costs = TableCosts("T4", TABLE)
+    costs = TableCosts("T4", TABLE, None)
     small, large = teacher(2), teacher(256, image_size=64, d_discriminator=256)
     assert costs.cost(small, 1.0).seconds_per_update == 0.005
-    expected = update_macs(large) / (8.1e12 / 2 * 0.3)
+    expected = update_macs(large, None) / (8.1e12 / 2 * 0.3)
     assert costs.cost(large, 1.0).seconds_per_update == pytest.approx(expected)
     assert costs.cost(large, 0.5).seconds_per_update == pytest.approx(2 * expected)
 
 
 def test_a_card_that_is_not_in_the_table_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"TPU: .* has T4, V100"):
-        TableCosts("TPU", TABLE)
+        TableCosts("TPU", TABLE, None)
     (tmp_path / "mine.toml").write_text("[TPU]\nteraflops = 1")
     with pytest.raises(UserError, match="'use'"):
-        TableCosts("TPU", tmp_path / "mine.toml")
+        TableCosts("TPU", tmp_path / "mine.toml", None)
 
 
 @pytest.mark.parametrize("line", ["teraflops = 0", "teraflops = -1", "teraflops = inf", "teraflops = 'many'"])
 def test_a_table_with_an_impossible_value_is_an_error(line: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f"[TPU]\n{line}\nuse = 1\nmilliseconds = 1\nmemory_gb = 1\n")
     with pytest.raises(UserError, match="--throughputs"):
-        TableCosts("TPU", tmp_path / "mine.toml")
+        TableCosts("TPU", tmp_path / "mine.toml", None)
 
 
 def test_a_spoiled_or_unwritable_cache_of_timings_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    file = TimedCosts(print).file
+    file = TimedCosts(print, None).file
     file.parent.mkdir()
     for spoiled in ("{", "[]", "3"):
         file.write_text(spoiled)
-        assert TimedCosts(print).known.keys() <= {"where"}
+        assert TimedCosts(print, None).known.keys() <= {"where"}
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
     told: list[str] = []
-    TimedCosts(told.append)._keep("a", 1.0)
+    TimedCosts(told.append, None)._keep("a", 1.0)
     assert "the next plan will time again" in told[0]
 
 
 def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     told: list[str] = []
-    costs = TimedCosts(told.append)
+    costs = TimedCosts(told.append, None)
     narrow, wide = (costs.cost(teacher(d), 1.0) for d in (2, 32))
     assert wide.seconds_per_update > 1.3 * narrow.seconds_per_update
     costs.cost(teacher(2, lr=0.5, seed=3), 1.0)
     assert len(told) == 2, "learning rate and seed cost nothing"
-    again = TimedCosts(told.append)
+    again = TimedCosts(told.append, None)
     assert again.cost(teacher(2), 1.0) == narrow
     assert len(told) == 2, "timed once per machine"
     assert "earlier" in again.basis

@@ -10,7 +10,10 @@ import pandas as pd
 from playwright.sync_api import Browser
 
 import sweeper as package
-from sweeper.results import table
+from sweeper.results.comparison import Comparison
+from sweeper.results.formats import cells
+from sweeper.results.table import flat
+from sweeper.store import Store, dump
 from tests.conftest import Done
 from tests.wandb_server import Server
 
@@ -25,9 +28,10 @@ def numbers(rows: list[dict[str, Any]], names: list[str]) -> list[dict[str, floa
 def test_page_json_wandb_and_dataframe_show_equal_numbers(
     finished: Path, sweeper: Callable[..., Done], browser: Browser, wandb_server: Server, tmp_path: Path
 ) -> None:
-    # The terminal's JSON, made flat as a program would.
-    done = sweeper("table", "--format", "json", cwd=finished)
-    terminal = table.flat(json.loads(done.out))
+    # The terminal's CSV: plain numbers. Its JSON has the same table.
+    built = Comparison.read(Store(finished / "runs"), None, None).table
+    assert json.loads(sweeper("table", "--format", "json", cwd=finished).out) == json.loads(dump(built.as_json()))
+    terminal = flat(built)
     every = [name for name, value in terminal[0].items() if name == "ratio" or isinstance(value, int | float)]
     every = [name for name in every if name != "teacher"]
     expected = numbers(terminal, every)
@@ -56,4 +60,4 @@ def test_page_json_wandb_and_dataframe_show_equal_numbers(
     names = ["d", "parameters", "ratio", *SCORES]
     of_page = [{name: math.nan if v is None else v for name, (_, v) in zip(names, row, strict=False)} for row in shown]
     assert numbers(of_page, names) == numbers(terminal, names)
-    assert [[text for text, _ in row] for row in shown] == table.cells(json.loads(done.out))
+    assert [[text for text, _ in row] for row in shown] == cells(built)

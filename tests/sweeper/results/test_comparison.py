@@ -38,7 +38,7 @@ def distilled(store: Store) -> Sweep:
 
 def test_alphas_are_compared_at_the_highest_rung_that_all_of_them_reached(store: Store) -> None:
     (found,) = over_alpha(distilled(store))
-    assert (found.d, found.updates, found.missing) == (2, 10, [])
+    assert (found.shape.d, found.updates, found.missing) == (2, 10, [])
     assert [(alpha, scores["fid"]) for alpha, scores in found.points] == [(0.0, 90.0), (0.1, 50.0), (0.2, 30.0)]
 
 
@@ -77,7 +77,7 @@ def test_a_configuration_climbs_as_far_as_all_its_seeds(tmp_path: Path) -> None:
 
 
 def test_pictures_are_of_teacher_mse_joint_and_control_and_say_who_stopped_early(store: Store) -> None:
-    found = [(s.kind, s.d, s.updates, s.finished, s.chosen) for s in samples(Comparison.read(store, None, None))]
+    found = [(s.kind, s.shape.d, s.updates, s.finished, s.chosen) for s in samples(Comparison.read(store, None, None))]
     assert found == [
         ("teacher", 16, 30, True, True),
         ("mse student", 2, 10, False, False),
@@ -107,13 +107,13 @@ def test_a_student_as_wide_as_the_teacher_is_no_limit_of_compression(tmp_path: P
     sweep(store, "teacher", [best])
     sweep(store, "student", [trial(store, student(4), 1.0, FINAL)], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
     comparison = Comparison.read(store, None, None)
-    assert comparison.table["limit"] is None
+    assert comparison.table.limit is None
     assert [sample.kind for sample in samples(comparison)] == ["teacher", "mse student"]
 
 
 def test_learning_is_of_the_trials_in_the_table(store: Store) -> None:
     found = [
-        (line.kind, line.d, [r.updates for r in line.rungs])
+        (line.kind, line.shape.d, [r.updates for r in line.rungs])
         for line in chosen_curves(Comparison.read(store, None, None))
     ]
     assert found == [("teacher", 16, [10, 30]), ("student", 2, [10, 30]), ("control", 2, [10, 30])]

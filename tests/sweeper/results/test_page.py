@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from sweeper.results import page as pages
-from sweeper.results import table
 from sweeper.results.comparison import Comparison
+from sweeper.results.formats import as_text
 from sweeper.store import Store, Teacher
 from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial
@@ -89,7 +89,7 @@ def test_the_table_is_copied_as_text(opened: Page, finished: Path, style: str) -
     opened.locator(f"[data-copy={style}]").click()
     opened.wait_for_function("document.getElementById('copied').textContent !== ''")
     built = Comparison.read(Store(finished / "runs"), None, None).table
-    assert opened.evaluate("navigator.clipboard.readText()") == table.as_text(built, style)
+    assert opened.evaluate("navigator.clipboard.readText()") == as_text(built, style)
 
 
 def test_pictures_have_alternative_texts_and_the_rows_of_the_paper_s_figure_11(opened: Page) -> None:
@@ -151,7 +151,7 @@ def test_it_is_one_file_below_8_mb_with_the_table_in_three_formats_beside_it(wri
     assert written.stat().st_size < 8e6
     built = Comparison.read(Store(finished / "runs"), None, None).table
     for style, ending in pages.BESIDE.items():
-        assert written.with_suffix(f".{ending}").read_text() == table.as_text(built, style) + "\n"
+        assert written.with_suffix(f".{ending}").read_text() == as_text(built, style) + "\n"
 
 
 def test_the_command_writes_it_into_the_store(finished: Path, sweeper: Any) -> None:

@@ -1,18 +1,20 @@
 """The table: what joins what, and what every format says."""
 
 import csv
+import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from sweeper.results import table
+from sweeper.results import formats
+from sweeper.results.comparison import Comparison, find
+from sweeper.results.table import Entry, Limit, Table
 from sweeper.store import Store, Teacher
 from tests.sweeper.stores import student, sweep, teacher, trial
+from tests.trainables.built import shape
 from trainables.errors import NotYetError, UserError
-from trainables.sizes import generator_parameters
 
 
 @pytest.fixture
@@ -31,54 +33,67 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
+def mean(entry: Entry | None, name: str) -> float:
+    assert entry is not None
+    score = entry.scores[name]
+    assert score is not None
+    return score["mean"]
+
+
 @pytest.fixture
-def built(store: Store) -> dict[str, Any]:
-    return table.build(store, *table.find(store, None, None))
+def built(store: Store) -> Table:
+    return Comparison.read(store, None, None).table
 
 
-def test_rows_join_students_with_the_controls_of_their_teacher_s_sweep(built: dict[str, Any]) -> None:
-    assert [row["d"] for row in built["rows"]] == [2, 4]
-    assert built["teacher"]["d"] == 16
-    assert built["rows"][0]["control"]["scores"]["is"]["mean"] == 5.1
-    assert built["rows"][1]["student"] is None
+def test_rows_join_students_with_the_controls_of_their_teacher_s_sweep(built: Table) -> None:
+    assert [row.d for row in built.rows] == [2, 4]
+    assert built.teacher is not None
+    assert built.teacher.d == 16
+    assert built.rows[0].control is not None
+    assert mean(built.rows[0].control, "is") == 5.1
+    assert built.rows[1].student is None
 
 
-def test_the_ratio_is_of_the_networks_that_were_trained(built: dict[str, Any]) -> None:
-    assert built["rows"][0]["parameters"] == generator_parameters(2, 32, 1)
-    assert built["rows"][0]["ratio"] == generator_parameters(16, 32, 1) / generator_parameters(2, 32, 1)
+def test_the_ratio_is_of_the_networks_that_were_trained(built: Table) -> None:
+    assert built.rows[0].parameters == shape(2).parameters
+    assert built.rows[0].ratio == shape(16).parameters / shape(2).parameters
 
 
-def test_seeds_give_mean_and_standard_deviation_of_report_scores(built: dict[str, Any]) -> None:
-    student = built["rows"][0]["student"]
-    assert student["seeds"] == 2
-    assert student["scores"]["fid"]["mean"] == 61.0
-    assert student["scores"]["fid"]["std"] == pytest.approx(2**0.5)
-    assert student["scores"]["fid"]["protocol"] == "p/report"
-    assert student["scores"]["kid"] is None
+def test_seeds_give_mean_and_standard_deviation_of_report_scores(built: Table) -> None:
+    student = built.rows[0].student
+    assert student is not None
+    assert student.seeds == 2
+    fid = student.scores["fid"]
+    assert fid is not None
+    assert fid["mean"] == 61.0
+    assert fid["std"] == pytest.approx(2**0.5)
+    assert fid["protocol"] == "p/report"
+    assert student.scores["kid"] is None
 
 
-def test_the_limit_is_the_smallest_student_within_the_tolerance(built: dict[str, Any]) -> None:
-    assert built["limit"] == {"d": 2, "ratio": built["rows"][0]["ratio"], "tolerance": 0.1, "metric": "is"}
+def test_the_limit_is_the_smallest_student_within_the_tolerance(built: Table) -> None:
+    ratio = built.rows[0].ratio
+    assert ratio is not None
+    assert built.limit == Limit(family="dcgan", d=2, ratio=ratio, tolerance=0.1, metric="is")
 
 
-def test_json_is_the_table(built: dict[str, Any]) -> None:
-    assert json.loads(table.as_text(built, "json")) == built
-    assert built["schema"] == 1
+def test_json_is_the_table(built: Table) -> None:
+    assert json.loads(formats.as_text(built, "json")) == {"schema": 1, **dataclasses.asdict(built)}
 
 
 @pytest.mark.parametrize("style", ["md", "latex"])
-def test_every_format_has_every_row(built: dict[str, Any], style: str) -> None:
-    text = table.as_text(built, style)
+def test_every_format_has_every_row(built: Table, style: str) -> None:
+    text = formats.as_text(built, style)
     for expected in ("13,487", "7.60", "61.0", "5.10", "91.0", "8.10"):
         assert expected in text
 
 
-def test_csv_holds_the_plain_numbers_of_every_row(built: dict[str, Any]) -> None:
-    lines = list(csv.DictReader(io.StringIO(table.as_text(built, "csv"))))
+def test_csv_holds_the_plain_numbers_of_every_row(built: Table) -> None:
+    lines = list(csv.DictReader(io.StringIO(formats.as_text(built, "csv"))))
     assert [(line["d"], line["teacher"]) for line in lines] == [("2", "False"), ("4", "False"), ("16", "True")]
-    assert float(lines[0]["student_fid"]) == built["rows"][0]["student"]["scores"]["fid"]["mean"]
+    assert float(lines[0]["student_fid"]) == mean(built.rows[0].student, "fid")
     assert lines[1]["student_fid"] == ""
-    assert float(lines[2]["control_is_std"]) == built["teacher"]["scores"]["is"]["std"]
+    assert float(lines[2]["control_is"]) == mean(built.teacher, "is")
 
 
 def test_discriminators_of_different_width_are_flagged(store: Store) -> None:
@@ -88,47 +103,51 @@ def test_discriminators_of_different_width_are_flagged(store: Store) -> None:
         1.0,
         {"selection": (60.0, 7.0), "report": (60.0, 7.0)},
     )
-    built = table.build(store, *table.find(store, None, None))
-    assert table.cells(built)[1][-1] == "4/8 ≠"
-    assert table.cells(built)[0][-1] == "—/8"  # mse has none: nothing to flag
+    built = Comparison.read(store, None, None).table
+    assert formats.cells(built)[1][-1] == "4/8 ≠"
+    assert formats.cells(built)[0][-1] == "—/8"  # mse has none: nothing to flag
 
 
-def test_the_teacher_stays_when_its_sweep_goes_on_without_it(store: Store, built: dict[str, Any]) -> None:
+def test_the_teacher_stays_when_its_sweep_goes_on_without_it(store: Store, built: Table) -> None:
     manifest = store.sweep("mnist5k-teachers")
     assert manifest is not None
-    kept = [s for s in manifest.signatures if s != built["teacher"]["signature"]]
+    assert built.teacher is not None
+    kept = [s for s in manifest.signatures if s != built.teacher.signature]
     sweep(store, "teacher", kept)
-    assert table.build(store, *table.find(store, None, None))["teacher"] == built["teacher"]
+    assert Comparison.read(store, None, None).table.teacher == built.teacher
 
 
-def test_controls_are_taken_at_the_students_budget(store: Store, built: dict[str, Any]) -> None:
+def test_controls_are_taken_at_the_students_budget(store: Store, built: Table) -> None:
     """Extending the teachers afterwards changes neither the teacher nor the controls of the table."""
     manifest = store.sweep("mnist5k-teachers")
     assert manifest is not None
     sweep(store, "teacher", manifest.signatures, updates=90, rungs=[10, 30, 90])
-    again = table.build(store, *table.find(store, None, None))
-    assert again["rows"] == built["rows"]
-    assert again["teacher"] == built["teacher"]
+    again = Comparison.read(store, None, None).table
+    assert again.rows == built.rows
+    assert again.teacher == built.teacher
 
 
-def test_unequal_budgets_are_flagged(built: dict[str, Any]) -> None:
-    assert "≠" not in table.caption(built)
-    built["rows"][0]["control"]["updates"] = 90
-    assert "d=2: 30 updates against 90 ≠" in table.caption(built)
+def test_unequal_budgets_are_flagged(built: Table) -> None:
+    assert "≠" not in formats.caption(built)
+    row = built.rows[0]
+    assert row.control is not None
+    unequal = dataclasses.replace(row, control=dataclasses.replace(row.control, updates=90))
+    assert "d=2: 30 updates against 90 ≠" in formats.caption(dataclasses.replace(built, rows=[unequal]))
 
 
 def test_teachers_alone_make_a_table_of_controls(tmp_path: Path) -> None:
     store = Store(tmp_path)
     found = [trial(store, teacher(d), 1.0, {"selection": (9.0, d), "report": (9.0, d)}) for d in (2, 4)]
     sweep(store, "teacher", found)
-    built = table.build(store, *table.find(store, "mnist5k", None))
-    assert built["teacher"]["d"] == 4
-    assert [(row["d"], row["student"]) for row in built["rows"]] == [(2, None)]
+    built = Comparison.read(store, "mnist5k", None).table
+    assert built.teacher is not None
+    assert built.teacher.d == 4
+    assert [(row.d, row.student) for row in built.rows] == [(2, None)]
 
 
 def test_nothing_to_show_and_too_much_to_show_are_one_line(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotYetError, match="holds no such sweep; run `sweeper run teachers --dataset mnist`"):
-        table.find(store, "mnist", None)
+        find(store, "mnist", None)
     sweep(store, "student", [], store.sweeps()[0].teacher, name="again")
     with pytest.raises(UserError, match="several sweeps: again, mnist5k-students; name one with --name"):
-        table.find(store, None, None)
+        find(store, None, None)

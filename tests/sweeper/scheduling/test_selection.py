@@ -8,6 +8,7 @@ from sweeper.scheduling.selection import best, resolve_teacher
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from tests.sweeper.stores import student, sweep, teacher, trial
+from tests.trainables.built import shape
 from trainables.errors import NotYetError, UserError
 
 
@@ -38,7 +39,7 @@ def test_a_pruned_trial_that_a_longer_sweep_had_finished_is_not_chosen(tmp_path:
     outside = trial(store, teacher(2, lr=0.2), 9.0, final(8.0))
     third = trial(store, teacher(2, lr=0.3), 8.0)
     manifest = sweep(store, "teacher", [inside, outside, third])
-    assert best(Sweep.read(manifest, store), 2) == [inside]
+    assert best(Sweep.read(manifest, store), shape(2)) == [inside]
 
 
 def test_a_teacher_is_named_by_width_or_by_the_start_of_its_signature(tmp_path: Path) -> None:
@@ -86,4 +87,4 @@ def test_a_row_s_student_is_chosen_over_the_mean_of_its_seeds(tmp_path: Path) ->
     steady = [trial(store, student(2, lr=0.1, seed=s), 1.0, final(6.0)) for s in (0, 1)]
     lucky = [trial(store, student(2, lr=0.2, seed=s), 1.0, final(v)) for s, v in ((0, 9.0), (1, 1.0))]
     manifest = sweep(store, "student", [*steady, *lucky], eta=1)
-    assert sorted(best(Sweep.read(manifest, store), 2) or []) == sorted(steady)
+    assert sorted(best(Sweep.read(manifest, store), shape(2)) or []) == sorted(steady)

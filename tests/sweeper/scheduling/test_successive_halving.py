@@ -28,8 +28,8 @@ def stratum(configurations: dict[str, list[str]], scores: dict[Step, float], run
 
 
 def by_definition(curves: Curves, eta: int) -> list[list[str]]:
-    """S_0, S_1, … as design decision 8 words them, from complete knowledge; begun again without those that diverged in
-    S, as long as nobody finishes."""
+    """S_0, S_1, … by their definition in docs/pruning.md, from complete knowledge. S begins again without those that
+    diverged in it, as long as nobody finishes."""
     means = [[sum(seed[k] for seed in seeds) / len(seeds) for seeds in curves] for k in range(RUNGS)]
     alive = list(range(len(curves)))
     while True:

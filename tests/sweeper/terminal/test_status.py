@@ -25,11 +25,9 @@ def test_a_trial_s_place_and_the_cut_are_told(tmp_path: Path, capsys: pytest.Cap
     show_trial(store, names[1][:6])
     told = capsys.readouterr().out
     assert "pruned in mnist5k-teachers" in told
-    assert (
-        "at 10 updates FID 50.00: place 2 of the 3 configurations of d=2 that are ranked there; the best 1 go" in told
-    )
+    assert "at 10 updates FID 50.00: place 2 of 3 ranked configurations of d=2; the best 1 go" in told
     show_trial(store, names[0])
-    assert "at 30 updates FID 30.00: place 1 of the 1 configurations" in capsys.readouterr().out
+    assert "at 30 updates FID 30.00: place 1 of 1 ranked configurations" in capsys.readouterr().out
     with pytest.raises(UserError, match="no trial of any sweep"):
         show_trial(store, "nope")
 

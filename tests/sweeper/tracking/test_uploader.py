@@ -13,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from sweeper.results import table
+from sweeper.results.comparison import Comparison
+from sweeper.results.formats import cells, columns
+from sweeper.results.table import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import RungRecord, Store
 from tests.conftest import Done
@@ -78,14 +80,14 @@ def test_each_rung_is_one_step_at_its_updates_with_its_picture(synced: tuple[Ser
 
 def test_the_table_has_the_text_and_the_numbers_of_the_printed_one(synced: tuple[Server, Store]) -> None:
     server, store = synced
-    built = table.build(store, *table.find(store, None, None))
+    built = Comparison.read(store, None, None).table
     logged = logged_table(server, store)
     heads = {head: number for number, head in enumerate(logged["columns"])}
     assert len(heads) == len(logged["columns"])
-    numbers = table.flat(built)
+    numbers = flat(built)
     assert [{name: row[heads[name]] for name in numbers[0]} for row in logged["data"]] == numbers
-    shown = [name for name in table.columns(built["metric"]) if name not in numbers[0]]
-    printed = [dict(zip(table.columns(built["metric"]), cells, strict=True)) for cells in table.cells(built)]
+    shown = [name for name in columns(built) if name not in numbers[0]]
+    printed = [dict(zip(columns(built), line, strict=True)) for line in cells(built)]
     assert [{name: row[heads[name]] for name in shown} for row in logged["data"]] == [
         {name: row[name] for name in shown} for row in printed
     ]
@@ -96,7 +98,7 @@ def test_the_table_has_pictures_of_student_control_and_teacher(synced: tuple[Ser
     (artifact,) = [a for a in server.project().artifacts if "students" in a.name]
     logged = json.loads(artifact.files["compression.table.json"])
     heads = logged["columns"].index
-    numbers = table.flat(table.build(store, *table.find(store, None, None)))
+    numbers = flat(Comparison.read(store, None, None).table)
     for row, line in zip(logged["data"], numbers, strict=True):
         for who in ("student", "control"):
             signature, cell = line[f"{who}_signature"], row[heads(who)]

@@ -8,13 +8,13 @@ import pytest
 import torch
 from pytorch_fid import inception as reference
 
+from tests.trainables import built
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import Images
-from trainables.networks import Generator
 from trainables.scores.classifier import Classifier, classifier
 from trainables.scores.features import Activations
 from trainables.scores.inception import Inception, inception_weights
-from trainables.scores.loading import load_features
+from trainables.scores.loading import FEATURES, feature_network, load_features
 from trainables.scores.scorer import Scorer
 from trainables.scores.tally import Tally
 
@@ -67,8 +67,8 @@ def test_real_digits_score_better_than_noise_and_a_collapsed_generator_scores_1(
 
 
 def test_scores_carry_their_protocol_and_purposes_never_share_one(scorer: Scorer) -> None:
-    generator = Generator(1, 32, 1)
-    scores = [scorer(generator, purpose, 50) for purpose in ("rung", "selection", "report")]
+    network = built.generator(1)
+    scores = [scorer(network, purpose, 50) for purpose in ("rung", "selection", "report")]
     assert len({score["fid"]["protocol"] for score in scores}) == 3
     assert [score["fid"]["std"] is None for score in scores] == [True, True, False]
     assert scores[0]["fid"]["mean"] != scores[1]["fid"]["mean"]
@@ -77,8 +77,8 @@ def test_scores_carry_their_protocol_and_purposes_never_share_one(scorer: Scorer
 
 
 def test_a_score_is_repeatable(scorer: Scorer) -> None:
-    generator = Generator(1, 32, 1, seed=3)
-    assert scorer(generator, "rung", 50) == scorer(generator, "rung", 50)
+    network = built.generator(1, seed=3)
+    assert scorer(network, "rung", 50) == scorer(network, "rung", 50)
 
 
 def test_missing_inception_weights_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,17 +131,28 @@ class Mean:
         return Activations({3: np.repeat(images.mean((2, 3)), 3 // images.shape[1], axis=1).astype(np.float32)})
 
 
-def test_features_of_one_s_own_are_named_by_import_path(tmp_path: Path) -> None:
-    assert load_features(f"{__name__}:Mean", None, tmp_path).name == "mean-1"
+def test_features_of_one_s_own_are_registered(tmp_path: Path) -> None:
+    feature_network(macs=1.0)(mean)
+    try:
+        assert load_features("mean", None, tmp_path).name == "mean-1"
+    finally:
+        del FEATURES["mean"]
 
 
-@pytest.mark.parametrize(
-    ("name", "said"),
-    [("vgg", "features=vgg is unknown"), ("no.such:Thing", "does not load"), ("json:JSONDecoder", "has no name")],
-)
-def test_features_that_are_none_are_one_line(name: str, said: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=said):
-        load_features(name, None, tmp_path)
+def mean(images: Images | None, cache: Path) -> Mean:
+    return Mean()
+
+
+def test_features_that_are_none_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="features=vgg is unknown; it is one of classifier, inception, imagenet"):
+        load_features("vgg", None, tmp_path)
+    monkeypatch.delattr(Mean, "name")
+    feature_network(macs=1.0)(mean)
+    try:
+        with pytest.raises(UserError, match="features=mean has no name"):
+            load_features("mean", None, tmp_path)
+    finally:
+        del FEATURES["mean"]
 
 
 def test_the_classifier_needs_classes(tmp_path: Path) -> None:

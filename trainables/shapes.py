@@ -1,0 +1,122 @@
+"""A network as a value: family, width and sizes, and what follows from them by arithmetic. Needs no torch.
+
+To add a family of generators, write one function under `@family`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from trainables.latents import LATENT_SIZE
+from trainables.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+DEFAULT_FAMILY = "dcgan"  # the paper's
+
+
+@dataclass(frozen=True, order=True)
+class GeneratorShape:
+    """A generator: z [N, latent_size] → images [N, channels, image_size, image_size] in [-1, 1]."""
+
+    family: str  # a name in FAMILIES
+    d: int  # the width, the paper's depth scale factor
+    image_size: int
+    channels: int
+    latent_size: int = LATENT_SIZE
+
+    @property
+    def parameters(self) -> int:
+        return FAMILIES[self.family].parameters(self)
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image."""
+        return FAMILIES[self.family].macs(self)
+
+    @property
+    def label(self) -> str:
+        return label(self.family, self.d)
+
+
+@dataclass(frozen=True, order=True)
+class DiscriminatorShape:
+    """A discriminator: images [N, channels, image_size, image_size] in [-1, 1] → logits [N]."""
+
+    d: int
+    image_size: int
+    channels: int
+
+    @property
+    def parameters(self) -> int:
+        widths = [self.channels, *reversed(hidden_widths(self.d, self.image_size))]
+        return sum(16 * a * b + b for a, b in pairwise(widths)) + 16 * widths[-1] + 1
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of one image, counted as those of the mirror image: a generator of this width."""
+        return _dcgan_macs(GeneratorShape(DEFAULT_FAMILY, self.d, self.image_size, self.channels))
+
+
+def label(family: str, d: int) -> str:
+    """Name a size for people: `d=8`, or `residual d=8` for a family that is not the paper's."""
+    return f"d={d}" if family == DEFAULT_FAMILY else f"{family} d={d}"
+
+
+def hidden_widths(d: int, image_size: int) -> list[int]:
+    """Channels of the hidden layers from the 4×4 map outwards: 8d, 4d, 2d, d at 64×64; 4d, 2d, d at 32×32."""
+    return {64: [8 * d, 4 * d, 2 * d, d], 32: [4 * d, 2 * d, d]}[image_size]
+
+
+@dataclass(frozen=True)
+class Family:
+    """A kind of generator: how it is built, and its arithmetic."""
+
+    build: Callable[[GeneratorShape, int], nn.Module]
+    parameters: Callable[[GeneratorShape], int]
+    macs: Callable[[GeneratorShape], int]
+
+
+FAMILIES: Registry[Family] = Registry("generator family")
+Build = Callable[[GeneratorShape, int], "nn.Module"]
+Count = Callable[[GeneratorShape], int]
+
+
+def family(*, parameters: Count, macs: Count) -> Callable[[Build], Build]:
+    """Register a function (shape, seed) → generator under its name.
+
+    The function is called with torch's own generator seeded by `seed`, so that torch's default initialisation is
+    reproducible. parameters and macs: how many a generator of this shape has, and takes for one image.
+    """
+
+    def register(build: Build) -> Build:
+        FAMILIES[build.__name__] = Family(build, parameters, macs)
+        return build
+
+    return register
+
+
+def _dcgan_parameters(shape: GeneratorShape) -> int:
+    """672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1); 160·d² + 6,423·d + 1 at 32×32."""
+    widths = [shape.latent_size, *hidden_widths(shape.d, shape.image_size)]
+    hidden = sum(16 * a * b + b for a, b in pairwise(widths))
+    return hidden + 16 * widths[-1] * shape.channels + shape.channels
+
+
+def _dcgan_macs(shape: GeneratorShape) -> int:
+    """Each weight is used once per position of its layer's input."""
+    widths = [shape.latent_size, *hidden_widths(shape.d, shape.image_size), shape.channels]
+    sides = [1, *(4 * 2**k for k in range(len(widths) - 2))]
+    return sum(16 * a * b * side * side for a, b, side in zip(widths, widths[1:], sides, strict=False))
+
+
+@family(parameters=_dcgan_parameters, macs=_dcgan_macs)
+def dcgan(shape: GeneratorShape, seed: int) -> nn.Module:
+    """The paper's generator."""
+    from trainables.networks import DCGANGenerator
+
+    return DCGANGenerator(shape, seed)

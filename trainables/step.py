@@ -1,0 +1,77 @@
+"""One update, as a loss sees it: the arguments of losses and games, as attributes made when they are named."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from trainables.spec import TrialSpec
+
+FeatureMap = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] → features [N, D]
+
+
+@dataclass(frozen=True)
+class TeacherNetworks:
+    """The teacher's networks in eval mode, without gradients of their own weights."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What only some losses load."""
+
+    teacher: TeacherNetworks | None = None
+    features: FeatureMap | None = None
+
+
+class Step:
+    """An update of the generator: the names in objectives.ARGUMENTS and WEIGHTS."""
+
+    def __init__(
+        self,
+        spec: TrialSpec,
+        update: int,
+        z: Tensor,
+        fake: Tensor,
+        target: Tensor | None,
+        real: Callable[[], Tensor],
+        discriminator: nn.Module | None,
+        extras: Extras,
+    ) -> None:
+        """update: generator updates done before this one. real: makes a batch of real images."""
+        self.update, self.z, self.fake, self.target = update, z, fake, target
+        self.discriminator, self.teacher, self.features = discriminator, extras.teacher, extras.features
+        self.game, self.alpha, self.beta = spec.game, spec.alpha, spec.beta
+        self._real = real
+
+    @cached_property
+    def real(self) -> Tensor:
+        return self._real()
+
+    @cached_property
+    def logits(self) -> Tensor:
+        assert self.discriminator is not None
+        logits: Tensor = self.discriminator(self.fake)
+        return logits
+
+
+class CriticStep:
+    """An update of the discriminator: the names in objectives.GAME_ARGUMENTS and WEIGHTS."""
+
+    def __init__(self, spec: TrialSpec, discriminator: nn.Module, real: Tensor, fake: Tensor) -> None:
+        """real, fake: images [N, C, H, W] in [-1, 1]."""
+        self.discriminator, self.real, self.fake = discriminator, real, fake
+        self.alpha, self.beta = spec.alpha, spec.beta
+
+    @cached_property
+    def real_logits(self) -> Tensor:
+        logits: Tensor = self.discriminator(self.real)
+        return logits
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        logits: Tensor = self.discriminator(self.fake)
+        return logits
