@@ -1,19 +1,19 @@
-# The environment is made once, in .venv, and made again when pyproject.toml changes.
+# The environment is .venv. It is updated when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
 .PHONY: demo test test-long lint reference bench clean
 
-demo: $(READY)  ## teachers, then students, on 5,000 real digits; prints the table
+demo: $(READY)  ## train teachers and students on 5,000 real digits, and print the table
 	$(BIN)/sweeper run teachers --dataset mnist5k
 	$(BIN)/sweeper run students --teacher best
 	$(BIN)/sweeper table
 
-test: $(READY)  ## what CI runs
+test: $(READY)  ## the tests of CI
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not long"
 
-test-long: $(READY)  ## all of it
+test-long: $(READY)  ## all tests, the slow ones included
 	$(BIN)/pytest
 
 lint: $(READY)
@@ -21,13 +21,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-reference: $(READY)  ## docs/reference.md, from the commands
+reference: $(READY)  ## regenerate docs/reference.md from the help of the commands
 	$(BIN)/python docs/reference.py
 
-bench: $(READY)  ## everything that docs/performance.md quotes; hours. make bench ONLY="step driver" does a part
+bench: $(READY)  ## all measurements of docs/performance.md (hours); make bench ONLY="step driver" runs some
 	$(BIN)/python benchmarks/report.py $(ONLY)
 
-clean:  ## the environment and caches; stores stay
+clean:  ## delete the environment and caches, not the stores
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(READY): pyproject.toml
