@@ -50,7 +50,7 @@ def run(request: Request) -> int:
     the request itself is at fault."""
     asked = resolve(request)
     store = asked.store
-    with store.driving():
+    with store.lock():
         with decoding(asked.dataset) as tell:
             images = prepare(
                 asked.dataset,
@@ -74,7 +74,7 @@ def run(request: Request) -> int:
         sweep = Sweep.read(manifest, store)
         _announce(_as_it_was(old, store) if old else None, sweep)
         for plugin in plugins.LOADED.values():
-            store.keep_plugin(plugin)
+            store.save_plugin(plugin)
         store.save_sweep(manifest)
         trained = not sweep.finished()
         with watching(manifest, store, _options(request)) as watchers:
@@ -178,7 +178,7 @@ def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWa
     with ExitStack() as stack:
         machine = stack.enter_context(tune.session(request.address, request.slots))
         progress = stack.enter_context(
-            Progress(sweep, store, machine, tune.at_a_time(sweep, store, machine, request.slots))
+            Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
         )
         tune.run(sweep, store, machine, request.slots, [progress, *watchers])
 

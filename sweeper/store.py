@@ -1,19 +1,19 @@
-"""The store: a folder with everything that a sweep knows. The only reader and writer of its records.
+"""The store: the folder that holds sweeps and trials. This module alone reads and writes their records.
 
 runs/
   store.json                    the store's version
-  driver.lock                   held while a command trains; names its host and process
+  driver.lock                   locked while a command trains; names its process and host
   datasets/                     one uint8 array per set and size
-  scores/                       classifiers, statistics of the real images
-  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE where that is set
+  scores/                       classifiers, and statistics of the real images
+  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
-                  /checkpoint.safetensors
+                  /checkpoint.safetensors, /error.txt (the traceback of a failed job)
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
-  plugins/NAME-HASH/NAME.py     the plug-ins that trials were trained with
-  live/SWEEP.json               what runs at the moment, for `sweeper status --watch`
-  shares.json                   shape → share of a GPU, where trials ran out of memory
+  plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
+  live/SWEEP.json               the running trials, for `sweeper status --watch`
+  shares.json                   shape → share of a GPU, for shapes that ran out of memory
   pictures/  wandb/
 """
 
@@ -40,10 +40,10 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class RungRecord:
-    """One trial at one rung."""
+    """A trial's result at a rung."""
 
     updates: int
-    seconds: float  # of training since the record before
+    seconds: float  # of training since the previous record
     losses: dict[str, float]
     scores: dict[str, Score]  # by the rung latents; empty if the trial diverged
     diverged: bool
@@ -51,46 +51,47 @@ class RungRecord:
 
 @dataclass(frozen=True)
 class FinalRecord:
-    """A trial that reached a sweep's budget."""
+    """A trial's result at a sweep's budget."""
 
     updates: int
-    weights: str  # hash of the generator's file
+    weights: str  # hash of the generator's weights file
     selection: dict[str, Score]
     report: dict[str, Score]
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """All that is known of a trial."""
+    """Everything that the store records about a trial."""
 
     spec: TrialSpec
     rungs: list[RungRecord] = field(default_factory=list)
     finals: list[FinalRecord] = field(default_factory=list)
 
     def rung(self, updates: int, protocol: str) -> RungRecord | None:
-        """The record at a number of updates; one that was scored by another protocol does not count."""
+        """Return the record at a number of updates, if it was scored by this protocol or diverged."""
         for record in self.rungs:
             if record.updates == updates and (record.diverged or record.scores["fid"]["protocol"] == protocol):
                 return record
         return None
 
     def final(self, updates: int, protocols: Mapping[str, str]) -> FinalRecord | None:
+        """Return the final record at a budget, if it was scored by these protocols."""
         for record in self.finals:
-            found = record.selection["fid"]["protocol"], record.report["fid"]["protocol"]
-            if record.updates == updates and found == (protocols["selection"], protocols["report"]):
+            pair = record.selection["fid"]["protocol"], record.report["fid"]["protocol"]
+            if record.updates == updates and pair == (protocols["selection"], protocols["report"]):
                 return record
         return None
 
 
 @dataclass(frozen=True)
 class Teacher:
-    """A pinned teacher: signature, updates and weights name it."""
+    """The teacher of a student sweep, pinned by signature, updates and weights."""
 
     signature: str
     updates: int
     weights: str
-    sweep: str  # the teacher sweep that it was chosen from, where the controls are
-    by: str  # how it was asked for: best, SIGNATURE, d=N
+    sweep: str  # the teacher sweep that it was selected from; its trials are the controls
+    by: str  # the value of --teacher: best, d=N or a signature
 
     @property
     def name(self) -> str:
@@ -99,72 +100,69 @@ class Teacher:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A sweep: what it trains, how far, and how it scores."""
+    """The definition of a sweep: its trials, rungs and scores."""
 
     name: str
     role: str
     dataset: str
     image_size: int
-    metric: str  # "is" or "fid": what chooses the best
-    features: str  # what FID is computed on: a name in trainables.scores.features, or an import path
-    real: dict[str, float | None]  # the real images' own is and sharpness
-    real_bytes: int  # that they take as one uint8 array
-    updates: int
+    metric: str  # "is" or "fid": selects the best trial
+    features: str  # a name in trainables.scores.loading.FEATURES: the network that FID is computed on
+    real: dict[str, float | None]  # Inception Score and sharpness of the real images
+    real_bytes: int  # size of the real images as one uint8 array
+    updates: int  # the budget
     rungs: list[int]  # in updates, the budget included
     eta: int
-    n: dict[str, int]  # images per score: rung, selection, report
-    protocols: dict[str, str]  # by the same names
+    n: dict[str, int]  # purpose (rung, selection, report) → images per score
+    protocols: dict[str, str]  # purpose → protocol
     signatures: list[str]
     teacher: Teacher | None = None
-    command: str = ""  # how to run it again
-    wandb: str = "offline"  # offline, online or disabled: whether its runs may go to W&B
-    plugins: list[str] = field(default_factory=list)  # NAME-HASH of what defines its losses, families, data set …
+    command: str = ""  # the command that runs the sweep again
+    wandb: str = "offline"  # offline, online or disabled: whether its runs may be uploaded to W&B
+    plugins: list[str] = field(default_factory=list)  # NAME-HASH of the plug-ins that define its losses, data set …
 
 
 class Store:
-    """A store at a folder, which need not exist before the first write."""
+    """The store in a folder. The folder is created by the first write."""
 
     def __init__(self, root: Path) -> None:
-        """Raises UserError if the folder is no store, or a store of another version."""
+        """Raises UserError if the folder is not a store, or is a store of another version."""
         self.root = root.resolve()
-        mark = self.root / "store.json"
-        if mark.exists():
+        self.datasets, self.scores = self.root / "datasets", self.root / "scores"
+        path = self.root / "store.json"
+        if path.exists():
             try:
-                version = read_json(mark)["version"]
+                version = read_json(path)["version"]
             except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{mark} is not readable as a store's version; name another folder with --store"
-                ) from None
+                raise UserError(f"{path} holds no store version; name another folder with --store") from None
             if version != VERSION:
                 raise UserError(
                     f"{self.root} is a store of version {version}, and this sweeper reads version {VERSION}; "
                     "use the sweeper that wrote it, or name another folder with --store"
                 )
         elif self.root.exists() and not _is_empty(self.root):
-            raise UserError(f"{self.root} is not a store; name a new folder, or one that sweeper made, with --store")
+            raise UserError(f"{self.root} is not a store; name a store or a new folder with --store")
 
     @contextmanager
-    def driving(self) -> Iterator[None]:
-        """Hold the store for writing. Raises UserError when another command does."""
+    def lock(self) -> Iterator[None]:
+        """Lock the store for training, and create it. Raises UserError if another command holds the lock."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"{self.root} cannot be made ({error.strerror}); name another folder with --store"
-            ) from None
-        with open(self.root / "driver.lock", "a+") as lock:
-            if not _locked(lock):
-                lock.seek(0)
-                holder = lock.read().strip() or "another process"
+            raise UserError(f"{self.root} cannot be created ({error.strerror}); use another --store") from None
+        with open(self.root / "driver.lock", "a+") as file:
+            if not _try_lock(file):
+                file.seek(0)
+                holder = file.read().strip() or "another process"
                 raise UserError(f"{self.root} is in use by {holder}; wait for it, or use another --store")
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
             self.create()
             yield
 
     def driver(self) -> str | None:
-        """Who holds the store for writing; None if nobody does."""
+        """Return the process and host of the command that holds the lock. None if it is free."""
         try:
             with open(self.root / "driver.lock") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -175,38 +173,30 @@ class Store:
         return None
 
     def create(self) -> None:
-        """Make the folder a store, if it is none yet."""
+        """Make the folder a store, unless it is one."""
         if not (self.root / "store.json").exists():
             write_json(self.root / "store.json", {"version": VERSION, "id": os.urandom(4).hex()})
 
     @property
     def id(self) -> str:
-        """What tells this store's W&B runs from another's."""
+        """Random hex digits that distinguish the W&B runs of this store from those of others."""
         return str(read_json(self.root / "store.json")["id"])
 
-    # Folders that trials fill by themselves.
-
-    @property
-    def datasets(self) -> Path:
-        return self.root / "datasets"
-
-    @property
-    def scores(self) -> Path:
-        return self.root / "scores"
+    # Paths that other modules write to.
 
     def bank(self, teacher: str) -> Path:
-        """In the folder SWEEPER_CACHE, where that is set: a disk of the node's own, if the store is on a network."""
+        """Return a teacher's bank folder: under SWEEPER_CACHE (a node's local disk) if set, else in the store."""
         return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / teacher
 
     def checkpoint(self, signature: str) -> Path:
         return self._trial(signature) / "checkpoint.safetensors"
 
     def weights(self, signature: str, network: str, updates: int) -> Path:
-        """network: generator or discriminator."""
+        """Return the path of a network's weights. network: generator or discriminator."""
         return self._trial(signature) / f"{network}-{updates}.safetensors"
 
     def samples(self, signature: str, updates: int) -> Path:
-        """What the generator made at a rung; of a trial that diverged there are none."""
+        """Return the path of a rung's sample grid. A trial that diverged has none."""
         return self._trial(signature) / f"samples-{updates}.png"
 
     def picture(self, sweep: str) -> Path:
@@ -233,12 +223,12 @@ class Store:
             raise MissingPluginError(error.plugin, error.what, " --plugin ".join(map(str, copies))) from None
 
     def plugin_copy(self, identity: str) -> Path | None:
-        """Return the kept file of a plug-in, NAME-HASH. None for a module, which is installed."""
+        """Return the copy of a plug-in's file. None for a module. identity: NAME-HASH."""
         path = self.root / "plugins" / identity / f"{identity.rpartition('-')[0]}.py"
         return path if path.exists() else None
 
-    def keep_plugin(self, plugin: Plugin) -> str:
-        """Keep a copy of a plug-in's file for other processes and nodes. Returns what they load: a path or a module."""
+    def save_plugin(self, plugin: Plugin) -> str:
+        """Copy a plug-in's file for other processes and nodes. Return the reference that they load: path or module."""
         if plugin.file is None:
             return plugin.reference
         path = self.root / "plugins" / plugin.id / f"{plugin.name}.py"
@@ -248,20 +238,20 @@ class Store:
         return str(path)
 
     def require(self, signature: str) -> TrialRecord:
-        """A trial that must be there. Raises UserError."""
+        """Return a trial's record. Raises UserError if the store has none."""
         record = self.trial(signature)
         if record is None:
             raise UserError(f"{self.root} holds no trial {signature}; `sweeper status` lists its sweeps")
         return record
 
     def add(self, spec: TrialSpec, *, rung: RungRecord | None = None, final: FinalRecord | None = None) -> None:
-        """Register a trial, or add to its record; a record of the same updates and protocol is replaced."""
+        """Register a trial, or add to its record. Replace a result of the same updates and protocol."""
         old = self.trial(spec.signature) or TrialRecord(spec)
         rungs, finals = list(old.rungs), list(old.finals)
         if rung is not None:
-            rungs = sorted([r for r in rungs if _key(r) != _key(rung)] + [rung], key=lambda r: r.updates)
+            rungs = sorted([r for r in rungs if _identity(r) != _identity(rung)] + [rung], key=lambda r: r.updates)
         if final is not None:
-            finals = sorted([f for f in finals if _key(f) != _key(final)] + [final], key=lambda f: f.updates)
+            finals = sorted([f for f in finals if _identity(f) != _identity(final)] + [final], key=lambda f: f.updates)
         record = {
             "spec": spec.canonical(),
             "rungs": [dataclasses.asdict(r) for r in rungs],
@@ -269,24 +259,24 @@ class Store:
         }
         write_json(self._trial(spec.signature) / "record.json", record)
 
-    def least_shares(self) -> dict[str, float]:
-        """Return the share of a GPU that trials of a shape need, where the estimate ran out of memory, by its label."""
+    def min_shares(self) -> dict[str, float]:
+        """Return shape label → share of a GPU that its trials need at least, for shapes that ran out of memory."""
         path = self.root / "shares.json"
         return {label: float(share) for label, share in _read(path).items()} if path.exists() else {}
 
-    def save_least_share(self, label: str, share: float) -> None:
-        write_json(self.root / "shares.json", self.least_shares() | {label: share})
+    def save_min_share(self, label: str, share: float) -> None:
+        write_json(self.root / "shares.json", self.min_shares() | {label: share})
 
     def traceback(self, signature: str) -> Path:
         return self._trial(signature) / "error.txt"
 
     def save_traceback(self, signature: str, text: str) -> None:
-        """Beside the trial's record, for whoever wants to know why it failed."""
+        """Write a failed job's traceback beside the trial's record."""
         with replacing(self.traceback(signature)) as temporary:
             temporary.write_text(text)
 
-    def changed(self, signature: str) -> int:
-        """When a trial's record was last written: equal times, equal records."""
+    def modified(self, signature: str) -> int:
+        """Return when a trial's record was last written, in nanoseconds. Equal times mean equal records."""
         return (self._trial(signature) / "record.json").stat().st_mtime_ns
 
     # Sweeps.
@@ -307,24 +297,24 @@ class Store:
         write_json(self.root / "sweeps" / f"{manifest.name}.json", dataclasses.asdict(manifest))
 
     def latest(self) -> Manifest | None:
-        """The sweep that a command was last given for."""
+        """Return the sweep whose manifest was written last. None if there is none."""
         paths = sorted((self.root / "sweeps").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
         return self.sweep(paths[-1].stem) if paths else None
 
     def live(self, name: str) -> dict[str, Any] | None:
-        """What `save_live` was last given."""
+        """Return what `save_live` wrote last."""
         path = self.root / "live" / f"{name}.json"
         return dict(_read(path)) if path.exists() else None
 
     def save_live(self, name: str, moment: dict[str, object]) -> None:
-        write_json(self.root / "live" / f"{name}.json", moment, durable=False)  # worth nothing after a crash
+        write_json(self.root / "live" / f"{name}.json", moment, durable=False)  # useless after a crash
 
     def _trial(self, signature: str) -> Path:
         return self.root / "trials" / signature
 
 
-def _locked(file: IO[str]) -> bool:
-    """Whether the lock is ours now. `Store.driver` holds it for a moment to see whether it is free: tried twice."""
+def _try_lock(file: IO[str]) -> bool:
+    """Return whether the lock was acquired. Try twice, because `Store.driver` holds it for a moment to test it."""
     for seconds in (0.2, 0.0):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -335,12 +325,12 @@ def _locked(file: IO[str]) -> bool:
 
 
 def _is_empty(root: Path) -> bool:
-    """But for what a killed command may have left before it made the store."""
+    """Return whether a folder is empty, apart from files that a killed command left before it created the store."""
     return root.is_dir() and all(p.name == "driver.lock" or p.name.startswith(".") for p in root.iterdir())
 
 
-def _key(record: RungRecord | FinalRecord) -> tuple[int, str, str]:
-    """What makes two records of a trial the same one: how far, and scored how."""
+def _identity(record: RungRecord | FinalRecord) -> tuple[int, str, str]:
+    """Return (updates, protocol, protocol). Of two records with equal identities the newer replaces the older."""
     scores = [record.scores] if isinstance(record, RungRecord) else [record.selection, record.report]
     protocols = [score["fid"]["protocol"] if score else "diverged" for score in scores]
     return record.updates, protocols[0], protocols[-1]
@@ -350,9 +340,9 @@ def _read(path: Path) -> Any:
     try:
         return read_json(path)
     except ValueError as error:
-        raise UserError(f"{path} is spoiled ({error}); put it back from a copy, or delete it") from None
+        raise UserError(f"{path} is corrupt ({error}); restore it from a backup, or delete it") from None
 
 
 def dump(value: Any) -> str:
-    """JSON for other programs."""
+    """Return a value as indented JSON. Raises ValueError for NaN and infinities."""
     return json.dumps(value, indent=1, allow_nan=False)

@@ -1,1 +1,1 @@
-"""How is it run? Ray Tune, the job of one trial, and its share of the machine."""
+"""How is it run? With Ray Tune: the job of one trial, and its share of the machine."""

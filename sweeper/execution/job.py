@@ -1,4 +1,4 @@
-"""One job: bring one trial to a rung, score it on the way, keep everything in the store. Needs neither Ray nor W&B."""
+"""One job: train a trial to a rung, score it, and write the record to the store. Needs neither Ray nor W&B."""
 
 import math
 from functools import lru_cache
@@ -29,16 +29,15 @@ from trainables.training import Rung, train
 
 
 def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
-    """Train from wherever the trial stands; the rung's record is in the store when this returns.
+    """Train a trial from its checkpoint to the job's rung. Write the rung record to the store, and return it.
 
-    At the sweep's budget the networks are kept and the final scores taken, too.
+    At the sweep's budget, write the networks' weights and the final record, too. Raises UserError if the feature
+    network's weights have changed since the sweep began.
     """
     spec = store.require(job.signature).spec
     scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
     if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
-        raise UserError(
-            f"the weights of {sweep.features} are not those that {sweep.name} began with; type its command again"
-        )
+        raise UserError(f"the weights of {sweep.features} have changed since {sweep.name} began; run its command again")
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
     pixels = scorer.images.pixels if Part.REAL in spec.rule.loads else None
     extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
@@ -54,7 +53,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
     if rung.updates == sweep.updates and scores:
         store.add(spec, final=_finish(spec, rung, sweep, scorer, store))
-    # The record last: a rung that has one is never visited again.
+    # Write the rung record last: a rung that has a record is not trained again.
     store.add(spec, rung=record)
     return record
 
@@ -76,7 +75,7 @@ def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store:
 
 
 def load_generator(store: Store, signature: str, updates: int) -> nn.Module:
-    """A finished trial's generator, in eval mode."""
+    """Load a finished trial's generator in eval mode. Raises UserError if its file is missing."""
     return _load(store, signature, "generator", store.require(signature).spec.generator, updates)
 
 
@@ -85,7 +84,7 @@ def _load(
 ) -> nn.Module:
     path = store.weights(signature, name, updates)
     if not path.exists():
-        raise UserError(f"{path} is gone; restore it from a backup, or train again in a new --store")
+        raise UserError(f"{path} is missing; restore it from a backup, or train again in a new --store")
     network = build(shape)
     network.load_state_dict(load_file(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,24 +92,27 @@ def _load(
 
 
 def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) -> Extras:
-    """What the trial's loss loads beside images: the teacher's networks, a feature network."""
+    """Load what the trial's loss needs beside images: the teacher's networks, a feature network.
+
+    Raises UserError for a feature network without a gradient.
+    """
     teacher, feature_map = None, None
     if Part.TEACHER in spec.rule.loads:
         assert sweep.teacher is not None
         teacher = _teacher_networks(store.root, sweep.teacher.signature, sweep.teacher.updates)
     if spec.loss_features is not None:
-        own = spec.loss_features == sweep.features
-        features = scorer.features if own else load_features(spec.loss_features, scorer.images, store.scores)
+        shared = spec.loss_features == sweep.features
+        features = scorer.features if shared else load_features(spec.loss_features, scorer.images, store.scores)
         if not hasattr(features, "map"):
             raise UserError(f"loss_features={spec.loss_features} has no gradient; give its class a method map")
         feature_map = features.map
     return Extras(teacher, feature_map)
 
 
-notes: list[str] = []  # what the user should be told of this process, once
+notes: list[str] = []  # messages of this process to the user; each is printed once
 
 
-# What the trials of one process share.
+# Cached: the jobs of one process share these.
 @lru_cache(maxsize=1)
 def _teacher_networks(store_root: Path, signature: str, updates: int) -> TeacherNetworks:
     store = Store(store_root)
@@ -122,6 +124,7 @@ def _teacher_networks(store_root: Path, signature: str, updates: int) -> Teacher
 
 @lru_cache(maxsize=2)
 def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
+    """Return the scorer of a data set at a size, on a feature network."""
     store = Store(store_root)
     return Scorer(prepare(dataset, size, store.datasets), store.scores, features)
 
@@ -137,5 +140,6 @@ def _bank(store_root: Path, signature: str, updates: int, name: str, count: int)
 
 
 def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:
+    """Return the bank of the sweep's teacher: its images of the first `count` latents."""
     assert sweep.teacher is not None
     return _bank(store.root, sweep.teacher.signature, sweep.teacher.updates, sweep.teacher.name, count)

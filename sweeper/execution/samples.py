@@ -1,4 +1,4 @@
-"""A trial's samples: one picture of images from the same latents for every trial."""
+"""A trial's sample grid: one PNG of images from the same latents for every trial."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from PIL import Image
 
 from trainables.files import replacing
 
-SAMPLES = 32  # in a grid
-ACROSS = 8
+SAMPLES = 32  # images in a grid
+ACROSS = 8  # images in a row
 
 
 def image_of(pixels: np.ndarray) -> Image.Image:
-    """uint8 [C, H, W] → a picture, grey for one channel."""
+    """Convert uint8 [C, H, W] to a PIL image, grey if C = 1."""
     return Image.fromarray(pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0))
 
 
@@ -24,7 +24,7 @@ def save_samples(path: Path, images: np.ndarray) -> None:
 
 
 def load_samples(path: Path, count: int) -> list[Image.Image]:
-    """The first of a grid's images; none where no grid was kept."""
+    """Return the first `count` images of a grid. Empty if the file does not exist."""
     if not path.exists():
         return []
     with Image.open(path) as grid:

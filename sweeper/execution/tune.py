@@ -1,8 +1,8 @@
-"""Everything that touches Ray: the session, the searcher that hands jobs to Tune, the trainable that runs them.
+"""The interface to Ray: the session, the searcher that suggests jobs to Tune, and the trainable that runs them.
 
-For Tune a trial is one job: one of our trials, from where its checkpoint stands to its next rung. A trial that waits
-at a rung is then nothing that Tune must keep alive, pause, restore or know the state of: what runs next is computed
-from the store's records each time a slot is free (`sweep.Sweep.next`).
+A trial of Tune is one job: it trains one of our trials from its checkpoint to its next rung. Tune therefore never
+pauses or restores a trial. Each time a slot is free, the next job is computed from the store's records
+(`sweep.Sweep.next`).
 """
 
 import contextlib
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-# Before Ray is imported: silence, no usage reports, no token in the home directory, no snapshots that nobody restores.
+# Ray reads these when it is imported: no output, no usage reports, no token in the home directory, no snapshots.
 os.environ.update(
     RAY_AIR_NEW_OUTPUT="0",
     RAY_USAGE_STATS_ENABLED="0",
@@ -42,12 +42,12 @@ from sweeper.store import Manifest, RungRecord, Store
 from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
 
-WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trial
-RETRIES = 2  # of a job whose process died; an error of the job itself is not tried again
+WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trials
+RETRIES = 2  # for a job whose process died; a job that raised an error is not retried
 
 
 class Watcher(Protocol):
-    """Who is told what happens: the terminal, W&B. Called in the driver, so it must be quick."""
+    """Callbacks of the terminal and of W&B. They run in the driver, so they must return quickly."""
 
     def started(self, sweep: Sweep, job: Job) -> None: ...
 
@@ -58,14 +58,17 @@ class Watcher(Protocol):
 
 @contextlib.contextmanager
 def session(address: str | None, slots: int | None) -> Iterator[Machine]:
-    """Join the Ray cluster at `address` (or RAY_ADDRESS), or start a local one for the time being."""
+    """Connect to the Ray cluster at `address` or RAY_ADDRESS, else start a local one, for the time of the block.
+
+    Raises EnvironmentUserError if there is no cluster.
+    """
     logging.getLogger("ray").setLevel(logging.ERROR)
     begun = time.monotonic()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
         if address:
-            _reachable(address)
+            _check_reachable(address)
             ray.init(address=address, **quiet)
         else:
             cpus = max(len(os.sched_getaffinity(0)), slots or 1)
@@ -76,18 +79,18 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
             f"no Ray cluster at {address or 'local'}: {reason}; start one or leave out --address"
         ) from None
     try:
-        seen = ray.cluster_resources()
-        while address and not seen.get("CPU") and time.monotonic() - begun < WORKER_SECONDS:
+        resources = ray.cluster_resources()
+        while address and not resources.get("CPU") and time.monotonic() - begun < WORKER_SECONDS:
             time.sleep(2)
-            seen = ray.cluster_resources()
+            resources = ray.cluster_resources()
         bytes_ = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else GPU_BYTES
-        yield Machine(seen.get("CPU", 1), seen.get("GPU", 0), elastic=bool(address), gpu_bytes=bytes_)
+        yield Machine(resources.get("CPU", 1), resources.get("GPU", 0), elastic=bool(address), gpu_bytes=bytes_)
     finally:
         ray.shutdown()
 
 
-def _reachable(address: str) -> None:
-    """Raise OSError at once where Ray itself would try for minutes."""
+def _check_reachable(address: str) -> None:
+    """Raise OSError within seconds if nothing listens at the address. Ray itself would retry for minutes."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=10).close()
@@ -101,11 +104,12 @@ def run(
     watchers: list[Watcher],
     actor: "type[TrialActor] | None" = None,
 ) -> None:
-    """Train whatever the sweep still needs. On return the sweep is finished, unless it was interrupted.
+    """Train every job that the sweep still needs. On return the sweep is finished, unless it was interrupted.
 
-    actor: who does the jobs, TrialActor unless given.
+    actor: the trainable that runs the jobs, by default TrialActor.
+    Raises what a callback of the searcher raised, once the running jobs have ended.
     """
-    queue = JobSearcher(sweep, store, Slots(machine, slots), watchers)
+    searcher = JobSearcher(sweep, store, Slots(machine, slots), watchers)
     with tempfile.TemporaryDirectory(prefix="sweeper-tune-") as folder:
         trainable = tune.with_resources(actor or TrialActor, lambda config: config["share"])
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
@@ -113,7 +117,7 @@ def run(
             trainable,
             param_space={},
             tune_config=tune.TuneConfig(
-                search_alg=queue,
+                search_alg=searcher,
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -126,119 +130,120 @@ def run(
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             ),
         ).fit()
-    if queue.error is not None:
-        raise queue.error
+    if searcher.error is not None:
+        raise searcher.error
 
 
-def at_a_time(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -> int:
-    """How many of the sweep's trials the machine runs at once."""
-    slots, least = Slots(machine, limit), store.least_shares()
+def max_concurrent(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -> int:
+    """Return how many of the sweep's trials run at once on the machine."""
+    slots, min_shares = Slots(machine, limit), store.min_shares()
     for number, signature in enumerate(sweep.records):
-        if not slots.take(signature, share_of(sweep, signature, machine, least)):
+        if not slots.reserve(signature, share_of(sweep, signature, machine, min_shares)):
             return max(1, number)
     return len(sweep.records)
 
 
 class JobSearcher(Searcher):
-    """Tune's searcher: suggests the next job whenever its share of the machine is free."""
+    """Tune's searcher: suggests the next job once its share of the machine is free."""
 
     def __init__(self, sweep: Sweep, store: Store, slots: Slots, watchers: list[Watcher]) -> None:
         super().__init__()
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.running: dict[str, Job] = {}  # Tune's id → job
-        self.least = store.least_shares()
-        self.plugins = [(store.keep_plugin(plugin), plugin.id) for plugin in plugins.LOADED.values()]
-        self.told: set[str] = set()  # notes of actors that the user has seen
-        self.error: Exception | None = None  # what would have been raised into Tune, which would lose the running jobs
+        self.min_shares = store.min_shares()
+        self.plugins = [(store.save_plugin(plugin), plugin.id) for plugin in plugins.LOADED.values()]
+        self.printed_notes: set[str] = set()
+        self.error: Exception | None = None  # kept here, because an exception inside Tune would end the running jobs
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override] # FINISHED is a str
         try:
             return self._suggest(trial_id)
-        except Exception as broken:
-            self.error = self.error or broken
+        except Exception as raised:
+            self.error = self.error or raised
             return None
 
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         job = None if self.error else self.sweep.next()
         if job is None:
             return None if self.running else str(Searcher.FINISHED)
-        # Strictly in order: a job that needs a larger share is waited for, so that it does not starve.
-        wish = share_of(self.sweep, job.signature, self.slots.machine, self.least)
-        if not self.slots.take(trial_id, wish):
+        # No other job overtakes one whose share is not free, so that jobs with large shares do not starve.
+        share = share_of(self.sweep, job.signature, self.slots.machine, self.min_shares)
+        if not self.slots.reserve(trial_id, share):
             return None
         self.running[trial_id] = job
         self.sweep.start(job)
-        self._tell(lambda watcher: watcher.started(self.sweep, job))
-        # TrialActor.setup reads this; the manifest is in the store.
+        self._notify(lambda watcher: watcher.started(self.sweep, job))
+        # The configuration that TrialActor.setup reads.
         return {
             "signature": job.signature,
             "updates": job.updates,
             "sweep": self.sweep.manifest.name,
             "store": str(self.store.root),
-            "share": wish.as_dict(),
+            "share": share.as_dict(),
             "plugins": self.plugins,
         }
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Nothing between rungs: a job has one result."""
+        """Do nothing: a job has a single result, which on_trial_complete reads."""
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         job = self.running.pop(trial_id)
-        taken = self.slots.give_back(trial_id)
+        share = self.slots.release(trial_id)
         try:
-            if result and "out_of_memory" in result and 0 < taken.gpus < 1:
-                self._enlarge(job, taken.gpus)
+            if result and "out_of_memory" in result and 0 < share.gpus < 1:
+                self._retry_on_larger_share(job, share.gpus)
             else:
-                self._conclude(job, result, error)
-        except Exception as broken:
-            self.error = self.error or broken
+                self._report(job, result, error)
+        except Exception as raised:
+            self.error = self.error or raised
 
-    def _enlarge(self, job: Job, gpus: float) -> None:
-        """Again, with twice the share of a GPU; from now on for every trial of its shape."""
+    def _retry_on_larger_share(self, job: Job, gpus: float) -> None:
+        """Retry a job on twice its share of a GPU. From now on the store gives every trial of its shape that share."""
         shape = self.sweep.records[job.signature].spec.generator.label
-        self.least[shape] = max(self.least.get(shape, 0.0), 2 * gpus)
-        self.store.save_least_share(shape, self.least[shape])
+        enlarged = max(self.min_shares.get(shape, 0.0), 2 * gpus)
+        self.min_shares[shape] = enlarged
+        self.store.save_min_share(shape, enlarged)
         self.sweep.retry(job)
-        print(f"note: {shape} ran out of memory on {gpus:g} of a GPU; again on {self.least[shape]:g}", file=sys.stderr)
+        print(f"note: {shape} ran out of memory on {gpus:g} of a GPU; retrying on {enlarged:g}", file=sys.stderr)
 
-    def _conclude(self, job: Job, result: dict[str, Any] | None, error: bool) -> None:
+    def _report(self, job: Job, result: dict[str, Any] | None, error: bool) -> None:
         for note in (result or {}).get("notes", []):
-            if note not in self.told:
-                self.told.add(note)
+            if note not in self.printed_notes:
+                self.printed_notes.add(note)
                 print(f"note: {note}", file=sys.stderr)
-        if self.sweep.reached(job, self.store.require(job.signature)):
+        if self.sweep.report(job, self.store.require(job.signature)):
             record = self.sweep.records[job.signature].rung(job.updates, self.sweep.manifest.protocols["rung"])
             assert record is not None
-            self._tell(lambda watcher: watcher.reached(self.sweep, job, record))
+            self._notify(lambda watcher: watcher.reached(self.sweep, job, record))
         else:
             failure = Failure("its process died", exit_code=1)
             if result and not error:
                 failure = Failure(result.get("failure", "it was interrupted"), result.get("exit_code", 1))
             self.sweep.fail(job, failure)
-            self._tell(lambda watcher: watcher.failed(self.sweep, job, failure.reason))
+            self._notify(lambda watcher: watcher.failed(self.sweep, job, failure.reason))
 
-    def _tell(self, what: Callable[[Watcher], None]) -> None:
-        """Watchers look on: one that breaks is named and left out, and the sweep goes on."""
+    def _notify(self, call: Callable[[Watcher], None]) -> None:
+        """Call every watcher. Remove one that raises, and print its error: the sweep continues without it."""
         for watcher in list(self.watchers):
             try:
-                what(watcher)
+                call(watcher)
             except Exception as error:
                 self.watchers.remove(watcher)
                 print(f"{type(watcher).__name__} stopped: {type(error).__name__}: {error}", file=sys.stderr)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its searcher for `Tuner.restore`, which is not used: nothing to keep."""
+        """Return no state. Tune pickles its searcher for `Tuner.restore`, which is not used here."""
         return {}
 
     def save(self, checkpoint_path: str) -> None:
-        """No state: what runs next follows from the store."""
+        """Save nothing: the next job follows from the store."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """No state."""
+        """Restore nothing."""
 
 
 class TrialActor(tune.Trainable):
-    """Runs one job after the other in one process; what jobs share (data, classifier, bank) is loaded once."""
+    """Tune's trainable: runs one job after another in one process, so that data, classifier and bank load once."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self.job = Job(config["signature"], config["updates"])
@@ -261,7 +266,7 @@ class TrialActor(tune.Trainable):
             result |= {"failure": reason, "out_of_memory": True}
         except UserError as error:
             result |= {"failure": str(error), "exit_code": error.exit_code}
-        except Exception as error:  # shown to the user, and kept: the other trials go on
+        except Exception as error:  # fails this trial alone; the traceback is kept in the store
             self.store.save_traceback(self.job.signature, traceback.format_exc())
             result |= {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
         return result | {"notes": list(jobs.notes)}
@@ -274,7 +279,7 @@ class TrialActor(tune.Trainable):
         return True
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """A trial keeps and finds its own checkpoint."""
+        """Do nothing: trainables.training reads and writes the checkpoint."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """A trial keeps and finds its own checkpoint."""
+        """Do nothing: trainables.training reads and writes the checkpoint."""

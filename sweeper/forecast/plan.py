@@ -81,7 +81,7 @@ def _plan(
     machine: Machine,
 ) -> dict[str, Any]:
     space, ladder, limit = asked.space, asked.space.ladder(), request.request.slots
-    capacity, least = machine.gpus or machine.cpus, asked.store.least_shares()
+    capacity, least = machine.gpus or machine.cpus, asked.store.min_shares()
     data = decoded_bytes(asked.dataset, asked.image_size, asked.store.datasets)
     allotted = {
         spec.signature: share(spec, costs.teacher, machine, data, least.get(spec.generator.label, 0.0))

@@ -1,1 +1,1 @@
-"""What runs next? Decided from the store's records alone: no Ray, no clock, no I/O of its own."""
+"""What runs next? Computed from the store's records alone: no Ray, no clock, no I/O."""

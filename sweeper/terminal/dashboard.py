@@ -123,7 +123,7 @@ def _ladder(sweep: Sweep) -> Text:
     """How many configurations have their scores at each rung, of how many that are to come there."""
     reached, expected = Counter[int](), Counter[int]()
     for stratum in sweep.strata.values():
-        for number, (scored, unknown) in enumerate(zip(stratum.reached(), stratum.expected(), strict=True)):
+        for number, (scored, unknown) in enumerate(zip(stratum.reported(), stratum.unreported(), strict=True)):
             reached[number] += scored
             expected[number] += scored + unknown
     steps = [f"{updates:,}: {reached[n]}/{expected[n]}" for n, updates in enumerate(sweep.manifest.rungs)]

@@ -26,7 +26,7 @@ class Progress:
         self.running: dict[str, float] = {}  # signature → when it began
         self.failures: list[str] = []
         self.timed_work, self.timed_seconds = 0.0, 0.0
-        self.baselines, self._least = Baselines.of(sweep, store), store.least_shares()
+        self.baselines, self._least = Baselines.of(sweep, store), store.min_shares()
         self._body, self._drawn = self._view(), time.monotonic()
         self._screen = Screen(console=self.console, get_renderable=self.view, refresh_per_second=2, transient=True)
 

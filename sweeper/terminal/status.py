@@ -75,7 +75,7 @@ class _Reader:
         if manifest is None:
             raise UserError(f"{self.store.root} holds no sweep yet; start one with `sweeper run teachers`")
         for signature in manifest.signatures:
-            changed = self.store.changed(signature)
+            changed = self.store.modified(signature)
             if self._records.get(signature, (None,))[0] != changed:
                 self._records[signature] = changed, self.store.require(signature)
         return Sweep(manifest, {signature: self._records[signature][1] for signature in manifest.signatures})
@@ -103,7 +103,7 @@ def show_trial(store: Store, signature: str) -> None:
 def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Callable[[str], None]) -> None:
     record = sweep.records[signature]
     print_line(f"[bold]{signature}[/bold] {record.spec.label()}: {sweep.states()[signature]} in {manifest.name}")
-    places = sweep.strata[record.spec.generator].places(signature)
+    places = sweep.strata[record.spec.generator].ranks(signature)
     for number, updates in enumerate(manifest.rungs):
         rung = record.rung(updates, manifest.protocols["rung"])
         if rung is None:

@@ -1,7 +1,7 @@
 """A sweep under Ray whose trials replay curves instead of training: `python -m tests.sweeper.replay STORE SLOTS`.
 
-What is real: the store, the rule, the order, the searcher, Tune, the actors. A trial's scores are a function of its
-signature, so that any process, whenever it starts, replays the same curves.
+The store, the scheduling, the searcher, Tune and the actors are real. A trial's scores are a function of its signature,
+so that every process replays the same curves.
 """
 
 import random
@@ -10,9 +10,10 @@ from pathlib import Path
 
 from sweeper.execution import tune
 from sweeper.forecast.curves import Curve
-from sweeper.scheduling.sweep import Job, Sweep, update_macs
+from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store
 from tests.sweeper import stores
+from trainables.arithmetic import update_macs
 from trainables.spec import TrialSpec
 
 LADDER = [10, 30, 90]
@@ -20,14 +21,14 @@ WIDTHS, RATES, SEEDS = (2, 4, 8), tuple(round(0.001 * n, 3) for n in range(1, 8)
 
 
 def fid(signature: str, updates: int) -> float:
-    """Better with more updates; trials differ, and their ranks at the rungs agree only in part."""
+    """Return a FID that falls with the updates. The ranks of the trials differ between rungs."""
     talent = random.Random(signature).random()
     luck = random.Random(f"{signature}/{updates}").random()
     return (talent + 0.3 * luck) * 1000 / updates
 
 
 class Replay(tune.TrialActor):
-    """Writes what a trained trial would."""
+    """Writes the records that a trained trial would write."""
 
     def work(self) -> None:
         spec = self.store.require(self.job.signature).spec
@@ -39,7 +40,7 @@ class Replay(tune.TrialActor):
 
 
 class Order:
-    """A tune.Watcher that remembers in which order jobs began."""
+    """A tune.Watcher that records the jobs in the order in which they start."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []
@@ -60,21 +61,21 @@ def specs() -> list[TrialSpec]:
 
 
 def curves() -> list[Curve]:
-    """What the replay does, for the simulator; a trial's seconds are its multiply-accumulates."""
+    """Return the replayed curves for the simulator. One multiply-accumulate takes one second."""
     return [
         Curve(
             stratum=str(spec.d),
             trial=spec.signature,
             configuration=spec.configuration,
-            seconds_per_update=update_macs(spec),
+            seconds_per_update=update_macs(spec, None),
             points=[(updates, fid(spec.signature, updates)) for updates in LADDER],
         )
         for spec in specs()
     ]
 
 
-def begin(folder: Path) -> tuple[Store, Manifest]:
-    """A store with the sweep in it and nothing trained; what is there already stays."""
+def create(folder: Path) -> tuple[Store, Manifest]:
+    """Create a store with an untrained sweep, or open the one in the folder."""
     store = Store(folder)
     store.create()
     for spec in specs():
@@ -85,7 +86,7 @@ def begin(folder: Path) -> tuple[Store, Manifest]:
 
 
 def replay(folder: Path, slots: int) -> tuple[Sweep, Order]:
-    store, manifest = begin(folder)
+    store, manifest = create(folder)
     sweep, order = Sweep.read(manifest, store), Order()
     with tune.session(None, slots) as machine:
         tune.run(sweep, store, machine, slots, [order], actor=Replay)

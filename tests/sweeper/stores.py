@@ -1,4 +1,4 @@
-"""Stores with made-up scores, for what decides on scores alone."""
+"""Stores with made-up scores, for tests of code that reads nothing but scores."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def scores(fid: float, inception: float, purpose: str) -> dict[str, Score]:
 
 
 def trial(store: Store, spec: TrialSpec, rung_fid: float, final: dict[str, tuple[float, float]] | None = None) -> str:
-    """Store a trial. final: purpose → (FID, IS); the purposes may disagree, as they do in life."""
+    """Add a trial to the store, and return its signature. final: purpose → (FID, IS), independent per purpose."""
     store.add(spec, rung=RungRecord(10, 1.0, {}, scores(rung_fid, 1.0, "rung"), False))
     if final:
         store.add(spec, rung=RungRecord(30, 1.0, {}, scores(rung_fid, 1.0, "rung"), False))

@@ -1,4 +1,4 @@
-"""A store that was made before families, plug-ins and packages is read as it was."""
+"""A store from before families, plug-ins and packages yields the same table and the same trials."""
 
 import json
 from pathlib import Path
@@ -8,24 +8,24 @@ from sweeper.results.comparison import Comparison
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 
-BEFORE = Path(__file__).with_name("store_before")
+OLD = Path(__file__).with_name("store_before")
 
 
 def without_family(value: Any) -> Any:
-    """What was printed before families had names."""
+    """Return the table without the fields that were added with families."""
     if isinstance(value, dict):
         return {key: without_family(inner) for key, inner in value.items() if key != "family"}
     return [without_family(inner) for inner in value] if isinstance(value, list) else value
 
 
-def test_its_table_has_the_same_numbers() -> None:
-    table = Comparison.read(Store(BEFORE / "store"), None, None).table
-    assert without_family(json.loads(json.dumps(table.as_json()))) == json.loads((BEFORE / "table.json").read_text())
+def test_the_table_has_the_same_numbers() -> None:
+    table = Comparison.read(Store(OLD / "store"), None, None).table
+    assert without_family(json.loads(json.dumps(table.as_json()))) == json.loads((OLD / "table.json").read_text())
     assert {row.family for row in table.rows} == {"dcgan"}
 
 
-def test_its_trials_are_those_that_the_same_command_would_train() -> None:
-    store = Store(BEFORE / "store")
+def test_the_signatures_are_unchanged() -> None:
+    store = Store(OLD / "store")
     for manifest in store.sweeps():
         sweep = Sweep.read(manifest, store)
         assert sweep.finished()

@@ -220,7 +220,7 @@ def test_a_folder_of_colour_pictures_is_swept(colour_folder: Path, tmp_path: Pat
 
 
 def test_a_second_command_on_the_same_store_is_refused(finished: Path, sweeper: Call) -> None:
-    with Store(finished / "runs").driving():
+    with Store(finished / "runs").lock():
         done = sweeper(*TEACHERS, cwd=finished)
     assert done.code == 2
     assert f"in use by process {os.getpid()} on" in done.err

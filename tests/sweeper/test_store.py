@@ -1,4 +1,4 @@
-"""The store: what is written is read, and what is no store is refused."""
+"""The store: records round-trip, and folders that are not stores are refused."""
 
 from pathlib import Path
 
@@ -17,12 +17,12 @@ def rung(updates: int, protocol: str = "p", fid: float = 1.0) -> RungRecord:
     return RungRecord(updates, 0.5, {}, {"fid": Score(mean=fid, std=None, n=5, protocol=protocol)}, False)
 
 
-def test_looking_at_a_store_that_is_not_there_writes_nothing(tmp_path: Path) -> None:
+def test_reading_a_missing_store_creates_nothing(tmp_path: Path) -> None:
     assert Store(tmp_path / "runs").sweeps() == []
     assert not (tmp_path / "runs").exists()
 
 
-def test_records_come_back_in_order(tmp_path: Path) -> None:
+def test_rung_records_are_read_in_order_of_updates(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(SPEC, rung=rung(30))
     store.add(SPEC, rung=rung(10))
@@ -37,7 +37,7 @@ def test_a_score_of_another_protocol_does_not_count(tmp_path: Path) -> None:
     assert store.require(SPEC.signature).rung(10, "n=50") is None
 
 
-def test_sweeps_that_score_differently_keep_both_records(tmp_path: Path) -> None:
+def test_records_of_different_protocols_are_both_kept(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(SPEC, rung=rung(10, "n=5", fid=1.0))
     store.add(SPEC, rung=rung(10, "n=50", fid=2.0))
@@ -46,22 +46,22 @@ def test_sweeps_that_score_differently_keep_both_records(tmp_path: Path) -> None
     assert [record.rung(10, p).scores["fid"]["mean"] for p in ("n=5", "n=50")] == [3.0, 2.0]  # type: ignore[union-attr]
 
 
-def test_a_kill_before_the_store_was_made_locks_nobody_out(tmp_path: Path) -> None:
+def test_a_lock_file_without_a_store_is_accepted(tmp_path: Path) -> None:
     (tmp_path / "driver.lock").touch()
     Store(tmp_path)
 
 
-def test_a_spoiled_record_is_named(tmp_path: Path) -> None:
+def test_a_corrupt_record_is_an_error_that_names_the_file(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.add(SPEC)
     (tmp_path / "trials" / SPEC.signature / "record.json").write_text("{")
-    with pytest.raises(UserError, match=r"record\.json is spoiled"):
+    with pytest.raises(UserError, match=r"record\.json is corrupt"):
         store.require(SPEC.signature)
 
 
-def test_a_second_driver_is_told_who_the_first_is(tmp_path: Path) -> None:
-    with Store(tmp_path / "runs").driving(), pytest.raises(UserError, match=r"in use by process \d+ on"):  # noqa: SIM117
-        with Store(tmp_path / "runs").driving():
+def test_a_second_driver_gets_an_error_that_names_the_first(tmp_path: Path) -> None:
+    with Store(tmp_path / "runs").lock(), pytest.raises(UserError, match=r"in use by process \d+ on"):  # noqa: SIM117
+        with Store(tmp_path / "runs").lock():
             pass
 
 
@@ -72,26 +72,24 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
-def test_a_spoiled_version_file_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_corrupt_version_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text(text)
-    with pytest.raises(UserError, match=r"store\.json is not readable"):
+    with pytest.raises(UserError, match=r"store\.json holds no store version"):
         Store(tmp_path)
 
 
-def test_somebody_else_s_folder_is_refused(tmp_path: Path) -> None:
+def test_a_folder_of_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").touch()
     with pytest.raises(UserError, match="is not a store"):
         Store(tmp_path)
 
 
-def test_an_unknown_trial_is_one_line(tmp_path: Path) -> None:
+def test_an_unknown_trial_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="holds no trial abc"):
         Store(tmp_path).require("abc")
 
 
-def test_the_bank_lies_on_the_node_s_own_disk_where_one_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_bank_is_in_sweeper_cache_if_that_is_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "runs")
     assert store.bank("t").is_relative_to(store.root)
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "scratch"))

@@ -1,4 +1,4 @@
-"""The simulator and a real Ray sweep of the same curves agree; a killed driver decides as if nothing had happened."""
+"""The simulator agrees with a real Ray sweep of the same curves, also if the driver is killed and restarted."""
 
 import os
 import random
@@ -7,24 +7,23 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sweeper.forecast.simulator import Outcome, simulate
-from sweeper.results import table
+from sweeper.results.comparison import Comparison
+from sweeper.results.table import Table
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store
 from tests.sweeper import replay as replays
 
 
 def sets(sweep: Sweep) -> dict[str, list[list[str]]]:
-    return {str(d): stratum.sets() for d, stratum in sweep.strata.items()}
+    return {str(shape.d): stratum.sets() for shape, stratum in sweep.strata.items()}
 
 
-def table_of(folder: Path) -> dict[str, Any]:
-    store = Store(folder)
-    return table.build(store, *table.find(store, "mnist5k", None))
+def table_of(folder: Path) -> Table:
+    return Comparison.read(Store(folder), "mnist5k", None).table
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +32,9 @@ def simulated() -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, simulated: Outcome) -> Path:
-    """A replay on one slot; it takes the simulator's decisions in the simulator's order."""
-    folder = tmp_path_factory.mktemp("undisturbed")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, simulated: Outcome) -> Path:
+    """Run a replay on one slot. It makes the simulator's decisions in the simulator's order."""
+    folder = tmp_path_factory.mktemp("uninterrupted")
     sweep, order = replays.replay(folder, 1)
     assert order.jobs == [Job(trial, replays.LADDER[rung]) for trial, rung in simulated.steps]
     assert sets(sweep) == simulated.sets
@@ -44,39 +43,39 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, simulated: Outcome) ->
 
 
 @pytest.mark.parametrize("slots", [pytest.param(2, marks=pytest.mark.long), 8])
-def test_with_more_slots_it_ends_with_the_same_sets_and_the_same_table(
-    slots: int, undisturbed: Path, simulated: Outcome, tmp_path: Path
+def test_more_slots_give_the_same_sets_and_the_same_table(
+    slots: int, uninterrupted: Path, simulated: Outcome, tmp_path: Path
 ) -> None:
     sweep, order = replays.replay(tmp_path, slots)
     assert sets(sweep) == simulated.sets == simulate(replays.curves(), replays.LADDER, 3, slots).sets
-    assert table_of(tmp_path) == table_of(undisturbed)
+    assert table_of(tmp_path) == table_of(uninterrupted)
     assert not order.failures
     assert len(order.jobs) == len(set(order.jobs)) >= len(simulated.steps)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize(("slots", "kills"), [(1, 20), (4, 20)])
-def test_killed_at_random_moments_it_ends_as_if_undisturbed(
-    slots: int, kills: int, undisturbed: Path, simulated: Outcome, tmp_path: Path
+def test_a_sweep_killed_at_random_moments_gives_the_same_sets_and_the_same_table(
+    slots: int, kills: int, uninterrupted: Path, simulated: Outcome, tmp_path: Path
 ) -> None:
-    """Each time Ray starts anew: the driver is killed while it starts, or after a few of its jobs."""
-    moments, done = random.Random(slots), 0
+    """Each driver starts its own Ray. It is killed while it starts, or after a few jobs."""
+    rng, killed = random.Random(slots), 0
     for _ in range(kills):
-        before = reached(tmp_path)
+        records = count_records(tmp_path)
         driver = start(tmp_path, slots)
-        goal = before + moments.randint(0, len(simulated.steps) // kills)
-        while driver.poll() is None and reached(tmp_path) < goal:
+        goal = records + rng.randint(0, len(simulated.steps) // kills)
+        while driver.poll() is None and count_records(tmp_path) < goal:
             time.sleep(0.01)
-        time.sleep(moments.random() * 0.2)
+        time.sleep(rng.random() * 0.2)
         if driver.poll() is None:
-            done += 1
+            killed += 1
             os.killpg(driver.pid, signal.SIGKILL)
         driver.wait()
-    assert done >= kills // 2, "most kills came before the end"
+    assert killed >= kills // 2, "most drivers finished before the kill"
     assert start(tmp_path, slots).wait(timeout=300) == 0
-    store, manifest = replays.begin(tmp_path)
+    store, manifest = replays.create(tmp_path)
     assert sets(Sweep.read(manifest, store)) == simulated.sets
-    assert table_of(tmp_path) == table_of(undisturbed)
+    assert table_of(tmp_path) == table_of(uninterrupted)
 
 
 def start(folder: Path, slots: int) -> subprocess.Popen[bytes]:
@@ -84,6 +83,6 @@ def start(folder: Path, slots: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
-def reached(folder: Path) -> int:
-    """Rung records in the store."""
+def count_records(folder: Path) -> int:
+    """Return the number of rung records in the store."""
     return sum(path.read_text().count('"diverged"') for path in folder.glob("trials/*/record.json"))

@@ -1,4 +1,4 @@
-"""Selection: by final scores, among finishers, and never by what pruned."""
+"""Selection is by selection scores, among finishers, and never by rung scores."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ def final(inception: float, fid: float = 50.0, report: float = 1.0) -> dict[str,
     return {"selection": (fid, inception), "report": (fid, report)}
 
 
-def test_the_best_is_chosen_by_the_metric_not_by_what_pruned_nor_by_what_is_printed(tmp_path: Path) -> None:
+def test_the_best_is_selected_by_the_selection_score_not_by_the_rung_or_report_score(tmp_path: Path) -> None:
     store = Store(tmp_path)
     low = trial(store, teacher(2), rung_fid=1.0, final=final(5.0, report=9.0))
     high = trial(store, teacher(4), rung_fid=99.0, final=final(7.0, report=2.0))
@@ -24,7 +24,7 @@ def test_the_best_is_chosen_by_the_metric_not_by_what_pruned_nor_by_what_is_prin
     assert resolve_teacher(store, "best", None)[0].signature == high
 
 
-def test_fid_is_better_when_it_is_lower(tmp_path: Path) -> None:
+def test_a_lower_fid_is_better(tmp_path: Path) -> None:
     store = Store(tmp_path)
     low = trial(store, teacher(2), 1.0, final(9.0, fid=80.0))
     high = trial(store, teacher(4), 1.0, final(1.0, fid=20.0))
@@ -32,8 +32,8 @@ def test_fid_is_better_when_it_is_lower(tmp_path: Path) -> None:
     assert resolve_teacher(store, "best", None)[0].signature == high
 
 
-def test_a_pruned_trial_that_a_longer_sweep_had_finished_is_not_chosen(tmp_path: Path) -> None:
-    """Only finishers in S count: what was promoted outside of it is kept and never selected."""
+def test_a_trial_that_is_pruned_but_has_final_scores_is_not_selected(tmp_path: Path) -> None:
+    """Only finishers in S are selected. Scores from outside S stay in the store."""
     store = Store(tmp_path)
     inside = trial(store, teacher(2, lr=0.1), 1.0, final(5.0))
     outside = trial(store, teacher(2, lr=0.2), 9.0, final(8.0))
@@ -42,7 +42,7 @@ def test_a_pruned_trial_that_a_longer_sweep_had_finished_is_not_chosen(tmp_path:
     assert best(Sweep.read(manifest, store), shape(2)) == [inside]
 
 
-def test_a_teacher_is_named_by_width_or_by_the_start_of_its_signature(tmp_path: Path) -> None:
+def test_a_teacher_is_selected_by_width_or_by_the_start_of_its_signature(tmp_path: Path) -> None:
     store = Store(tmp_path)
     two, four = trial(store, teacher(2), 1.0, final(5.0)), trial(store, teacher(4), 1.0, final(7.0))
     sweep(store, "teacher", [two, four])
@@ -53,12 +53,12 @@ def test_a_teacher_is_named_by_width_or_by_the_start_of_its_signature(tmp_path: 
             resolve_teacher(store, wrong, None)
 
 
-def test_without_a_teacher_sweep_the_next_command_is_named(tmp_path: Path) -> None:
+def test_without_a_teacher_sweep_the_error_names_the_next_command(tmp_path: Path) -> None:
     with pytest.raises(NotYetError, match="run `sweeper run teachers --dataset mnist5k` first"):
         resolve_teacher(Store(tmp_path), "best", None)
 
 
-def test_an_unfinished_teacher_sweep_is_not_chosen_from(tmp_path: Path) -> None:
+def test_no_teacher_is_selected_from_an_unfinished_sweep(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(2), 1.0, final(5.0)), trial(store, teacher(4), 1.0)])
     with pytest.raises(NotYetError, match="mnist5k-teachers is not finished; run `sweeper run teachers`"):
@@ -73,7 +73,7 @@ def test_an_abandoned_sweep_does_not_hide_a_finished_one(tmp_path: Path) -> None
     assert resolve_teacher(store, "best", None)[0].signature == done
 
 
-def test_two_data_sets_are_named(tmp_path: Path) -> None:
+def test_an_ambiguous_data_set_is_an_error_that_names_both(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(2), 1.0, final(5.0))])
     sweep(store, "teacher", [trial(store, teacher(4), 1.0, final(5.0))], name="other", dataset="mnist")
@@ -82,7 +82,7 @@ def test_two_data_sets_are_named(tmp_path: Path) -> None:
     assert resolve_teacher(store, "best", "mnist")[1].name == "other"
 
 
-def test_a_row_s_student_is_chosen_over_the_mean_of_its_seeds(tmp_path: Path) -> None:
+def test_the_best_student_is_selected_by_the_mean_over_its_seeds(tmp_path: Path) -> None:
     store = Store(tmp_path)
     steady = [trial(store, student(2, lr=0.1, seed=s), 1.0, final(6.0)) for s in (0, 1)]
     lucky = [trial(store, student(2, lr=0.2, seed=s), 1.0, final(v)) for s, v in ((0, 9.0), (1, 1.0))]

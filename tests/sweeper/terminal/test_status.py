@@ -56,7 +56,7 @@ def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
     store.add(waiting)
     sweep(store, "teacher", [trial(store, teacher(2), 30.0), waiting.signature])
     moment = Live(driver=None, running={waiting.signature: time.time() - 7}, used=1, capacity=2, seconds_left=300.0)
-    with store.driving():
+    with store.lock():
         here = replace(moment, driver=store.driver())
         store.save_live("mnist5k-teachers", here.as_dict())
         watch(store, looks=1)
@@ -67,7 +67,7 @@ def test_while_a_command_trains_what_it_runs_is_watched_and_listed(
     assert "2 trials, 1 running, 1 paused" in out
     watch(store)
     assert "in use" not in capsys.readouterr().out, "what a command that is gone left behind is not shown"
-    with store.driving():
+    with store.lock():
         store.save_live("mnist5k-teachers", replace(moment, driver="process 1 on another host").as_dict())
         watch(store, looks=1)
         assert "in use" not in capsys.readouterr().out, "nor what one left that was killed, while the next one starts"
