@@ -1,1 +1,1 @@
-"""What one trial does: networks, objectives, data, the training loop and its scores. No Ray, no W&B."""
+"""One trial: networks, objectives, data, the training loop and scores. No Ray, no W&B."""

@@ -1,4 +1,4 @@
-"""What a trial takes, by arithmetic: multiply-accumulates of an update, bytes on a device. Needs no torch.
+"""Cost of a trial by arithmetic: multiply-accumulates of an update, bytes on a device. Needs no torch.
 
 Both follow from what the loss declares by its arguments (trainables.objectives).
 """
@@ -8,13 +8,13 @@ from trainables.scores.loading import FEATURES
 from trainables.shapes import DiscriminatorShape, GeneratorShape
 from trainables.spec import TrialSpec
 
-_CUDA = 1e9  # bytes that CUDA itself takes per process
+_CUDA_CONTEXT = 1e9  # bytes per process
 
 
 def update_macs(spec: TrialSpec, teacher: TrialSpec | None) -> float:
-    """Multiply-accumulates of one generator update, the discriminator's updates included.
+    """Return the multiply-accumulates of one generator update, including the discriminator's updates.
 
-    teacher: the students' teacher, if they have one.
+    teacher: the teacher of a student, else None.
     """
     macs = {Network.GENERATOR: float(spec.generator.macs)}
     if spec.discriminator is not None:
@@ -28,23 +28,26 @@ def update_macs(spec: TrialSpec, teacher: TrialSpec | None) -> float:
 
 
 def resident_bytes(data: int, device: float) -> int:
-    """Bytes of the real images that live on a GPU of `device` bytes: all of them, up to a quarter of it, or none."""
+    """Return the bytes of real images to keep on a GPU of `device` bytes: all if they fit a quarter of it, else 0."""
     return data if 4 * data <= device else 0
 
 
 def device_bytes(spec: TrialSpec, teacher: TrialSpec | None, data: int, device: float) -> float:
-    """Bytes that a trial takes on a device of `device` bytes. data: bytes of the real images.
+    """Estimate the bytes that a trial takes on a device of `device` bytes. data: bytes of the real images.
 
-    Estimated, and not yet measured on a card: weights, gradients and Adam's two moments of both networks, activations
-    of a batch through both, the teacher's networks where the loss loads them, the real images where they live on the
-    card, and 1 GB of CUDA's own.
+    The estimate counts weights, gradients and Adam's two moments of both networks, the activations of a batch in both,
+    the teacher's networks if the loss loads them, the real images if they are kept on the GPU, and 1 GB for CUDA's
+    context. It has not been compared with a measurement on a GPU.
     """
     shapes: list[GeneratorShape | DiscriminatorShape] = [spec.generator]
     if spec.discriminator is not None:
         shapes.append(spec.discriminator)
     activations = sum(10 * spec.batch_size * shape.d * spec.image_size**2 for shape in shapes)
-    real = resident_bytes(data, device) if Part.REAL in spec.rule.loads else 0
-    fixed = 0
+    resident = resident_bytes(data, device) if Part.REAL in spec.rule.loads else 0
+    teacher_parameters = 0
     if Part.TEACHER in spec.rule.loads and teacher is not None:
-        fixed = teacher.generator.parameters + (teacher.discriminator.parameters if teacher.discriminator else 0)
-    return _CUDA + 4 * (4 * sum(shape.parameters for shape in shapes) + fixed + 3 * activations) + real
+        teacher_parameters = teacher.generator.parameters
+        if teacher.discriminator is not None:
+            teacher_parameters += teacher.discriminator.parameters
+    parameters = sum(shape.parameters for shape in shapes)
+    return _CUDA_CONTEXT + 4 * (4 * parameters + teacher_parameters + 3 * activations) + resident

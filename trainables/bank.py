@@ -1,4 +1,4 @@
-"""The teacher's images by latent index: made once by whichever trial comes first, memory-mapped by the rest."""
+"""The teacher's images by latent index, rendered once and shared by all trials as memory-mapped files."""
 
 import contextlib
 import fcntl
@@ -11,14 +11,14 @@ from trainables.files import replacing
 from trainables.latents import latents
 
 STREAM = "bank"
-SHARD = 2_048  # latents in a file
+SHARD = 2_048  # latents per file
 
 
 class Bank:
-    """Latents 0 … count-1 and the teacher's uint8 images of them, in shards that are made when first asked for.
+    """Latents 0 … count-1 and the teacher's uint8 images of them, in shards that are rendered on first use.
 
-    Shards are whole files or none (a kill leaves no half of one), do not depend on `count`, and are made under a lock
-    each, so that trials that begin together share the work. Where the disk does not take them, they stay in memory.
+    Shards are written atomically and do not depend on `count`. Each is rendered under its own lock, so that trials that
+    start together share the work. If a shard cannot be written, it stays in memory.
     """
 
     def __init__(
@@ -28,53 +28,58 @@ class Bank:
         render: Callable[[np.ndarray], np.ndarray],
         tell: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """folder: this teacher's own. render: latents [N, 100] → uint8 images [N, C, H, W]; called only if needed.
-        tell: is told, once, that the disk takes nothing."""
+        """folder: one per teacher. render: latents [N, 100] → uint8 images [N, C, H, W].
+
+        tell: called once with a message if the shards cannot be written.
+        """
         self.folder, self.count, self.render, self.tell = folder, count, render, tell
         self.z = latents(STREAM, 0, count)
         self._shards: dict[int, np.ndarray] = {}
-        self._cached = True
+        self._writable = True
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(z float32 [N, 100], images uint8 [N, C, H, W]), copies, of latents by index: int64 [N]."""
-        places = [divmod(index, SHARD) for index in indices.tolist()]
-        self._get_ready(sorted({number for number, _ in places}))
-        return self.z[indices], np.stack([self._shards[number][row] for number, row in places])
+        """Return copies of the latents and images of these indices (int64 [N]).
 
-    def _get_ready(self, numbers: list[int]) -> None:
-        """What another process is making is waited for last: those that begin together share the work."""
+        z: float32 [N, 100]; images: uint8 [N, C, H, W].
+        """
+        positions = [divmod(index, SHARD) for index in indices.tolist()]
+        self._load_shards(sorted({number for number, _ in positions}))
+        return self.z[indices], np.stack([self._shards[number][row] for number, row in positions])
+
+    def _load_shards(self, numbers: list[int]) -> None:
+        # Skip shards that another process is rendering, and wait for them last: processes share the work.
         for wait in (False, True):
             for number in numbers:
                 if number not in self._shards:
-                    shard = self._mapped(number, wait) if self._cached else self._made(number)
+                    shard = self._load(number, wait) if self._writable else self._render(number)
                     if shard is not None:
                         self._shards[number] = shard
 
-    def _mapped(self, number: int, wait: bool) -> np.ndarray | None:
-        """None if another process is making it and it is not to be waited for."""
+    def _load(self, number: int, wait: bool) -> np.ndarray | None:
+        """Map a shard, rendering it first if needed. Return None if another process renders it and `wait` is false."""
         path = shard_path(self.folder, number)
-        made: np.ndarray | None = None
+        rendered: np.ndarray | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(path.with_suffix(".lock"), wait) as mine:
-                if not mine:
+            with _lock(path.with_suffix(".lock"), wait) as acquired:
+                if not acquired:
                     return None
-                found = _read(path)
-                if found is None:
-                    made = self._made(number)
+                shard = _map(path)
+                if shard is None:
+                    rendered = self._render(number)
                     with replacing(path) as temporary, open(temporary, "wb") as file:
-                        np.save(file, made)
-                    found = _read(path)
+                        np.save(file, rendered)
+                    shard = _map(path)
         except OSError as error:
-            self._cached = False
+            self._writable = False
             self.tell(
-                f"the teacher's images are not kept in {self.folder} ({error.strerror}): each trial makes its own"
+                f"cannot write the teacher's images to {self.folder} ({error.strerror}); each trial renders its own"
             )
-            return self._made(number) if made is None else made
-        assert found is not None
-        return found
+            return self._render(number) if rendered is None else rendered
+        assert shard is not None
+        return shard
 
-    def _made(self, number: int) -> np.ndarray:
+    def _render(self, number: int) -> np.ndarray:
         return self.render(latents(STREAM, number * SHARD, SHARD))
 
 
@@ -83,13 +88,13 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def missing(folder: Path, count: int) -> int:
-    """How many latents' images the first trial would still have to make."""
+    """Return how many images the first trial has to render: whole shards."""
     numbers = range((count + SHARD - 1) // SHARD)
     return SHARD * sum(not shard_path(folder, number).exists() for number in numbers)
 
 
-def _read(path: Path) -> np.ndarray | None:
-    """A shard, memory-mapped; None if there is none, or one that a full disk or another accident has spoiled."""
+def _map(path: Path) -> np.ndarray | None:
+    """Memory-map a shard. Return None if it is missing or corrupt."""
     try:
         return np.asarray(np.load(path, mmap_mode="r"))
     except (FileNotFoundError, ValueError, EOFError):
@@ -97,10 +102,10 @@ def _read(path: Path) -> np.ndarray | None:
 
 
 @contextlib.contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[bool]:
-    """One process at a time; False if another has it and it is not to be waited for.
+def _lock(path: Path, wait: bool) -> Iterator[bool]:
+    """Hold an exclusive lock on a file. Yield False if another process holds it and `wait` is false.
 
-    Where a file system has no locks, two may do the same work, and neither harm.
+    Yield True on a file system without locks: two processes may then render the same shard, which is harmless.
     """
     with open(path, "w") as lock:
         try:

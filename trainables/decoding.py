@@ -1,4 +1,4 @@
-"""Image files → pixels."""
+"""Decode image files into uint8 arrays."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,23 +14,23 @@ EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif",
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images below a folder, in order of their paths. Raises UserError when there is none."""
+    """Return the image files below a folder, sorted by path. Raises UserError if there are none."""
     files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
     if not files:
         kinds = " ".join(sorted(EXTENSIONS))
         raise UserError(
-            f"{folder} holds no image; put images into it ({kinds}), in one subfolder per class if they have classes"
+            f"{folder} holds no image; add images ({kinds}), in one subfolder per class if they have classes"
         )
     return files
 
 
 def folder_batches(files: Sequence[Path], batch_size: int = 50) -> Iterator[np.ndarray]:
-    """Images at their own sizes, as RGB: uint8 [N, 3, H, W]; neighbours of one size share a batch.
+    """Yield images at their original sizes as RGB: uint8 [N, 3, H, W]. Consecutive images of one size form a batch.
 
-    An alpha channel is dropped and grey becomes RGB, as pytorch-fid does it.
+    An alpha channel is dropped and greyscale becomes RGB, as in pytorch-fid.
     """
     batch: list[np.ndarray] = []
-    for image in opened(files):
+    for image in open_images(files):
         pixels = np.asarray(image.convert("RGB"), dtype=np.uint8).transpose(2, 0, 1)
         if batch and (batch[0].shape != pixels.shape or len(batch) == batch_size):
             yield np.stack(batch)
@@ -40,25 +40,27 @@ def folder_batches(files: Sequence[Path], batch_size: int = 50) -> Iterator[np.n
         yield np.stack(batch)
 
 
-def opened(images: Sequence[Any], start: int = 0, end: int | None = None) -> Iterator[Image.Image]:
-    """These paths, uint8 arrays or PIL images as PIL images. Raises UserError for one that cannot be read."""
+def open_images(images: Sequence[Any], start: int = 0, end: int | None = None) -> Iterator[Image.Image]:
+    """Yield paths, uint8 arrays or PIL images as PIL images. Raises UserError for a file that cannot be read."""
     for index in range(start, len(images) if end is None else end):
         image = images[index]
         if isinstance(image, Path):
             try:
-                with Image.open(image) as opened:
-                    opened.load()
-                    yield opened
+                with Image.open(image) as file:
+                    file.load()
+                    yield file
             except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{image} cannot be read ({error}); replace it or take it out of the folder") from None
+                raise UserError(f"{image} cannot be read ({error}); replace it or remove it from the folder") from None
         else:
             yield image if isinstance(image, Image.Image) else Image.fromarray(image)
 
 
-def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
-    """uint8 [channels, size, size]: the central square, resized (bicubic); 28×28 is first padded to 32×32 with the
-    colour of its corner."""
-    if image.mode.startswith("I"):  # 16 bits of grey, of which the upper 8 are kept
+def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
+    """Crop the central square, resize it (bicubic), and return it as uint8 [channels, size, size].
+
+    An image of 28×28 is first padded to 32×32 with the colour of its corner.
+    """
+    if image.mode.startswith("I"):  # 16-bit greyscale: keep the upper 8 bits
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     image = image.convert("L" if channels == 1 else "RGB")
     if image.size == (28, 28):
@@ -76,7 +78,7 @@ def square(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """(width, height), from the file's header."""
+    """Return (width, height) from the header of a file."""
     return _header(path).size
 
 
@@ -89,4 +91,4 @@ def _header(path: Path) -> Image.Image:
         with Image.open(path) as image:
             return image
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); replace it or take it out of the folder") from None
+        raise UserError(f"{path} cannot be read ({error}); replace it or remove it from the folder") from None

@@ -1,5 +1,4 @@
-"""The one way to write a file: whole or not at all. Weights are safetensors, records JSON: nothing that is read
-back can execute code."""
+"""Atomic writes. Weights are safetensors and records are JSON, so reading a file never executes code."""
 
 import hashlib
 import json
@@ -14,7 +13,7 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error; durable: on disk."""
+    """Yield a temporary path, and move it to `path` if the block raises no error. durable: call fsync first."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
     try:
@@ -37,6 +36,6 @@ def read_json(path: Path) -> Any:
 
 
 def file_hash(path: Path) -> str:
-    """The first 12 hex digits of a file's SHA-256."""
+    """Return the first 12 hex digits of the SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The identity of a data set: its name, with the hash of its content where files can be replaced."""
+"""The identity of a data set: its name and, if it is read from files, a hash of their content."""
 
 import hashlib
 from pathlib import Path
@@ -10,98 +10,99 @@ from trainables.files import file_hash, read_json, write_json
 
 
 def identify(name: str, cache: Path, data_root: Path | None = None, download: bool = False) -> str:
-    """Return the name under which a set is known. Writes nothing but what `download` fetches.
+    """Return the identity of a data set.
 
-    A registered set: NAME.HASH, where the hash is of its files below data_root; NAME alone where its content comes
-    with a package, or while its files are not there. A folder: FOLDER-HASH. An identity is its own.
-    Raises UserError when there is no such set or no image in the folder.
+    name: a registered name, the path of a folder, or an identity, which is returned unchanged. The identity of a
+    registered set is NAME.HASH, with the hash of its files below data_root, or NAME if the data ships with a package or
+    the files are missing. The identity of a folder is FOLDER-HASH. download: fetch missing files first.
+    Raises UserError for an unknown name, and for a folder without images.
     """
     if name in DATASETS:
-        return _identify_registered(name, cache, data_root, download)
-    if name == Path(name).name and _mark(name, cache).exists():
+        return _registered_identity(name, cache, data_root, download)
+    if name == Path(name).name and _record_path(name, cache).exists():
         return name
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        known = ", ".join(sorted(DATASETS))
+        names = ", ".join(sorted(DATASETS))
         raise UserError(
-            f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {known}"
+            f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {names}"
         )
     files = image_files(folder)
-    if (seen := _listing(files, cache)).exists():
-        return str(read_json(seen)["name"])
+    if (listing := _listing_path(files, cache)).exists():
+        return str(read_json(listing)["name"])
     stem = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
-    return f"{stem}-{_content(folder, files)}"
+    return f"{stem}-{_content_hash(folder, files)}"
 
 
 def registered_name(identity: str) -> str:
-    """Return the name in DATASETS that an identity begins with; of a folder's identity the identity itself."""
+    """Return the name in DATASETS of an identity, or the identity itself if it is that of a folder."""
     name = identity.partition(".")[0]
     return name if name in DATASETS else identity
 
 
 def remember(identity: str, cache: Path, folder: Path | None, data_root: Path) -> None:
-    """Note that a set is prepared: later commands name it without its path, and need not read its files again."""
-    write_json(_mark(identity, cache), {"name": identity})
+    """Record that a set is prepared. `identify` then accepts its identity and does not read its files again."""
+    write_json(_record_path(identity, cache), {"name": identity})
     name = registered_name(identity)
     if name in DATASETS:
-        files = _files_of(name, data_root)
+        files = _registered_files(name, data_root)
         if files:
-            content = _content(_folder_of(name, data_root), files)
-            write_json(_mark(name, cache), {"name": identity, "content": content})
+            content = _content_hash(_registered_folder(name, data_root), files)
+            write_json(_record_path(name, cache), {"name": identity, "content": content})
     else:
         files = image_files(folder) if folder is not None else []
     if files:
-        write_json(_listing(files, cache), {"name": identity})
+        write_json(_listing_path(files, cache), {"name": identity})
 
 
-def _identify_registered(name: str, cache: Path, data_root: Path | None, download: bool) -> str:
-    seen = read_json(mark) if (mark := _mark(name, cache)).exists() else {}
+def _registered_identity(name: str, cache: Path, data_root: Path | None, download: bool) -> str:
+    record = read_json(path) if (path := _record_path(name, cache)).exists() else {}
     if DATASETS[name].folder is None:
         origin = DATASETS.origin(name)
         return f"{name}.{origin.rpartition('-')[2]}" if origin else name
     if data_root is None:
-        return str(seen.get("name", name))
-    if download and not _files_of(name, data_root):
+        return str(record.get("name", name))
+    if download and not _registered_files(name, data_root):
         DATASETS[name].load(data_root, True)
-    files = _files_of(name, data_root)
+    files = _registered_files(name, data_root)
     if not files:
-        return str(seen.get("name", name))
-    if (listing := _listing(files, cache)).exists():
+        return str(record.get("name", name))
+    if (listing := _listing_path(files, cache)).exists():
         return str(read_json(listing)["name"])
-    content = _content(_folder_of(name, data_root), files)
-    # A store from before contents were noted: its set is taken for the one that is there now.
-    if seen and seen.get("content") in (None, content):
-        return str(seen["name"])
+    content = _content_hash(_registered_folder(name, data_root), files)
+    # Old stores did not record the content; assume that the files have not changed.
+    if record and record.get("content") in (None, content):
+        return str(record["name"])
     return f"{name}.{content}"
 
 
-def _folder_of(name: str, data_root: Path) -> Path:
+def _registered_folder(name: str, data_root: Path) -> Path:
     return data_root.expanduser() / (DATASETS[name].folder or "")
 
 
-def _files_of(name: str, data_root: Path) -> list[Path]:
-    """The files of a registered set, in order of their paths; none where its content comes with a package."""
+def _registered_files(name: str, data_root: Path) -> list[Path]:
+    """Return the files of a registered set, sorted by path; none if its data ships with a package."""
     if DATASETS[name].folder is None:
         return []
-    return sorted(path for path in _folder_of(name, data_root).rglob("*") if path.is_file())
+    return sorted(path for path in _registered_folder(name, data_root).rglob("*") if path.is_file())
 
 
-def _content(folder: Path, files: list[Path]) -> str:
+def _content_hash(folder: Path, files: list[Path]) -> str:
     content = hashlib.sha256()
     for file in files:
         content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
     return content.hexdigest()[:8]
 
 
-def _mark(name: str, cache: Path) -> Path:
-    """The note that a set is prepared."""
+def _record_path(name: str, cache: Path) -> Path:
+    """Return the file that records that a set is prepared."""
     return cache / "known" / f"{name}.json"
 
 
-def _listing(files: list[Path], cache: Path) -> Path:
-    """The note of files as they were when their set was prepared: paths, sizes and times."""
+def _listing_path(files: list[Path], cache: Path) -> Path:
+    """Return the file that records the set of these files. It is named by their paths, sizes and times."""
     listing = hashlib.sha256()
     for file in files:
-        facts = file.stat()
-        listing.update(f"{file.resolve()}\0{facts.st_size}\0{facts.st_mtime_ns}\n".encode())
+        stat = file.stat()
+        listing.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return cache / "known" / f"listing-{listing.hexdigest()[:16]}.json"

@@ -1,4 +1,4 @@
-"""A dataset → one uint8 array [n, channels, size, size], made once, memory-mapped by every trial."""
+"""Decode a data set once into one uint8 array [n, channels, size, size], which all trials memory-map."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 
 from trainables.datasets import DATASETS, Source
-from trainables.decoding import image_files, is_grey, opened, square
+from trainables.decoding import image_files, is_grey, open_images, to_square
 from trainables.errors import UserError
 from trainables.files import file_hash, read_json, replacing, write_json
 from trainables.identity import registered_name, remember
 
-CHUNK = 256  # images that are decoded between two notes of how far it is
+CHUNK = 256  # images between two records of progress
 
 
 @dataclass(frozen=True)
 class Images:
-    """A prepared set. `pixels` is memory-mapped, uint8 [n, channels, size, size]; `labels` int64 [n] or None."""
+    """A prepared data set. `pixels`: memory-mapped uint8 [n, channels, size, size]; `labels`: int64 [n] or None."""
 
     name: str
     path: Path
@@ -47,18 +47,18 @@ class Images:
 
 
 def describe(name: str, size: int, cache: Path, folder: Path | None) -> tuple[int, str]:
-    """(channels, what FID is computed on by default), without decoding the set."""
+    """Return the number of channels and the default features for FID, without decoding the set."""
     if (registered := registered_name(name)) in DATASETS:
         return DATASETS[registered].channels, DATASETS[registered].features
     if (cache / f"{name}-{size}.json").exists():
         images = prepare(name, size, cache)
         return images.channels, images.features
-    _, classes, channels = _folder(_needed(folder, name, size))
-    return channels, _features(classes)
+    _, classes, channels = _scan_folder(_require_folder(folder, name, size))
+    return channels, _default_features(classes)
 
 
 def decoded_bytes(name: str, size: int, cache: Path) -> int:
-    """What a set takes as one array; 0 before it is decoded."""
+    """Return the size of the decoded array in bytes; 0 before it is decoded."""
     path = cache / f"{name}-{size}.npy"
     return path.stat().st_size if path.exists() else 0
 
@@ -71,12 +71,12 @@ def prepare(
     folder: Path | None = None,
     data_root: Path = Path("data"),
     download: bool = False,
-    tell: Callable[[int, int], None] = lambda done, of: None,
+    tell: Callable[[int, int], None] = lambda done, total: None,
 ) -> Images:
-    """Decode a set once into `cache`, or find it there. Killed, it goes on where it was.
+    """Load a set from `cache`, decoding it first if needed. An interrupted decoding resumes.
 
-    name: what `identify` returned. folder: where its files are, for a folder of images. tell: is told now and then how
-    many images are done, of how many.
+    name: the identity from `identify`. folder: the path, if the set is a folder of images. tell: progress callback,
+    called with (images done, images in total).
     Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
@@ -100,15 +100,17 @@ def _decode(
         source, classes, channels = dataset.load(data_root, download), None, dataset.channels
         metric, features = dataset.metric, dataset.features
         if dataset.folder is not None and name == registered:
-            raise UserError(f"{name}: its loader reads other files than those in {data_root / dataset.folder}")
+            raise UserError(
+                f"{name}: its loader reads no file in {data_root / dataset.folder}; correct `folder` in its @dataset"
+            )
         if source.labels is not None:
             classes = [str(label) for label in range(int(source.labels.max()) + 1)]
     else:
-        source, classes, channels = _folder(_needed(folder, name, size))
-        metric, features = "fid", _features(classes)
+        source, classes, channels = _scan_folder(_require_folder(folder, name, size))
+        metric, features = "fid", _default_features(classes)
     if len(source.images) < 2:
         raise UserError(f"{folder or name} has {len(source.images)} image; a GAN needs more than one")
-    _fill(path, source.images, (len(source.images), channels, size, size), tell)
+    _decode_images(path, source.images, (len(source.images), channels, size, size), tell)
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, source.labels.astype(np.int64))
@@ -116,58 +118,61 @@ def _decode(
     write_json(path.with_suffix(".json"), facts)
 
 
-def _fill(
+def _decode_images(
     path: Path, images: Sequence[Any], shape: tuple[int, int, int, int], tell: Callable[[int, int], None]
 ) -> None:
-    """Decode images into an array of this shape at `path`, on all CPUs; what a kill left of it is gone on with."""
-    partial, done = path.with_suffix(".partial.npy"), path.with_suffix(".partial.json")
+    """Decode images on all CPUs into an array of this shape at `path`, resuming from a partial file."""
+    partial, progress = path.with_suffix(".partial.npy"), path.with_suffix(".partial.json")
     facts = {"shape": list(shape)}
-    begun = read_json(done) if done.exists() and partial.exists() else {}
-    first = int(begun["images"]) if begun.get("shape") == facts["shape"] else 0
+    record = read_json(progress) if progress.exists() and partial.exists() else {}
+    first = int(record["images"]) if record.get("shape") == facts["shape"] else 0
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.lib.format.open_memmap(partial, mode="r+" if first else "w+", dtype=np.uint8, shape=shape)
 
     def decode(start: int) -> None:
         end = min(start + CHUNK, len(images))
-        for index, image in zip(range(start, end), opened(images, start, end), strict=True):
-            array[index] = square(image, shape[2], shape[1])
+        for index, image in zip(range(start, end), open_images(images, start, end), strict=True):
+            array[index] = to_square(image, shape[2], shape[1])
 
     try:
         with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
             starts = range(first, len(images), CHUNK)
             for start, _ in zip(starts, pool.map(decode, starts), strict=True):
                 array.flush()
-                reached = min(start + CHUNK, len(images))
-                write_json(done, facts | {"images": reached})
-                tell(reached, len(images))
-    except UserError:  # an image that cannot be read: it will be another folder's content that is decoded next
+                done = min(start + CHUNK, len(images))
+                write_json(progress, facts | {"images": done})
+                tell(done, len(images))
+    except UserError:  # an image cannot be read; once it is replaced, the folder has another identity
         partial.unlink()
-        done.unlink(missing_ok=True)
+        progress.unlink(missing_ok=True)
         raise
     os.replace(partial, path)
-    done.unlink()
+    progress.unlink()
 
 
-def _needed(folder: Path | None, name: str, size: int) -> Path:
+def _require_folder(folder: Path | None, name: str, size: int) -> Path:
     if folder is None:
         raise UserError(
-            f"{name} has no {size}×{size} array yet; run `sweeper run teachers --dataset FOLDER` with its folder"
+            f"{name} is not decoded at {size}×{size} yet; run `sweeper run teachers --dataset FOLDER` with its folder"
         )
     return folder
 
 
-def _features(classes: list[str] | None) -> str:
+def _default_features(classes: list[str] | None) -> str:
     return "classifier" if classes else "inception"
 
 
-def _folder(folder: Path) -> tuple[Source, list[str] | None, int]:
-    """Images, classes and channels of a folder; two or more subfolders without an image beside them are classes."""
+def _scan_folder(folder: Path) -> tuple[Source, list[str] | None, int]:
+    """Return images, classes and channels of a folder.
+
+    The subfolders are classes if there are two or more and no image lies outside them.
+    """
     files = image_files(folder)
-    tops = [p.relative_to(folder).parts for p in files]
-    classes = sorted({parts[0] for parts in tops if len(parts) > 1})
-    labelled = len(classes) > 1 and all(len(parts) > 1 for parts in tops)
-    labels = np.array([classes.index(parts[0]) for parts in tops]) if labelled else None
-    grey = all(is_grey(p) for p in files)
+    paths = [file.relative_to(folder).parts for file in files]
+    classes = sorted({parts[0] for parts in paths if len(parts) > 1})
+    labelled = len(classes) > 1 and all(len(parts) > 1 for parts in paths)
+    labels = np.array([classes.index(parts[0]) for parts in paths]) if labelled else None
+    grey = all(is_grey(file) for file in files)
     return Source(files, labels), classes if labelled else None, 1 if grey else 3
 
 

@@ -1,8 +1,8 @@
-"""Counter-based randomness: every draw is a pure function of (stream, index), on every machine and after every resume.
+"""Counter-based randomness: each draw is a pure function of (stream, index), on any machine and after any restart.
 
-Nothing here has a state that a checkpoint would have to keep. Streams with different names are independent, so
-the latents that prune (`rung`), choose (`selection`), are printed (`report/0` …), train a student (`bank`) or a
-GAN (`training/SEED`) are disjoint by construction.
+There is no state to save in a checkpoint. Streams with different names are independent, so the latents for pruning
+(`rung`), selection (`selection`), the report (`report/0` …), distillation (`bank`) and GAN training (`training/SEED`)
+are disjoint by construction.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ def _block(stream: str, block: int) -> np.ndarray:
 
 
 def latents(stream: str, first: int, count: int) -> np.ndarray:
-    """Latents `first` … `first + count - 1` of a stream: float32 [count, 100], standard normal."""
+    """Return latents `first` … `first + count - 1` of a stream: float32 [count, 100], standard normal."""
     if count == 0:
         return np.empty((0, LATENT_SIZE), dtype=np.float32)
     blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
@@ -33,25 +33,25 @@ def latents(stream: str, first: int, count: int) -> np.ndarray:
 
 
 def seed_of(stream: str) -> int:
-    """A 63-bit seed for a library's own generator."""
+    """Return a 63-bit seed for the random generator of a library."""
     return int.from_bytes(hashlib.sha256(stream.encode()).digest()[:8], "little") >> 1
 
 
 class Order:
-    """An endless order of `size` items: each epoch is a permutation that depends on (stream, epoch) alone."""
+    """An endless order of `size` items. Each epoch is a permutation that depends only on (stream, epoch)."""
 
     def __init__(self, stream: str, size: int) -> None:
         self.stream, self.size = stream, size
         self._epoch, self._permutation = -1, np.empty(0, dtype=np.int64)
 
     def batch(self, index: int, batch_size: int) -> np.ndarray:
-        """Item numbers of batch `index`: int64 [batch_size]; batches run across the ends of epochs."""
+        """Return the item numbers of batch `index`: int64 [batch_size]. A batch may span two epochs or more."""
         positions = np.arange(index * batch_size, (index + 1) * batch_size)
         epochs, offsets = positions // self.size, positions % self.size
         items = np.empty(batch_size, dtype=np.int64)
         for epoch in range(int(epochs[0]), int(epochs[-1]) + 1):
-            here = epochs == epoch
-            items[here] = self._epoch_order(epoch)[offsets[here]]
+            in_epoch = epochs == epoch
+            items[in_epoch] = self._epoch_order(epoch)[offsets[in_epoch]]
         return items
 
     def _epoch_order(self, epoch: int) -> np.ndarray:

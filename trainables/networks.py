@@ -1,4 +1,4 @@
-"""From a shape to a network; and the DCGAN of width d at 64×64 and 32×32 whose counts are the paper's Table 1."""
+"""Build networks from shapes. The DCGAN of width d has the parameter counts of the paper's Table 1."""
 
 from itertools import pairwise
 from typing import Any
@@ -10,14 +10,14 @@ from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, Gene
 
 
 class _Layers(nn.Sequential):
-    """Layers in a row. A slice of them is a plain nn.Sequential, which a loss can use as a feature map."""
+    """A sequence of layers. A slice is a plain nn.Sequential, which a loss can use as a feature map."""
 
     def __getitem__(self, index: int | slice) -> Any:
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else list(self)[index]
 
 
 class _NormBias(nn.Module):
-    """Normalisation without learned affine part, then the layer's counted bias (before it the bias would be dead)."""
+    """Batch normalisation without learned affine parameters, then the layer's bias, which it would otherwise cancel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class _NormBias(nn.Module):
 
 
 def build(shape: GeneratorShape | DiscriminatorShape, seed: int = 0) -> nn.Module:
-    """Return a network of this shape. Its initial weights are a function of the seed."""
+    """Return a network of this shape. Its initial weights depend only on the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if isinstance(shape, DiscriminatorShape):
@@ -39,14 +39,14 @@ def build(shape: GeneratorShape | DiscriminatorShape, seed: int = 0) -> nn.Modul
 
 
 def memory_format(shape: GeneratorShape | DiscriminatorShape, device: torch.device) -> torch.memory_format:
-    """Return the layout of a network's weights: by measurement on CPU (docs/performance.md); no GPU was measured."""
+    """Return the faster memory format, as measured on CPU (docs/performance.md); GPUs were not measured."""
     measured = isinstance(shape, DiscriminatorShape) or shape.family == DEFAULT_FAMILY
-    wins = measured and device.type == "cpu" and shape.d >= 8
-    return torch.channels_last if wins else torch.contiguous_format
+    faster = measured and device.type == "cpu" and shape.d >= 8
+    return torch.channels_last if faster else torch.contiguous_format
 
 
 def _initialise(network: nn.Module, seed: int) -> None:
-    """DCGAN's initialisation (weights from N(0, 0.02), biases 0), from a generator of its own."""
+    """Initialise as DCGAN does: weights from N(0, 0.02), biases 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in network.named_parameters():
         if name.endswith("weight"):
@@ -56,21 +56,21 @@ def _initialise(network: nn.Module, seed: int) -> None:
 
 
 class _Projection(nn.ConvTranspose2d):
-    """z [N, 100] → the first map [N, width, 4, 4]: a transposed convolution of one pixel, as the product that it is.
+    """Map z [N, 100] to the first feature map [N, width, 4, 4].
 
-    On CPU 3–8 times faster than torch's convolution, with the same weights.
+    A transposed convolution of one pixel, computed as a matrix product: 3–8 times faster on CPU, with the same weights.
     """
 
     def __init__(self, latent_size: int, width: int) -> None:
         super().__init__(latent_size, width, 4, bias=False)
 
-    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override] # no output_size: there is one
+    def forward(self, z: Tensor) -> Tensor:  # type: ignore[override] # without output_size
         first: Tensor = (z @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
         return first
 
 
 class DCGANGenerator(_Layers):
-    """z [N, 100] → images [N, channels, image_size, image_size] in [-1, 1].
+    """Map z [N, 100] to images [N, channels, image_size, image_size] in [-1, 1].
 
     Parameters: 672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1), 160·d² + 6,423·d + 1 at 32×32.
     """
@@ -94,7 +94,7 @@ class DCGANGenerator(_Layers):
 
 
 class Discriminator(_Layers):
-    """Images [N, channels, image_size, image_size] in [-1, 1] → logits [N] (for WGAN: the critic's values)."""
+    """Map images [N, channels, image_size, image_size] in [-1, 1] to logits [N] (for WGAN: the critic's values)."""
 
     def __init__(self, shape: DiscriminatorShape, seed: int) -> None:
         layers: list[nn.Module] = []

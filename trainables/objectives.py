@@ -1,10 +1,10 @@
 """Equations (1) to (4) of arXiv 1902.00159, as pure functions of tensors.
 
-A game (`objective`) is what generator and discriminator play; a loss is what the generator minimises. To add a loss,
-write one function under `@loss`. Its arguments are names in ARGUMENTS; they declare what the trial loads, what an
-update costs, and which fields of the spec mean something.
+A game (`objective`) pairs the losses of discriminator and generator; a loss is what the generator minimises. To add a
+loss, write one function under `@loss`. Its arguments are names in ARGUMENTS. They determine what the trial loads, what
+an update costs, and which fields of the spec apply.
 
-torch is imported inside the functions that need it, so that a spec can be checked without loading it.
+torch is imported inside the functions that need it, so that a spec can be checked without importing torch.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 
 class Part(StrEnum):
-    """What a trial loads beside its generator."""
+    """What a trial loads besides its generator."""
 
     BANK = "bank"  # the teacher's images by latent index
     REAL = "real"  # the real images
-    DISCRIMINATOR = "discriminator"  # the trial's own, trained in turn with the generator
+    DISCRIMINATOR = "discriminator"  # the trial's own, trained alternately with the generator
     TEACHER = "teacher"  # the teacher's networks
     FEATURES = "features"  # a fixed network
 
 
 class Network(StrEnum):
-    """What an update runs."""
+    """A network that an update runs."""
 
     GENERATOR = "generator"
     DISCRIMINATOR = "discriminator"
@@ -45,7 +45,7 @@ class Network(StrEnum):
 
 @dataclass(frozen=True)
 class Argument:
-    """What a loss may name. A forward pass counts 1, a backward pass to the input 1, and to the weights 1 more."""
+    """An argument of a loss. passes: a forward pass is 1, a backward pass to the input 1, to the weights 1 more."""
 
     meaning: str
     loads: frozenset[Part] = frozenset()
@@ -53,58 +53,60 @@ class Argument:
 
 
 _ADVERSARY = frozenset({Part.DISCRIMINATOR, Part.REAL})
-_THROUGH_IT = {Network.DISCRIMINATOR: 2}  # forward on fake, and backward to it
+_PASSES = {Network.DISCRIMINATOR: 2}  # forward on fake, backward to fake
 ARGUMENTS: dict[str, Argument] = {
     "z": Argument("latents [N, 100]"),
     "fake": Argument("the generator's images of z: [N, C, H, W] in [-1, 1]"),
     "target": Argument("the teacher's images of z: [N, C, H, W] in [-1, 1]", frozenset({Part.BANK})),
     "real": Argument("real images: [N, C, H, W] in [-1, 1]", frozenset({Part.REAL})),
-    "logits": Argument("the discriminator's logits of fake: [N]", _ADVERSARY, _THROUGH_IT),
-    "discriminator": Argument("the trial's discriminator, whose weights are held still", _ADVERSARY, _THROUGH_IT),
+    "logits": Argument("the discriminator's logits of fake: [N]", _ADVERSARY, _PASSES),
+    "discriminator": Argument("the trial's discriminator, with frozen weights", _ADVERSARY, _PASSES),
     "game": Argument("the game of the spec's objective"),
     "teacher": Argument(
         "the teacher's networks in eval mode: teacher.generator and teacher.discriminator",
         frozenset({Part.TEACHER}),
-        {Network.TEACHER_DISCRIMINATOR: 3},  # forward on target and fake, and backward to fake
+        {Network.TEACHER_DISCRIMINATOR: 3},  # forward on target and fake, backward to fake
     ),
     "features": Argument(
         "the network that loss_features names: images [N, C, H, W] in [-1, 1] → features [N, D]",
         frozenset({Part.FEATURES}),
-        {Network.FEATURES: 3},  # the same
+        {Network.FEATURES: 3},  # forward on target and fake, backward to fake
     ),
-    "update": Argument("generator updates done before this one"),
+    "update": Argument("number of generator updates before this one"),
 }
-WEIGHTS = ("alpha", "beta")  # fields of the spec that a loss or a game may name; for others they mean nothing
+WEIGHTS = ("alpha", "beta")  # fields of the spec that a loss or a game may take as arguments
 GAME_ARGUMENTS = {
     "real_logits": "logits of the real images: [N]",
     "fake_logits": "logits of the generated images: [N]",
     "real": ARGUMENTS["real"].meaning,
     "fake": ARGUMENTS["fake"].meaning,
-    "discriminator": "the discriminator itself, for a penalty on its gradient",
+    "discriminator": "the discriminator, for a penalty on its gradient",
 }
 
 
-def _arguments(function: Callable[..., Any], known: Iterable[str], kind: str) -> tuple[str, ...]:
-    """Return the names of a function's arguments. Raises UserError for one that is not known."""
+def _arguments(function: Callable[..., Any], allowed: Iterable[str], kind: str) -> tuple[str, ...]:
+    """Return the names of a function's arguments. Raises UserError for one that is not allowed."""
     names = tuple(inspect.signature(function).parameters)
-    known = [*known, *WEIGHTS]
+    allowed = [*allowed, *WEIGHTS]
     for name in names:
-        if name not in known:
+        if name not in allowed:
             function_name = getattr(function, "__name__", "it")
-            raise UserError(f"{kind} {function_name} takes {name!r}, which is unknown; it may take {', '.join(known)}")
+            raise UserError(
+                f"{kind} {function_name} takes {name!r}, which is unknown; it may take {', '.join(allowed)}"
+            )
     return names
 
 
 @dataclass(frozen=True, kw_only=True)
 class Game:
-    """What discriminator and generator minimise; and how they are trained where a search space is silent."""
+    """The losses of discriminator and generator, with their optimiser and default hyperparameters."""
 
-    discriminator: Callable[..., Tensor]  # takes names of real_logits, fake_logits, real, fake, discriminator, weights
+    discriminator: Callable[..., Tensor]  # its arguments are names in GAME_ARGUMENTS and WEIGHTS
     generator: Callable[[Tensor], Tensor]  # of the logits of the generated images: [N]
     optimizer: Callable[[Iterable[Parameter], float], Optimizer]  # (parameters, learning rate) → optimiser
     lr: float
     n_critic: int = 1  # discriminator updates per generator update
-    clip: float | None = None  # limit of the discriminator's weights after each update; None: they are not clipped
+    clip: float | None = None  # limit of the discriminator's weights after each update; None: no clipping
 
     arguments: tuple[str, ...] = field(init=False)  # of the discriminator's loss
 
@@ -119,48 +121,48 @@ class Game:
         return {"lr": self.lr, "n_critic": self.n_critic, "clip": self.clip}
 
     def __call__(self, step: Any) -> Tensor:
-        """Return the discriminator's loss. step: has the arguments as attributes (trainables.step.CriticStep)."""
+        """Return the discriminator's loss. step: a trainables.step.CriticStep."""
         return self.discriminator(**{name: getattr(step, name) for name in self.arguments})
 
     @property
     def penalty_passes(self) -> int:
-        """Passes of the discriminator that a penalty on its gradient takes: forward, backward, and backward again."""
+        """Extra passes of the discriminator for a penalty on its gradient: forward, backward, and backward again."""
         return 6 if "discriminator" in self.arguments else 0
 
 
 def gan_discriminator(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Equation (1): −E[log f(x)] − E[log(1 − f(g(z)))], with f the sigmoid of the logits."""
+    """Return equation (1): −E[log f(x)] − E[log(1 − f(g(z)))], with f the sigmoid of the logits."""
     from torch.nn.functional import softplus
 
     return softplus(-real_logits).mean() + softplus(fake_logits).mean()
 
 
 def gan_generator(fake_logits: Tensor) -> Tensor:
-    """Equation (1) in its non-saturating form: −E[log f(g(z))]."""
+    """Return equation (1) in its non-saturating form: −E[log f(g(z))]."""
     from torch.nn.functional import softplus
 
     return softplus(-fake_logits).mean()
 
 
 def adam(parameters: Iterable[Parameter], lr: float) -> Optimizer:
-    """Adam (0.5, 0.999), DCGAN's (arXiv 1511.06434)."""
+    """Return Adam with betas (0.5, 0.999), as in DCGAN (arXiv 1511.06434)."""
     from torch.optim import Adam
 
     return Adam(parameters, lr=lr, betas=(0.5, 0.999), fused=True)
 
 
 def wgan_critic(real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-    """Equation (2): −E[f(x)] + E[f(g(z))]; f is kept Lipschitz by clipping its weights after each update."""
+    """Return equation (2): −E[f(x)] + E[f(g(z))]. Clipping the weights after each update keeps f Lipschitz."""
     return fake_logits.mean() - real_logits.mean()
 
 
 def wgan_generator(fake_logits: Tensor) -> Tensor:
-    """Equation (2): −E[f(g(z))]."""
+    """Return equation (2): −E[f(g(z))]."""
     return -fake_logits.mean()
 
 
 def rmsprop(parameters: Iterable[Parameter], lr: float) -> Optimizer:
-    """RMSprop, WGAN's (arXiv 1701.07875): momentum and clipping are a known failure."""
+    """Return RMSprop, as in WGAN (arXiv 1701.07875): weight clipping is unstable with momentum."""
     from torch.optim import RMSprop
 
     return RMSprop(parameters, lr=lr, foreach=True)
@@ -172,7 +174,7 @@ GAMES["wgan"] = Game(
     discriminator=wgan_critic,
     generator=wgan_generator,
     optimizer=rmsprop,
-    lr=5e-5,  # this and the next two are its authors'
+    lr=5e-5,  # lr, n_critic and clip as in arXiv 1701.07875
     n_critic=5,
     clip=0.01,
 )
@@ -180,7 +182,7 @@ GAMES["wgan"] = Game(
 
 @dataclass(frozen=True)
 class Loss:
-    """A generator's loss, and what it needs: read off its arguments."""
+    """A generator's loss. Its arguments determine what it needs."""
 
     compute: Callable[..., Tensor]
     arguments: tuple[str, ...]
@@ -198,10 +200,10 @@ class Loss:
         return Part.DISCRIMINATOR in self.loads
 
     def passes(self, game: Game, n_critic: int) -> dict[Network, int]:
-        """Passes per update and image: of the generator, and of each network that the arguments name.
+        """Return the passes per update and image of the generator and of each network that the arguments name.
 
-        With a discriminator the generator makes fakes for n_critic updates, of which the last serve its own update,
-        too; each of these updates takes the discriminator forward and backward on real and on generated images.
+        With a discriminator, the generator renders fakes for n_critic discriminator updates, and its own update reuses
+        the last of them. Each discriminator update runs forward and backward on real and on generated images.
         """
         total: dict[Network, int] = {Network.GENERATOR: 3}
         if self.needs_discriminator:
@@ -213,7 +215,7 @@ class Loss:
         return total
 
     def __call__(self, step: Any) -> Tensor:
-        """step: has the arguments as attributes (trainables.step.Step)."""
+        """Return the loss. step: a trainables.step.Step."""
         return self.compute(**{name: getattr(step, name) for name in self.arguments})
 
 
@@ -232,20 +234,20 @@ def loss(function: Compute) -> Compute:
 
 @loss
 def adversarial(logits: Tensor, game: Game) -> Tensor:
-    """Equations (1) and (2): a teacher, or a control."""
+    """Return the generator's loss of equations (1) and (2): for teachers and controls."""
     return game.generator(logits)
 
 
 @loss
 def mse(fake: Tensor, target: Tensor) -> Tensor:
-    """Equation (3): E_z ‖g_T(z) − g(z)‖², the mean over pixels; no discriminator, no data."""
+    """Return equation (3): E_z ‖g_T(z) − g(z)‖², as a mean over pixels; needs no discriminator and no real images."""
     return (target - fake).square().mean()
 
 
 @loss
 def joint(fake: Tensor, target: Tensor, logits: Tensor, game: Game, alpha: float) -> Tensor:
-    """Equation (4): alpha · adversarial + (1 − alpha) · mse; alpha = 0 is equation (3), alpha = 1 equation (1)."""
+    """Return equation (4): alpha · adversarial + (1 − alpha) · mse; alpha = 0 is (3), alpha = 1 is (1)."""
     return alpha * game.generator(logits) + (1 - alpha) * mse(fake, target)
 
 
-DISTILLATION = LOSSES["mse"]  # alpha = 0 of equation (4); and what a student minimises in its `warmup`
+DISTILLATION = LOSSES["mse"]  # equation (4) with alpha = 0; also the loss during `warmup`

@@ -1,7 +1,7 @@
 """Plug-ins: the user's own losses, games, generator families, data sets and feature networks.
 
-A plug-in is a Python file or an importable module that registers them when it is imported. Every process that reads
-its trials imports it. It is named by its content: NAME-HASH.
+A plug-in is a Python file or an importable module that registers them on import. Every process that reads its trials
+imports it. Its name includes a hash of its content: NAME-HASH.
 """
 
 import hashlib
@@ -21,16 +21,16 @@ from trainables.registry import registering_as
 from trainables.scores.loading import FEATURES
 from trainables.shapes import FAMILIES
 
-GROUP = "sweeper.plugins"  # of entry points, whose modules are plug-ins of every command
+GROUP = "sweeper.plugins"  # entry points whose modules every command loads
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """A plug-in that is loaded."""
+    """A loaded plug-in."""
 
     name: str
     hash: str
-    reference: str  # what to name after --plugin: an absolute path or a module
+    reference: str  # the argument of --plugin: an absolute path or a module
     module: ModuleType
 
     @property
@@ -39,7 +39,7 @@ class Plugin:
 
     @property
     def file(self) -> Path | None:
-        """The file, if the plug-in is one file that no import path leads to."""
+        """The file of the plug-in, or None if it is an importable module."""
         return Path(self.reference) if self.reference.endswith(".py") else None
 
 
@@ -47,29 +47,29 @@ LOADED: dict[str, Plugin] = {}  # name → plug-in
 
 
 def load(reference: str, *, expected: str | None = None) -> Plugin:
-    """Import a plug-in, if it is not loaded yet. reference: a Python file, or a module.
+    """Import a plug-in unless it is already loaded.
 
-    expected: the NAME-HASH that it must have.
-    Raises UserError for one that does not load, registers a name that is taken, or has another content.
+    reference: a Python file or a module. expected: the NAME-HASH that it must have.
+    Raises UserError if it does not load, registers a name that is taken, or has another hash.
     """
     is_file = reference.endswith(".py") or "/" in reference
-    path = Path(reference).expanduser().resolve() if is_file else _origin_of(reference)
+    path = Path(reference).expanduser().resolve() if is_file else _find_module(reference)
     if not path.exists():
         raise UserError(f"--plugin {reference}: there is no such file; name a Python file or a module")
     name = path.stem if is_file else reference.replace(".", "_")
     if not re.fullmatch(r"\w+", name):
-        raise UserError(f"--plugin {reference}: name the file with letters, digits and '_' alone")
-    digest = _hash(path)
+        raise UserError(f"--plugin {reference}: use only letters, digits and '_' in the file name")
+    digest = _content_hash(path)
     identity = f"{name}-{digest}"
     if expected is not None and identity != expected:
-        raise UserError(f"plug-in {reference} is {identity} here, not {expected}; give all nodes the same version")
+        raise UserError(f"plug-in {reference} is {identity} here, not {expected}; use the same version on all nodes")
     if name in LOADED and LOADED[name].hash == digest:
         return LOADED[name]
     if name in LOADED:
-        raise UserError(f"--plugin {reference}: a plug-in {name} is loaded already; rename one of the two files")
+        raise UserError(f"--plugin {reference}: another plug-in {name} is already loaded; rename one of the two files")
     try:
         with registering_as(identity):
-            module = _run(path, name) if is_file else importlib.import_module(reference)
+            module = _import_file(path, name) if is_file else importlib.import_module(reference)
     except BaseException as error:
         for registry in (LOSSES, GAMES, FAMILIES, FEATURES, DATASETS):
             registry.remove_from(identity)
@@ -84,12 +84,12 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
 
 def load_installed() -> None:
     """Load the plug-ins that installed packages declare as entry points of the group `sweeper.plugins`."""
-    for point in entry_points(group=GROUP):
-        load(point.module)
+    for entry_point in entry_points(group=GROUP):
+        load(entry_point.module)
 
 
-def _origin_of(module: str) -> Path:
-    """The file of a module, or the folder of a package."""
+def _find_module(module: str) -> Path:
+    """Return the file of a module, or the folder of a package."""
     try:
         specification = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -100,20 +100,20 @@ def _origin_of(module: str) -> Path:
     return path.parent if path.name == "__init__.py" else path
 
 
-def _hash(path: Path) -> str:
-    """Of the content of a file, or of all Python files of a package."""
+def _content_hash(path: Path) -> str:
+    """Return the hash of a file, or of all Python files of a package."""
     content = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
         content.update(f"{file.relative_to(path).as_posix()}\0".encode() + file.read_bytes())
     return content.hexdigest()[:8]
 
 
-def _run(path: Path, name: str) -> ModuleType:
+def _import_file(path: Path, name: str) -> ModuleType:
     specification = importlib.util.spec_from_file_location(f"sweeper_plugin_{name}", path)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
-    sys.modules[module.__name__] = module  # dataclasses and pickling look their module up
+    sys.modules[module.__name__] = module  # dataclasses and pickle look up the module by name
     try:
         specification.loader.exec_module(module)
     except BaseException:

@@ -1,4 +1,4 @@
-"""A network as a value: family, width and sizes, and what follows from them by arithmetic. Needs no torch.
+"""Shapes of networks, with their parameters and multiply-accumulates. Needs no torch.
 
 To add a family of generators, write one function under `@family`.
 """
@@ -35,7 +35,7 @@ class GeneratorShape:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image."""
+        """Multiply-accumulates per image."""
         return FAMILIES[self.family].macs(self)
 
     @property
@@ -58,23 +58,23 @@ class DiscriminatorShape:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates of one image, counted as those of the mirror image: a generator of this width."""
+        """Multiply-accumulates per image, counted as those of a generator of this width: its layers are mirrored."""
         return _dcgan_macs(GeneratorShape(DEFAULT_FAMILY, self.d, self.image_size, self.channels))
 
 
 def label(family: str, d: int) -> str:
-    """Name a size for people: `d=8`, or `residual d=8` for a family that is not the paper's."""
+    """Return a readable size: `d=8`, or `residual d=8` for a family other than the paper's."""
     return f"d={d}" if family == DEFAULT_FAMILY else f"{family} d={d}"
 
 
 def hidden_widths(d: int, image_size: int) -> list[int]:
-    """Channels of the hidden layers from the 4×4 map outwards: 8d, 4d, 2d, d at 64×64; 4d, 2d, d at 32×32."""
+    """Return the channels of the hidden layers, from the 4×4 map on: 8d, 4d, 2d, d at 64×64; 4d, 2d, d at 32×32."""
     return {64: [8 * d, 4 * d, 2 * d, d], 32: [4 * d, 2 * d, d]}[image_size]
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kind of generator: how it is built, and its arithmetic."""
+    """A kind of generator: how it is built, its parameters and its multiply-accumulates."""
 
     build: Callable[[GeneratorShape, int], nn.Module]
     parameters: Callable[[GeneratorShape], int]
@@ -89,8 +89,8 @@ Count = Callable[[GeneratorShape], int]
 def family(*, parameters: Count, macs: Count) -> Callable[[Build], Build]:
     """Register a function (shape, seed) → generator under its name.
 
-    The function is called with torch's own generator seeded by `seed`, so that torch's default initialisation is
-    reproducible. parameters and macs: how many a generator of this shape has, and takes for one image.
+    torch's global random state is seeded with `seed` before the call, so that torch's default initialisation is
+    reproducible. parameters: number of parameters of a shape. macs: its multiply-accumulates per image.
     """
 
     def register(build: Build) -> Build:
@@ -101,14 +101,14 @@ def family(*, parameters: Count, macs: Count) -> Callable[[Build], Build]:
 
 
 def _dcgan_parameters(shape: GeneratorShape) -> int:
-    """672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1); 160·d² + 6,423·d + 1 at 32×32."""
+    """Return 672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1); 160·d² + 6,423·d + 1 at 32×32."""
     widths = [shape.latent_size, *hidden_widths(shape.d, shape.image_size)]
     hidden = sum(16 * a * b + b for a, b in pairwise(widths))
     return hidden + 16 * widths[-1] * shape.channels + shape.channels
 
 
 def _dcgan_macs(shape: GeneratorShape) -> int:
-    """Each weight is used once per position of its layer's input."""
+    # Each weight is used once per position of its layer's input.
     widths = [shape.latent_size, *hidden_widths(shape.d, shape.image_size), shape.channels]
     sides = [1, *(4 * 2**k for k in range(len(widths) - 2))]
     return sum(16 * a * b * side * side for a, b, side in zip(widths, widths[1:], sides, strict=False))
@@ -116,7 +116,7 @@ def _dcgan_macs(shape: GeneratorShape) -> int:
 
 @family(parameters=_dcgan_parameters, macs=_dcgan_macs)
 def dcgan(shape: GeneratorShape, seed: int) -> nn.Module:
-    """The paper's generator."""
+    """Return the paper's generator."""
     from trainables.networks import DCGANGenerator
 
     return DCGANGenerator(shape, seed)

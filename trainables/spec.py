@@ -1,7 +1,7 @@
-"""TrialSpec: everything that determines a trial's numbers, and nothing else.
+"""TrialSpec: everything that determines the results of a trial, and nothing else.
 
-Its signature names the trial. Not in it: the budget (a longer sweep continues a shorter one's trials), paths,
-resources, W&B.
+Its signature names the trial. It excludes the budget (a longer sweep continues the trials of a shorter one), paths,
+resources and W&B.
 """
 
 import dataclasses
@@ -28,43 +28,43 @@ ROLES = ("teacher", "student")
 
 @dataclass(frozen=True, kw_only=True)
 class TrialSpec:
-    """One trial. Fields that its loss does not use stay at their default; the constructor raises UserError else."""
+    """The configuration of one trial. Raises UserError for an invalid value, and for a field that its loss ignores."""
 
-    role: str  # teacher (regularly trained; also the control of its d) or student
+    role: str  # teacher (trained on real images; also a control) or student
     dataset: str  # a name, or FOLDER-HASH for a folder of images
     d: int  # the generator's width, the paper's depth scale factor
     channels: int  # 1 or 3
     image_size: int = 32  # 32 or 64
-    family: str = DEFAULT_FAMILY  # the generator's kind: a name in shapes.FAMILIES
+    family: str = DEFAULT_FAMILY  # the kind of generator: a name in shapes.FAMILIES
     loss: str = "adversarial"  # what the generator minimises: a name in objectives.LOSSES
     objective: str = "gan"  # the game between generator and discriminator: a name in objectives.GAMES
     alpha: float | None = None  # weight of the adversarial term in equation (4); alpha = 0 is mse
-    beta: float | None = None  # a second weight, of losses that take it
-    warmup: int = 0  # first updates by mse alone, before the discriminator begins
-    d_discriminator: int | None = None  # the discriminator's width, free of the generator's
+    beta: float | None = None  # a second weight, for losses that take it
+    warmup: int = 0  # updates by mse alone before the discriminator is trained
+    d_discriminator: int | None = None  # the discriminator's width, independent of the generator's
     lr: float = 2e-4  # the generator's learning rate
     lr_discriminator: float | None = None  # None: the same as lr
     n_critic: int = 1  # discriminator updates per generator update
     clip: float | None = None  # the critic's weights are clipped to [-clip, clip]
-    ema: float = 0.0  # decay of the average of the generator's weights that is scored and kept; 0: none
-    batch_size: int = 64  # images in an update
-    latents: int | None = None  # how many of the teacher's images a student sees
+    ema: float = 0.0  # decay of the average of the generator's weights, which is scored and kept; 0: no average
+    batch_size: int = 64  # images per update
+    latents: int | None = None  # number of the teacher's images that a student trains on
     teacher: str | None = None  # SIGNATURE@UPDATES-WEIGHTSHASH
     loss_features: str | None = None  # the network whose features the loss compares: a name in FEATURES
-    seed: int = 0  # of initial weights, latents and the order of images
+    seed: int = 0  # seed of initial weights, latents and the order of images
     precision: str = "no"  # no, bf16, fp16
-    threads: int = 1  # CPU threads; another number sums in another order and so gives other weights
-    compile: bool = False  # torch.compile, which sums in another order, too; costs a minute at each start
-    plugin: str | None = None  # NAME-HASH of the plug-in that defines its loss, game, family or features; several: +
-    revision: int = 1  # raised when a correction changes numbers
+    threads: int = 1  # CPU threads; the number changes the order of sums and so the weights
+    compile: bool = False  # use torch.compile; changes the order of sums; takes a minute at each start
+    plugin: str | None = None  # NAME-HASH of the plug-ins that define its loss, game, family or features, joined by +
+    revision: int = 1  # increased when a correction changes results
 
     def __post_init__(self) -> None:
         for name in FIELDS:
             check_type(name, getattr(self, name))
-        _one_of("role", self.role, ROLES)
-        _one_of("image_size", self.image_size, IMAGE_SIZES)
-        _one_of("channels", self.channels, (1, 3))
-        _one_of("precision", self.precision, PRECISIONS)
+        _check_choice("role", self.role, ROLES)
+        _check_choice("image_size", self.image_size, IMAGE_SIZES)
+        _check_choice("channels", self.channels, (1, 3))
+        _check_choice("precision", self.precision, PRECISIONS)
         for name, registry in (("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)):
             self._check_registered(name, registry)
         if self.loss_features is not None:
@@ -72,7 +72,7 @@ class TrialSpec:
         for name in ("d", "batch_size", "n_critic", "threads", "latents", "d_discriminator"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"{name}={value} is below 1; give a whole number from 1")
+                raise UserError(f"{name}={value} is below 1; give a whole number of at least 1")
         for name in ("lr", "lr_discriminator", "clip"):
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
@@ -82,27 +82,27 @@ class TrialSpec:
         if self.alpha is not None and not 0 <= self.alpha <= 1:
             raise UserError(f"alpha={self.alpha:g} is outside [0, 1]; alpha=0 is mse, alpha=1 the plain GAN")
         if not 0 <= self.ema < 1:
-            raise UserError(f"ema={self.ema:g} is outside [0, 1); try ema=0.99, or ema=0 for none")
+            raise UserError(f"ema={self.ema:g} is outside [0, 1); try ema=0.99, or ema=0 for no average")
         for name in ("warmup", "seed"):
             if getattr(self, name) < 0:
-                raise UserError(f"{name}={getattr(self, name)} is negative; give a whole number from 0")
+                raise UserError(f"{name}={getattr(self, name)} is negative; give a whole number of at least 0")
         if self.batch_size < 2:
             raise UserError("batch_size=1: batch normalisation needs at least 2; try batch_size=64")
-        self._check_relevance()
+        self._check_fields_of_loss()
 
     def _check_registered(self, name: str, registry: Mapping[str, Any]) -> None:
         if getattr(self, name) not in registry:
             if self.plugin is not None:
                 raise MissingPluginError(self.plugin, f"{name}={getattr(self, name)}")
-            _one_of(name, getattr(self, name), registry)
+            _check_choice(name, getattr(self, name), registry)
 
-    def _check_relevance(self) -> None:
+    def _check_fields_of_loss(self) -> None:
         if (self.role == "student") != self.rule.needs_teacher:
             allowed = [n for n, rule in LOSSES.items() if rule.needs_teacher == (self.role == "student")]
             raise UserError(f"loss={self.loss} is not a loss of a {self.role}; try loss={' or loss='.join(allowed)}")
         for name in irrelevant(self.loss, self.objective):
             if getattr(self, name) != DEFAULTS[name]:
-                raise UserError(f"{name}={getattr(self, name)} means nothing with loss={self.loss}; leave it out")
+                raise UserError(f"{name}={getattr(self, name)} is not used by loss={self.loss}; leave it out")
         for name in needed(self.loss):
             if getattr(self, name) is None:
                 raise UserError(f"loss={self.loss} needs {name}; add {name}=… to the search space")
@@ -114,7 +114,7 @@ class TrialSpec:
 
     @property
     def game(self) -> Game:
-        """What generator and discriminator play."""
+        """The losses of discriminator and generator."""
         return GAMES[self.objective]
 
     @property
@@ -123,34 +123,34 @@ class TrialSpec:
 
     @property
     def discriminator(self) -> DiscriminatorShape | None:
-        """The trial's own discriminator, if its loss has one."""
+        """The trial's own discriminator; None if its loss needs none."""
         if self.d_discriminator is None:
             return None
         return DiscriminatorShape(self.d_discriminator, self.image_size, self.channels)
 
     @property
     def kind(self) -> str:
-        """What a table calls the training: the loss of a student, the game of a regularly trained GAN."""
+        """The kind of training, for tables: the loss of a student, the game of a teacher or control."""
         return self.loss if self.rule.needs_teacher else self.objective
 
     @property
     def position_on_alpha(self) -> float | None:
-        """alpha, where a chart over alpha shows the trial: 0 for equation (3)."""
+        """The position of the trial on an axis of alpha: 0 for equation (3)."""
         return 0.0 if self.rule is DISTILLATION else self.alpha
 
     def canonical(self) -> dict[str, Any]:
-        """Every field that differs from its default: what the signature is a hash of, and what the store keeps.
+        """Return the fields that differ from their defaults, as the store keeps them. The signature is their hash.
 
-        A bool is written as the words of the command line, yes and no.
+        A bool is written as on the command line: yes or no.
         """
         values = {name: getattr(self, name) for name in FIELDS}
         changed = {k: v for k, v in values.items() if k not in DEFAULTS or v != DEFAULTS[k]}
-        return {k: _WORDS[v] if isinstance(v, bool) else v for k, v in changed.items()}
+        return {k: _BOOL_WORDS[v] if isinstance(v, bool) else v for k, v in changed.items()}
 
     @classmethod
     def from_canonical(cls, values: Mapping[str, Any]) -> "TrialSpec":
-        """Read what `canonical` wrote. Raises UserError, and MissingPluginError without the plug-in that it needs."""
-        return cls(**{k: parse(k, v) if _kinds(k) == (bool,) else v for k, v in values.items()})
+        """Restore a spec from `canonical`. Raises UserError, and MissingPluginError if a plug-in is not loaded."""
+        return cls(**{k: parse(k, v) if _field_types(k) == (bool,) else v for k, v in values.items()})
 
     @property
     def signature(self) -> str:
@@ -159,11 +159,11 @@ class TrialSpec:
 
     @property
     def configuration(self) -> str:
-        """The signature without the seed: trials that differ in their seed alone share one fate."""
+        """The signature without the seed. Trials that differ only in their seed are promoted or pruned together."""
         return _digest({k: v for k, v in self.canonical().items() if k != "seed"})
 
     def label(self) -> str:
-        """What tells this trial from its neighbours, for people: `d=2 joint alpha=0.02 lr=0.002`."""
+        """Return a readable description: `d=2 joint alpha=0.02 lr=0.002`."""
         names = ["alpha", "beta", "warmup", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
         shown = {n: getattr(self, n) for n in names if getattr(self, n) != DEFAULTS[n] or n == "lr"}
         return " ".join([self.generator.label, self.kind, *(f"{n}={v:g}" for n, v in shown.items())])
@@ -196,7 +196,7 @@ def irrelevant(loss: str, objective: str) -> set[str]:
 
 
 def plugin_of(fields: Mapping[str, Any]) -> str | None:
-    """Return the plug-ins that define what these fields name: NAME-HASH, with + between several."""
+    """Return the plug-ins that define the names in these fields: NAME-HASH, joined by +; None if there are none."""
     registries: list[tuple[str, Registry[Any]]] = [("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)]
     registries.append(("loss_features", FEATURES))
     origins = {registry.origin(fields[name]) for name, registry in registries if name in fields}
@@ -204,7 +204,7 @@ def plugin_of(fields: Mapping[str, Any]) -> str | None:
 
 
 def needed(loss: str) -> list[str]:
-    """Return the fields that a trial of this loss must give."""
+    """Return the fields that a trial of this loss requires."""
     rule = LOSSES[loss]
     parts = {"d_discriminator": Part.DISCRIMINATOR, "latents": Part.BANK, "loss_features": Part.FEATURES}
     fields = [name for name in WEIGHTS if name in rule.arguments]
@@ -213,41 +213,41 @@ def needed(loss: str) -> list[str]:
 
 
 def parse(name: str, text: str) -> Any:
-    """The value of a field from a word of the command line. Raises UserError."""
+    """Parse the value of a field from the command line. Raises UserError."""
     if name not in FIELDS:
-        raise UserError(f"{name!r} is no field of a trial; the fields are {', '.join(sorted(FIELDS))}")
-    kinds = _kinds(name)
-    if type(None) in kinds and text.lower() == "none":
+        raise UserError(f"{name!r} is not a field of a trial; the fields are {', '.join(sorted(FIELDS))}")
+    types = _field_types(name)
+    if type(None) in types and text.lower() == "none":
         return None
-    if bool in kinds and text.lower() in _BOOLS:
+    if bool in types and text.lower() in _BOOLS:
         return _BOOLS[text.lower()]
-    for kind in (int, float):
-        if kind in kinds:
+    for number in (int, float):
+        if number in types:
             try:
-                return kind(text)
+                return number(text)
             except ValueError:
                 break
-    if str in kinds:
+    if str in types:
         return text
-    raise UserError(f"{name}={text}: {_EXPECTED[kinds[0]]}; try --set {name}={_example(name)}")
+    raise UserError(f"{name}={text}: {_MISMATCH[types[0]]}; try --set {name}={_example(name)}")
 
 
 def check_type(name: str, value: Any) -> None:
-    """Raise UserError unless a field may hold this value (a whole number may stand for a float)."""
-    kinds = _kinds(name)
-    if type(value) in kinds:
+    """Raise UserError if a value has the wrong type. An int is accepted as a float."""
+    types = _field_types(name)
+    if type(value) in types:
         return
-    if isinstance(value, bool) or not (isinstance(value, kinds) or (float in kinds and isinstance(value, int))):
-        raise UserError(f"{name}={value!r}: {_EXPECTED[kinds[0]]}; try {name}={_example(name)}")
+    if isinstance(value, bool) or not (isinstance(value, types) or (float in types and isinstance(value, int))):
+        raise UserError(f"{name}={value!r}: {_MISMATCH[types[0]]}; try {name}={_example(name)}")
 
 
-_EXPECTED = {int: "not a whole number", float: "not a number", str: "not a word", bool: "not yes or no"}
-_WORDS = {True: "yes", False: "no"}
-_BOOLS = {word: value for value, word in _WORDS.items()}
+_MISMATCH = {int: "not a whole number", float: "not a number", str: "not a word", bool: "not yes or no"}
+_BOOL_WORDS = {True: "yes", False: "no"}
+_BOOLS = {word: value for value, word in _BOOL_WORDS.items()}
 
 
 @cache
-def _kinds(name: str) -> tuple[type, ...]:
+def _field_types(name: str) -> tuple[type, ...]:
     hint = _TYPES[name]
     return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
 
@@ -258,14 +258,14 @@ def _example(name: str) -> str:
     return examples.get(name, str(DEFAULTS.get(name) or "1"))
 
 
-def _one_of(name: str, value: Any, allowed: typing.Iterable[Any]) -> None:
+def _check_choice(name: str, value: Any, allowed: typing.Iterable[Any]) -> None:
     names = [str(a) for a in allowed]
     if str(value) not in names:
         raise UserError(f"{name}={value} is unknown; it is one of {', '.join(names)}")
 
 
 def _digest(values: dict[str, Any]) -> str:
-    # Whole floats are written as floats, so that lr=1 and lr=1.0 are one trial.
-    exact = {k: float(v) if float in _kinds(k) and v is not None else v for k, v in values.items()}
-    text = json.dumps(exact, sort_keys=True, separators=(",", ":"))
+    # An int in a float field is written as a float, so that lr=1 and lr=1.0 have one signature.
+    normalised = {k: float(v) if float in _field_types(k) and v is not None else v for k, v in values.items()}
+    text = json.dumps(normalised, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

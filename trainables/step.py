@@ -1,4 +1,4 @@
-"""One update, as a loss sees it: the arguments of losses and games, as attributes made when they are named."""
+"""The arguments of losses and games for one update, as attributes. Logits and real images are computed on first use."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ class TeacherNetworks:
 
 @dataclass(frozen=True)
 class Extras:
-    """What only some losses load."""
+    """Networks that only some losses load."""
 
     teacher: TeacherNetworks | None = None
     features: FeatureMap | None = None
 
 
 class Step:
-    """An update of the generator: the names in objectives.ARGUMENTS and WEIGHTS."""
+    """An update of the generator. Its attributes are the names in objectives.ARGUMENTS and WEIGHTS."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Step:
         discriminator: nn.Module | None,
         extras: Extras,
     ) -> None:
-        """update: generator updates done before this one. real: makes a batch of real images."""
+        """update: number of generator updates before this one. real: returns a batch of real images."""
         self.update, self.z, self.fake, self.target = update, z, fake, target
         self.discriminator, self.teacher, self.features = discriminator, extras.teacher, extras.features
         self.game, self.alpha, self.beta = spec.game, spec.alpha, spec.beta
@@ -59,7 +59,7 @@ class Step:
 
 
 class CriticStep:
-    """An update of the discriminator: the names in objectives.GAME_ARGUMENTS and WEIGHTS."""
+    """An update of the discriminator. Its attributes are the names in objectives.GAME_ARGUMENTS and WEIGHTS."""
 
     def __init__(self, spec: TrialSpec, discriminator: nn.Module, real: Tensor, fake: Tensor) -> None:
         """real, fake: images [N, C, H, W] in [-1, 1]."""

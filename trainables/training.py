@@ -1,4 +1,4 @@
-"""THE loop: one trial, from its spec to its rungs."""
+"""The training loop of a trial, from its spec to its rungs."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -27,13 +27,13 @@ from trainables.step import CriticStep, Extras, Step
 
 @dataclass(frozen=True)
 class Rung:
-    """A trial at a number of updates. `generator` is what is scored and kept: the average if the spec has one."""
+    """A trial at a number of updates. `generator` is scored and kept: the averaged one if the spec has `ema`."""
 
     updates: int
     generator: nn.Module
     discriminator: nn.Module | None
-    losses: dict[str, float]  # means since the rung before, whatever was killed in between
-    seconds: float  # of training since then, scoring not included
+    losses: dict[str, float]  # means since the previous rung, interruptions included
+    seconds: float  # of training since the previous rung, without scoring
 
 
 def train(
@@ -50,12 +50,12 @@ def train(
 
     spec: what to train. rungs: generator updates at which to yield, ascending. pixels: the real images, uint8
     [n, C, H, W], if the loss loads them. bank: the teacher's images by latent index, if the loss loads them.
-    extras: what only some losses load. checkpoint_path: resume from this file if it exists, and save to it at each
-    rung before the rung is yielded and about every checkpoint_seconds between rungs. If the checkpoint is already
-    beyond the first of `rungs`, the trial starts again, to the same weights.
-    Raises EnvironmentUserError when the precision needs a device that is not there.
+    extras: networks that only some losses load. checkpoint_path: resume from this file if it exists; save to it before
+    each rung is yielded, and about every checkpoint_seconds between rungs. If the checkpoint is beyond the first of
+    `rungs`, the trial starts again and reaches the same weights.
+    Raises EnvironmentUserError if the precision needs a GPU and none is visible.
     """
-    # Device and precision. Accelerate's state is process-wide; an actor trains many trials one after the other.
+    # Device and precision. Accelerate's state is per process, and one process trains several trials in turn.
     torch.set_num_threads(spec.threads)
     if spec.precision == "fp16" and not torch.cuda.is_available():
         raise EnvironmentUserError("precision=fp16 needs a GPU, and none is visible; use --precision no or bf16")
@@ -79,7 +79,7 @@ def train(
         discriminator, optimizer_d = accelerator.prepare(discriminator, optimizer_d)
         parts |= {"discriminator": discriminator, "optimizer_d": optimizer_d.optimizer}
     if spec.compile:
-        torch._dynamo.reset()  # else the widths of a process's earlier trials count against its limit of recompilations
+        torch._dynamo.reset()  # earlier trials of this process count towards the limit of recompilations
         for network in (generator, discriminator):
             if network is not None:
                 network.compile()
@@ -88,19 +88,19 @@ def train(
     if accelerator.scaler is not None:
         parts["scaler"] = accelerator.scaler
 
-    # Data. What batch a step sees is a function of (seed, step), so that there is no order to save or restore.
+    # Data. A batch is a function of (seed, step), so that there is no state to save.
     real, latent = RealBatches(pixels, spec, device), BankBatches(bank, spec, device)
 
     sums = _Sums(device)
     parts["sums"] = sums
 
     def save() -> None:
-        # A trial that was sent back to an earlier rung does not lose the later state.
+        # Keep the later checkpoint of a trial that repeats an earlier rung.
         if checkpoint_path is not None and checkpoint.updates(checkpoint_path) < update:
             sums.seconds = time.monotonic() - begun
             checkpoint.save(checkpoint_path, parts, update)
 
-    # Go on from the checkpoint.
+    # Resume from the checkpoint.
     update = 0
     if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
         update = checkpoint.load(checkpoint_path, parts)
@@ -108,21 +108,21 @@ def train(
     averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
     generator.train()
     for rung in rungs:
-        if sums.to_rung == update < rung:  # they are of the way to the rung before
+        if sums.to_rung == update < rung:  # the sums are complete for the previous rung
             sums.begin(update)
         sums.to_rung = rung
         begun = time.monotonic() - sums.seconds
         saved = time.monotonic()
         while update < rung:
-            # A joint student warms up by mse alone, without its discriminator.
+            # During warmup a student trains by mse alone, without its discriminator.
             adversary = discriminator if update >= spec.warmup else None
             rule = spec.rule if update >= spec.warmup else DISTILLATION
             critic_updates = spec.n_critic if adversary is not None else 1
 
-            # The discriminator: n_critic updates, each on real images and on fakes of its own latents.
+            # The discriminator: n_critic updates, each on new real images and new fakes.
             for batch in range(update * critic_updates, (update + 1) * critic_updates):
                 z, target = latent.batch(batch)
-                # The generator learns by the last fakes alone.
+                # Only the last fakes need gradients: the generator is updated with them.
                 with torch.set_grad_enabled(batch + 1 == (update + 1) * critic_updates):
                     fake = generator(z)
                 if adversary is not None:
@@ -135,7 +135,7 @@ def train(
                     if spec.clip is not None:
                         _clip(adversary, spec.clip)
 
-            # The generator, through the last fakes and a discriminator that is held still.
+            # The generator, by the last fakes and with the discriminator frozen.
             step = Step(spec, update, z, fake, target, partial(real.batch, batch), adversary, extras)
             if adversary is not None:
                 adversary.requires_grad_(False)
@@ -148,7 +148,7 @@ def train(
             sums.generator += loss.detach()
             update += 1
 
-            # The average of the generator, its normalisation's statistics included.
+            # The average of the generator's weights and of its normalisation statistics.
             if averaged is not None:
                 torch._foreach_lerp_(averages, currents, 1 - min(spec.ema, (1 + update) / (10 + update)))
 
@@ -157,7 +157,7 @@ def train(
                 saved = time.monotonic()
 
         if device.type == "cuda":
-            torch.cuda.synchronize()  # the last steps are still under way
+            torch.cuda.synchronize()  # wait for the last steps before reading the clock
         seconds = time.monotonic() - begun
         save()
         kept = averaged if averaged is not None else generator
@@ -165,11 +165,11 @@ def train(
         generator.train()
 
 
-_SUMS = ("since", "to_rung", "seconds", "discriminator_updates")  # those that are no tensors
+_SUMS = ("since", "to_rung", "seconds", "discriminator_updates")  # the fields that are not tensors
 
 
 class _Sums:
-    """Losses and seconds of the way to a rung. In the checkpoint, so that a trial that was killed tells the same."""
+    """Sums of losses and seconds since the previous rung. Checkpointed, so that a resumed trial reports the same."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
@@ -181,11 +181,11 @@ class _Sums:
         self.generator, self.discriminator = (torch.zeros((), device=self.device) for _ in range(2))
 
     def means(self, update: int) -> dict[str, float]:
-        """Per update of each network; of the discriminator nothing if it had none."""
-        found = {"generator": float(self.generator) / max(1, update - self.since)}
+        """Return the mean loss per update of each network. Without discriminator updates its key is missing."""
+        means = {"generator": float(self.generator) / max(1, update - self.since)}
         if self.discriminator_updates:
-            found["discriminator"] = float(self.discriminator) / self.discriminator_updates
-        return found
+            means["discriminator"] = float(self.discriminator) / self.discriminator_updates
+        return means
 
     def state_dict(self) -> dict[str, Any]:
         numbers = {name: getattr(self, name) for name in _SUMS}
@@ -200,11 +200,11 @@ class _Sums:
 
 @torch.no_grad()
 def _clip(critic: nn.Module, limit: float) -> None:
-    """Weights to [-limit, limit]: what keeps the critic of equation (2) Lipschitz."""
+    """Clip weights to [-limit, limit], which keeps the critic of equation (2) Lipschitz."""
     for parameter in critic.parameters():
         parameter.clamp_(-limit, limit)
 
 
 def _floats(network: nn.Module) -> list[Tensor]:
-    """Parameters and buffers that are not counters, by reference: what an average is taken of."""
+    """Return parameters and floating-point buffers by reference, for averaging."""
     return [value for value in network.state_dict().values() if value.is_floating_point()]

@@ -1,4 +1,4 @@
-"""Networks of the paper's family, built in one line."""
+"""Build networks of the paper's family."""
 
 from torch import nn
 

@@ -1,4 +1,4 @@
-"""Bank: the teacher runs once, whatever happens to the disk."""
+"""Bank: the teacher renders each shard once, also when the disk is full or a shard is corrupt."""
 
 import multiprocessing
 import os
@@ -16,15 +16,15 @@ from trainables.latents import latents
 
 
 def teacher(z: np.ndarray) -> np.ndarray:
-    """[N, 1, 4, 4], a function of z alone."""
+    """Return images [N, 1, 4, 4] that depend only on z."""
     return (np.abs(z[:, :16]) * 50).astype(np.uint8).reshape(-1, 1, 4, 4)
 
 
-def some(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
+def random_indices(count: int, size: int = 64, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, count, size)
 
 
-class Counting:
+class CountingTeacher:
     def __init__(self) -> None:
         self.calls: list[int] = []
 
@@ -33,19 +33,19 @@ class Counting:
         return teacher(z)
 
 
-def test_the_teacher_runs_once_per_shard_and_images_match_their_latents(tmp_path: Path) -> None:
-    counting, count = Counting(), 3 * SHARD - 5
+def test_each_shard_is_rendered_once_and_images_match_their_latents(tmp_path: Path) -> None:
+    counting, count = CountingTeacher(), 3 * SHARD - 5
     for bank in (Bank(tmp_path, count, counting), Bank(tmp_path, count, counting)):
         for seed in range(9):
-            indices = some(count, seed=seed)
+            indices = random_indices(count, seed=seed)
             z, images = bank(indices)
             assert np.array_equal(z, latents(STREAM, 0, count)[indices])
             assert np.array_equal(images, teacher(z))
     assert counting.calls == [SHARD] * 3
 
 
-def test_a_larger_bank_uses_the_shards_of_a_smaller_one(tmp_path: Path) -> None:
-    counting = Counting()
+def test_a_larger_bank_reuses_the_shards_of_a_smaller_one(tmp_path: Path) -> None:
+    counting = CountingTeacher()
     Bank(tmp_path, 10, counting)(np.arange(10))
     assert (missing(tmp_path, 10), missing(tmp_path, SHARD + 1)) == (0, SHARD)
     Bank(tmp_path, 2 * SHARD, counting)(np.arange(2 * SHARD))
@@ -54,42 +54,42 @@ def test_a_larger_bank_uses_the_shards_of_a_smaller_one(tmp_path: Path) -> None:
 
 @given(st.lists(st.integers(0, 2 * SHARD - 1), min_size=1, max_size=50))
 @settings(max_examples=25, deadline=None)
-def test_a_batch_is_what_its_indices_say(indices: list[int]) -> None:
+def test_a_batch_holds_the_latents_and_images_of_its_indices(indices: list[int]) -> None:
     bank = Bank(Path(os.devnull) / "bank", 2 * SHARD, teacher)
     z, images = bank(np.array(indices))
     assert np.array_equal(images, teacher(latents(STREAM, 0, 2 * SHARD)[indices]))
-    images[:] = 0  # a copy: nothing that a trial does to its batch reaches the others
+    images[:] = 0  # a batch is a copy: writing to it does not change the bank
     assert np.array_equal(bank(np.array(indices))[1], teacher(z))
 
 
-def test_a_full_disk_is_told_once_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    told: list[str] = []
-    bank, counting = Bank(tmp_path, 3 * SHARD, Counting(), told.append), Counting()
+    messages: list[str] = []
+    bank, counting = Bank(tmp_path, 3 * SHARD, CountingTeacher(), messages.append), CountingTeacher()
     bank.render = counting
     for seed in range(3):
-        z, images = bank(some(3 * SHARD, seed=seed))
+        z, images = bank(random_indices(3 * SHARD, seed=seed))
         assert np.array_equal(images, teacher(z))
     assert counting.calls == [SHARD] * 3
-    (line,) = told
-    assert "No space left on device" in line
+    (message,) = messages
+    assert "No space left on device" in message
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob(".*tmp"))
 
 
-@pytest.mark.parametrize("spoil", [b"", b"half of a header", None])
-def test_a_spoiled_shard_is_made_again(tmp_path: Path, spoil: bytes | None) -> None:
+@pytest.mark.parametrize("content", [b"", b"half of a header", None])
+def test_a_corrupt_shard_is_rendered_again(tmp_path: Path, content: bytes | None) -> None:
     Bank(tmp_path, 10, teacher)(np.arange(10))
     path = shard_path(tmp_path, 0)
-    path.write_bytes(path.read_bytes()[:-100] if spoil is None else spoil)
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
     z, images = Bank(tmp_path, 10, teacher)(np.arange(10))
     assert np.array_equal(images, teacher(z))
 
 
-def test_a_shard_that_vanishes_is_still_there_for_whom_it_has_and_made_again_for_the_next(tmp_path: Path) -> None:
+def test_a_deleted_shard_stays_mapped_where_it_is_open_and_is_rendered_again_elsewhere(tmp_path: Path) -> None:
     first = Bank(tmp_path, 10, teacher)
     _, images = first(np.arange(10))
     shutil.rmtree(tmp_path)
@@ -97,31 +97,31 @@ def test_a_shard_that_vanishes_is_still_there_for_whom_it_has_and_made_again_for
     assert np.array_equal(Bank(tmp_path, 10, teacher)(np.arange(10))[1], images)
 
 
-def slow(z: np.ndarray) -> np.ndarray:
+def slow_teacher(z: np.ndarray) -> np.ndarray:
     with open(os.environ["CALLS"], "a") as calls:
         calls.write(f"{os.getpid()}\n")
     time.sleep(0.5)
     return teacher(z)
 
 
-def read(folder: Path) -> None:
-    bank = Bank(folder, 4 * SHARD, slow)
+def read_bank(folder: Path) -> None:
+    bank = Bank(folder, 4 * SHARD, slow_teacher)
     for seed in range(20):
-        z, images = bank(some(4 * SHARD, seed=seed))
+        z, images = bank(random_indices(4 * SHARD, seed=seed))
         assert np.array_equal(images, teacher(z))
 
 
-def test_processes_that_begin_together_make_each_shard_once_and_share_the_work(
+def test_processes_that_start_together_render_each_shard_once_and_share_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=read, args=(tmp_path / "bank",)) for _ in range(4)]
+    processes = [context.Process(target=read_bank, args=(tmp_path / "bank",)) for _ in range(4)]
     for process in processes:
         process.start()
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
-    makers = (tmp_path / "calls").read_text().split()
-    assert len(makers) == 4
-    assert len(set(makers)) == 4, "some waited for the others"
+    renderers = (tmp_path / "calls").read_text().split()
+    assert len(renderers) == 4
+    assert len(set(renderers)) == 4, "a process waited instead of rendering another shard"

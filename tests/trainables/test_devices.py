@@ -1,7 +1,7 @@
-"""The path of a GPU without one: tensors that are fake (shape and device alone) show where a step would wait or mix.
+"""The GPU path, tested without a GPU: fake tensors have a shape and a device, but no values.
 
-On fake CPU tensors a whole step runs, and what asks for a value fails: on a GPU it would make the host wait. On fake
-CUDA tensors what mixes devices fails; their backward pass would need a card, so it is left out.
+On fake CPU tensors a whole step runs, and reading a value fails: on a GPU it would make the host wait. On fake CUDA
+tensors mixing devices fails. Their backward pass would need a GPU, so it is left out.
 """
 
 from collections.abc import Iterator
@@ -26,33 +26,33 @@ STEPS = 5
 
 
 class RungReached(Exception):
-    """All updates are done: the loop waits for the device, as it may at a rung."""
+    """All updates are done, and the loop synchronises with the device, as it may at a rung."""
 
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    made = Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(built.generator(1, seed=9), z))
-    made(np.arange(50))  # the teacher runs before anything is fake
-    return made
+    bank = Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(built.generator(1, seed=9), z))
+    bank(np.arange(50))  # render before tensors are fake
+    return bank
 
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The batches of latents that were taken."""
-    taken: list[int] = []
+    """Record the numbers of the latent batches that are read."""
+    numbers: list[int] = []
     real = data.BankBatches.batch
 
     def batch(self: Any, step: int) -> Any:
-        taken.append(step)
+        numbers.append(step)
         return real(self, step)
 
     monkeypatch.setattr(data.BankBatches, "batch", batch)
-    return taken
+    return numbers
 
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """Fake tensors from here on. Networks are built where they are to be: moving fake parameters is not supported."""
+    """Make all tensors fake. Networks are not moved to a device: fake parameters do not support it."""
     monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, function, recurse=True: self)
     monkeypatch.setattr(networks, "_initialise", lambda network, seed: None)
     monkeypatch.setattr(training, "deepcopy", lambda generator: training.build(built.shape(1)))
@@ -61,16 +61,16 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 
 
 @pytest.fixture
-def card(fake: pytest.MonkeyPatch) -> None:
-    """A fake card of 16 GB."""
+def gpu(fake: pytest.MonkeyPatch) -> None:
+    """Simulate a GPU of 16 GB."""
 
     def reached(device: Any = None) -> None:
         raise RungReached
 
     def properties(device: Any) -> Any:
-        return type("Card", (), {"total_memory": 16e9})
+        return type("Properties", (), {"total_memory": 16e9})
 
-    fake.setattr(training, "build", build_on_card)
+    fake.setattr(training, "build", build_on_gpu)
     fake.setattr(Accelerator, "device", property(lambda self: torch.device("cuda")))
     fake.setattr(Accelerator, "backward", lambda self, loss: None)
     fake.setattr(torch.cuda, "synchronize", reached)
@@ -78,7 +78,7 @@ def card(fake: pytest.MonkeyPatch) -> None:
     fake.setattr(torch.Tensor, "pin_memory", lambda self: self)
 
 
-def build_on_card(*arguments: Any) -> Any:
+def build_on_gpu(*arguments: Any) -> Any:
     with torch.device("cuda"):
         return networks.build(*arguments)
 
@@ -90,28 +90,28 @@ def pixels() -> np.ndarray:
 @pytest.mark.parametrize("fields", KINDS)
 def test_no_step_waits_for_a_value(fields: dict[str, Any], bank: Bank, batches: list[int], fake: Any) -> None:
     spec = spec_of(**fields)
-    with pytest.raises(DataDependentOutputException) as caught:
+    with pytest.raises(DataDependentOutputException) as error:
         list(train(spec, [STEPS], pixels=pixels(), bank=bank))
     assert len(batches) == STEPS * spec.n_critic
-    waited = [entry.name for entry in caught.traceback if entry.path.name == "training.py"][-1]
-    assert waited == "means", "only at the rung"
+    function = [entry.name for entry in error.traceback if entry.path.name == "training.py"][-1]
+    assert function == "means", "a step reads a value; only a rung may"
 
 
 @pytest.mark.parametrize("fields", KINDS)
-def test_no_step_mixes_devices(fields: dict[str, Any], bank: Bank, batches: list[int], card: None) -> None:
+def test_no_step_mixes_devices(fields: dict[str, Any], bank: Bank, batches: list[int], gpu: None) -> None:
     spec = spec_of(**fields)
     with pytest.raises(RungReached):
         list(train(spec, [STEPS], pixels=pixels(), bank=bank))
     assert len(batches) == STEPS * spec.n_critic
 
 
-def test_a_batch_left_on_the_host_would_be_seen(bank: Bank, card: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "_moved", lambda batch, device: torch.from_numpy(batch))
+def test_a_batch_left_on_the_host_is_detected(bank: Bank, gpu: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_to_device", lambda batch, device: torch.from_numpy(batch))
     with pytest.raises(RuntimeError, match="device"):
         list(train(spec_of(**MSE), [STEPS], pixels=None, bank=bank))
 
 
-def test_real_images_live_on_the_card_where_they_fit(card: None) -> None:
+def test_real_images_are_kept_on_the_gpu_if_they_fit(gpu: None) -> None:
     device, spec = torch.device("cuda"), spec_of(**TEACHER)
     small = data.RealBatches(pixels(), spec, device)
     assert small.resident is not None

@@ -1,4 +1,4 @@
-"""Images: any set becomes one uint8 array, and what cannot be read is named."""
+"""Images: any set becomes one uint8 array; an unreadable image is named."""
 
 import os
 from pathlib import Path
@@ -9,14 +9,14 @@ from PIL import Image
 
 from trainables import identity, images
 from trainables.datasets import DATASETS
-from trainables.decoding import square
+from trainables.decoding import to_square
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import write_json
 from trainables.identity import identify, registered_name
 from trainables.images import Images, prepare
 
 
-def test_the_digits_are_5000_of_10_classes_padded_to_32(digits: Images) -> None:
+def test_the_digits_are_5000_in_10_classes_padded_to_32(digits: Images) -> None:
     assert digits.pixels.shape == (5000, 1, 32, 32)
     assert digits.pixels.dtype == np.uint8
     assert digits.labels is not None
@@ -32,7 +32,7 @@ def test_a_set_is_decoded_once(tmp_path: Path, digits: Images, monkeypatch: pyte
     assert digits.path.stat().st_mtime_ns == before
 
 
-def test_pixels_are_mapped_and_read_only(digits: Images) -> None:
+def test_pixels_are_memory_mapped_read_only(digits: Images) -> None:
     with pytest.raises(ValueError, match="read-only"):
         digits.pixels[0, 0, 0, 0] = 1
 
@@ -45,7 +45,7 @@ def test_subfolders_are_classes_and_sizes_may_differ(colour_folder: Path, tmp_pa
     assert images.labels is not None
     assert images.labels.tolist() == [0] * 30 + [1] * 30
     assert images.features == "classifier"
-    # Class 0 is red and class 1 blue: neither channels nor labels were mixed up.
+    # Class 0 is red and class 1 blue, so this checks the order of channels and of labels.
     means = images.pixels.mean(axis=(2, 3))
     assert means[0].argmax() == 0
     assert means[59].argmax() == 2
@@ -59,7 +59,7 @@ def test_a_folder_without_classes_is_scored_by_inception(tmp_path: Path) -> None
     assert (images.classes, images.features, images.metric) == (None, "inception", "fid")
 
 
-def test_grey_pictures_have_one_channel(tmp_path: Path) -> None:
+def test_greyscale_images_have_one_channel(tmp_path: Path) -> None:
     (tmp_path / "grey").mkdir()
     for name in ("a", "b"):
         Image.new("L", (40, 50), 7).save(tmp_path / "grey" / f"{name}.png")
@@ -68,7 +68,7 @@ def test_grey_pictures_have_one_channel(tmp_path: Path) -> None:
     assert (images.pixels == 7).all()
 
 
-def test_a_folder_is_named_by_its_content(colour_folder: Path, tmp_path: Path) -> None:
+def test_the_identity_of_a_folder_depends_on_its_content(colour_folder: Path, tmp_path: Path) -> None:
     before = identify(str(colour_folder), tmp_path)
     assert identify(str(colour_folder), tmp_path) == before
     Image.new("RGB", (9, 9)).save(colour_folder / "class0" / "new.png")
@@ -84,41 +84,39 @@ def test_a_truncated_image_is_named_and_nothing_is_left_behind(colour_folder: Pa
     assert not list(cache.glob("*"))
 
 
-def test_a_folder_that_was_prepared_is_known_without_reading_its_files(
+def test_a_prepared_folder_is_identified_without_reading_its_files(
     colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     name = identify(str(colour_folder), tmp_path / "cache")
     prepare(name, 32, tmp_path / "cache", folder=colour_folder)
-    read: list[Path] = []
-    monkeypatch.setattr(identity, "file_hash", lambda path: read.append(path) or "0")
+    hashed: list[Path] = []
+    monkeypatch.setattr(identity, "file_hash", lambda path: hashed.append(path) or "0")
     assert identify(str(colour_folder), tmp_path / "cache") == name
-    assert not read
-    picture = next((colour_folder / "class0").glob("*.png"))
-    os.utime(picture, (1, 1))
+    assert not hashed
+    image = next((colour_folder / "class0").glob("*.png"))
+    os.utime(image, (1, 1))
     assert identify(str(colour_folder), tmp_path / "cache") != name
-    assert len(read) == 60
+    assert len(hashed) == 60
 
 
-def test_a_decoding_that_was_killed_goes_on_where_it_was(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_decoding_resumes(colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "CHUNK", 10)
     name, whole = identify(str(colour_folder), tmp_path), prepare("photos", 32, tmp_path / "a", folder=colour_folder)
 
-    def killed(done: int, of: int) -> None:
+    def interrupt(done: int, total: int) -> None:
         if done >= 30:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prepare(name, 32, tmp_path / "b", folder=colour_folder, tell=killed)
-    told: list[int] = []
-    again = prepare(name, 32, tmp_path / "b", folder=colour_folder, tell=lambda done, of: told.append(done))
-    assert told == [40, 50, 60]
-    assert np.array_equal(again.pixels, whole.pixels)
+        prepare(name, 32, tmp_path / "b", folder=colour_folder, tell=interrupt)
+    progress: list[int] = []
+    resumed = prepare(name, 32, tmp_path / "b", folder=colour_folder, tell=lambda done, total: progress.append(done))
+    assert progress == [40, 50, 60]
+    assert np.array_equal(resumed.pixels, whole.pixels)
     assert not list((tmp_path / "b").glob("*partial*"))
 
 
-def test_a_file_beside_a_folder_is_left_alone(colour_folder: Path, tmp_path: Path) -> None:
+def test_a_file_beside_a_folder_is_not_changed(colour_folder: Path, tmp_path: Path) -> None:
     annotations = tmp_path / "photos.json"
     annotations.write_text("precious")
     name = identify(str(colour_folder), tmp_path / "cache")
@@ -128,7 +126,7 @@ def test_a_file_beside_a_folder_is_left_alone(colour_folder: Path, tmp_path: Pat
     assert annotations.read_text() == "precious"
 
 
-def test_sixteen_bits_of_grey_are_scaled_not_cut(tmp_path: Path) -> None:
+def test_16_bit_greyscale_is_scaled_not_clipped(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     for number in range(2):
         pixels = np.full((40, 40), 0x8000, dtype=np.uint16)
@@ -138,7 +136,7 @@ def test_sixteen_bits_of_grey_are_scaled_not_cut(tmp_path: Path) -> None:
     assert (images.pixels == 0x80).all()
 
 
-def test_one_image_is_no_data_set(tmp_path: Path) -> None:
+def test_a_folder_with_one_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "one" / "a.png")
     with pytest.raises(UserError, match="has 1 image; a GAN needs more than one"):
@@ -150,37 +148,37 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         identify(str(tmp_path), tmp_path)
 
 
-def test_an_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_name_lists_the_registered_ones(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"'nmist' is unknown.*mnist5k"):
         identify("nmist", tmp_path)
 
 
 @pytest.mark.parametrize("name", sorted(set(DATASETS) - {"mnist5k"}))
-def test_a_set_that_is_not_here_says_where_to_put_it(name: str, tmp_path: Path) -> None:
+def test_a_missing_set_names_the_options(name: str, tmp_path: Path) -> None:
     with pytest.raises(EnvironmentUserError, match="--data-root, or add --download"):
         prepare(name, 32, tmp_path, data_root=tmp_path)
 
 
 def save_mnist(data_root: Path, level: int) -> None:
-    """MNIST's raw files, made here, in torchvision's folder."""
+    """Write small raw files of MNIST in torchvision's layout."""
     raw = data_root / "MNIST" / "raw"
     raw.mkdir(parents=True, exist_ok=True)
     for part, n in (("train", 3), ("t10k", 2)):
         pixels = np.full((n, 28, 28), level, dtype=np.uint8)
-        head = (2051).to_bytes(4, "big") + n.to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
-        (raw / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        header = (2051).to_bytes(4, "big") + n.to_bytes(4, "big") + (28).to_bytes(4, "big") * 2
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(header + pixels.tobytes())
         labels = (2049).to_bytes(4, "big") + n.to_bytes(4, "big") + bytes(range(n))
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(labels)
 
 
-def test_torchvision_s_own_layout_is_read(tmp_path: Path) -> None:
+def test_torchvision_s_layout_is_read(tmp_path: Path) -> None:
     save_mnist(tmp_path, 9)
     images = prepare(identify("mnist", tmp_path, tmp_path), 32, tmp_path / "cache", data_root=tmp_path)
     assert images.pixels.shape == (3, 1, 32, 32)
     assert images.pixels[0, 0, 16, 16] == 9
 
 
-def test_replaced_files_of_a_registered_set_are_another_set(tmp_path: Path) -> None:
+def test_a_registered_set_with_other_files_is_another_set(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     save_mnist(tmp_path, 9)
     first = identify("mnist", cache, tmp_path)
@@ -195,17 +193,17 @@ def test_replaced_files_of_a_registered_set_are_another_set(tmp_path: Path) -> N
     assert prepare(first, 32, cache).pixels[0, 0, 16, 16] == 9
 
 
-def test_a_store_from_before_contents_were_noted_keeps_its_set_s_name(tmp_path: Path) -> None:
+def test_a_set_of_a_store_without_recorded_content_keeps_its_name(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     save_mnist(tmp_path, 9)
     write_json(cache / "known" / "mnist.json", {"name": "mnist"})
     assert identify("mnist", cache, tmp_path) == "mnist"
 
 
-def test_what_is_28_by_28_gets_a_margin_of_its_corner_s_colour() -> None:
-    paper = Image.new("RGB", (28, 28), (250, 245, 230))
-    paper.paste((0, 0, 0), (10, 10, 18, 18))
-    pixels = square(paper, 32, 3)
+def test_28_by_28_is_padded_with_the_colour_of_its_corner() -> None:
+    image = Image.new("RGB", (28, 28), (250, 245, 230))
+    image.paste((0, 0, 0), (10, 10, 18, 18))
+    pixels = to_square(image, 32, 3)
     assert pixels.shape == (3, 32, 32)
     assert pixels[:, 0, 0].tolist() == pixels[:, 31, 31].tolist() == [250, 245, 230]
     assert pixels[:, 12, 12].tolist() == [0, 0, 0]

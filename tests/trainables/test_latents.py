@@ -1,4 +1,4 @@
-"""Latents and orders: pure functions of (stream, index)."""
+"""Latents and orders are pure functions of (stream, index)."""
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from trainables.latents import Order, latents
 
 @given(st.integers(0, 5000), st.integers(0, 300), st.integers(0, 300))
 @settings(max_examples=30)
-def test_a_range_is_its_parts(first: int, left: int, right: int) -> None:
+def test_a_range_is_the_concatenation_of_its_parts(first: int, left: int, right: int) -> None:
     whole = latents("s", first, left + right)
     parts = np.concatenate([latents("s", first, left), latents("s", first + left, right)])
     assert np.array_equal(whole, parts)
@@ -30,13 +30,13 @@ def test_latents_are_standard_normal() -> None:
 
 
 def test_latents_are_the_same_everywhere() -> None:
-    # A golden value on purpose: stored scores and banks rest on it.
+    # A golden value: stored scores and banks depend on it.
     assert np.allclose(latents("rung", 0, 1)[0, :3], [1.86377, -0.31846, 0.53943], atol=1e-5)
 
 
 @given(st.integers(1, 40), st.integers(1, 64), st.integers(0, 20))
 @settings(max_examples=50)
-def test_a_batch_does_not_depend_on_what_was_drawn_before(size: int, batch: int, index: int) -> None:
+def test_a_batch_does_not_depend_on_earlier_draws(size: int, batch: int, index: int) -> None:
     order = Order("s", size)
     for before in range(index):
         order.batch(before, batch)

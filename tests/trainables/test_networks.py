@@ -1,4 +1,4 @@
-"""Networks: their counts are the paper's, and every counted parameter is alive."""
+"""Networks: parameter counts are the paper's, and every parameter gets a gradient."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from tests.trainables.built import discriminator, generator, shape
 from trainables.networks import DCGANGenerator, build
 from trainables.shapes import FAMILIES, DiscriminatorShape, GeneratorShape
 
-# Table 1 of arXiv 1902.00159, with d = 256 from its caption.
+# Table 1 of arXiv 1902.00159; d = 256 is in its caption.
 PUBLISHED = {
     2: 28_351,
     4: 62_077,
@@ -36,9 +36,7 @@ def test_generator_at_64_has_the_published_count(d: int, published: int) -> None
 @pytest.mark.parametrize("image_size", [32, 64])
 @pytest.mark.parametrize("d", [1, 3, 8])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_counts_without_building_equal_counts_of_what_is_built(
-    family: str, d: int, image_size: int, channels: int
-) -> None:
+def test_stated_counts_equal_the_counts_of_built_networks(family: str, d: int, image_size: int, channels: int) -> None:
     generator = GeneratorShape(family, d, image_size, channels)
     assert count(build(generator)) == generator.parameters
     discriminator = DiscriminatorShape(d, image_size, channels)
@@ -46,7 +44,7 @@ def test_counts_without_building_equal_counts_of_what_is_built(
 
 
 @pytest.mark.parametrize("d", [2, 5, 64])
-def test_other_counts_follow_the_stated_polynomials(d: int) -> None:
+def test_other_counts_follow_the_documented_polynomials(d: int) -> None:
     assert shape(d, 64, 3).parameters == 672 * d**2 + 12_863 * d + 3
     assert shape(d).parameters == 160 * d**2 + 6_423 * d + 1
 
@@ -65,16 +63,16 @@ def test_every_parameter_of_both_networks_gets_a_gradient() -> None:
     f(g(torch.randn(8, 100))).square().sum().backward()
     for name, parameter in [*g.named_parameters(), *f.named_parameters()]:
         assert parameter.grad is not None, name
-        assert parameter.grad.abs().sum() > 0, f"{name} is a dead parameter"
+        assert parameter.grad.abs().sum() > 0, f"{name} gets no gradient"
 
 
-def test_a_slice_of_a_network_is_its_first_layers() -> None:
+def test_a_network_can_be_sliced() -> None:
     f, images = discriminator(2).eval(), torch.zeros(3, 1, 32, 32)
     assert f[:-2](images).shape == (3, 8, 4, 4)
     assert torch.equal(f[-2:](f[:-2](images)), f(images))
 
 
-def test_initial_weights_depend_on_the_seed_alone() -> None:
+def test_initial_weights_depend_only_on_the_seed() -> None:
     torch.manual_seed(1)
     first = generator(2, seed=7).state_dict()
     torch.manual_seed(2)

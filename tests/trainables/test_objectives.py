@@ -1,4 +1,4 @@
-"""Objectives: the laws between equations (1) to (4)."""
+"""Objectives: relations between equations (1) to (4)."""
 
 import math
 
@@ -59,13 +59,13 @@ def test_mse_is_the_mean_over_pixels() -> None:
     assert mse(small, small + 0.5) == mse(large, large + 0.5) == 0.25
 
 
-def test_an_undecided_discriminator_costs_log_4() -> None:
+def test_the_loss_of_a_constant_discriminator_is_log_4() -> None:
     zero = torch.zeros(6)
     assert GAMES["gan"].discriminator(zero, zero).item() == pytest.approx(math.log(4))
     assert GAMES["gan"].generator(zero).item() == pytest.approx(math.log(2))
 
 
-def test_gan_is_equation_1_in_probabilities() -> None:
+def test_gan_equals_equation_1_in_probabilities() -> None:
     real, fake = torch.tensor([0.3, -1.2]), torch.tensor([0.7, 2.0])
     expected = -(real.sigmoid().log().mean() + (1 - fake.sigmoid()).log().mean())
     assert GAMES["gan"].discriminator(real, fake).item() == pytest.approx(expected.item(), rel=1e-6)
@@ -73,24 +73,26 @@ def test_gan_is_equation_1_in_probabilities() -> None:
 
 
 def test_gan_stays_finite_where_the_sigmoid_saturates() -> None:
-    far = torch.tensor([1000.0, -1000.0])
-    assert GAMES["gan"].discriminator(far, far).isfinite()
-    assert GAMES["gan"].generator(far).isfinite()
+    logits = torch.tensor([1000.0, -1000.0])
+    assert GAMES["gan"].discriminator(logits, logits).isfinite()
+    assert GAMES["gan"].generator(logits).isfinite()
 
 
 @given(LOGITS, LOGITS, st.floats(-5, 5))
-def test_the_critic_does_not_see_a_constant_shift(real: torch.Tensor, fake: torch.Tensor, shift: float) -> None:
+def test_the_critic_s_loss_is_invariant_to_a_constant_shift(
+    real: torch.Tensor, fake: torch.Tensor, shift: float
+) -> None:
     critic = GAMES["wgan"].discriminator
     assert critic(real + shift, fake + shift).item() == pytest.approx(critic(real, fake).item(), abs=1e-4)
 
 
-def test_a_loss_says_what_it_loads_by_its_arguments() -> None:
+def test_the_arguments_of_a_loss_determine_what_is_loaded() -> None:
     assert LOSSES["mse"].loads == {Part.BANK}
     assert LOSSES["adversarial"].loads == {Part.DISCRIMINATOR, Part.REAL}
     assert LOSSES["joint"].loads == {Part.BANK, Part.DISCRIMINATOR, Part.REAL}
 
 
-def test_an_argument_that_is_unknown_is_refused_when_the_loss_is_registered() -> None:
+def test_an_unknown_argument_is_refused_when_the_loss_is_registered() -> None:
     def wrong(fake: torch.Tensor, teh_target: torch.Tensor) -> torch.Tensor:
         return fake
 
@@ -103,24 +105,24 @@ def test_an_argument_that_is_unknown_is_refused_when_the_loss_is_registered() ->
 
 def test_every_argument_is_an_attribute_of_a_step() -> None:
     spec = TrialSpec(role="teacher", dataset="mnist5k", d=1, channels=1, d_discriminator=1)
-    images, nothing = torch.zeros(2, 1, 32, 32), Extras()
-    step = Step(spec, 3, torch.zeros(2, 100), images, None, lambda: images, torch.nn.Flatten(), nothing)
+    images = torch.zeros(2, 1, 32, 32)
+    step = Step(spec, 3, torch.zeros(2, 100), images, None, lambda: images, torch.nn.Flatten(), Extras())
     assert all(hasattr(step, name) for name in [*ARGUMENTS, *WEIGHTS])
     critic = CriticStep(spec, torch.nn.Flatten(), images, images)
     assert all(hasattr(critic, name) for name in [*GAME_ARGUMENTS, *WEIGHTS])
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_a_loss_of_more_networks_never_takes_fewer_passes(name: str) -> None:
+def test_passes_include_the_generator_and_the_discriminator_if_needed(name: str) -> None:
     passes = LOSSES[name].passes(GAMES["gan"], n_critic=1)
     assert passes[Network.GENERATOR] == 3, "forward, backward to the input, backward to the weights"
     assert (Network.DISCRIMINATOR in passes) == LOSSES[name].needs_discriminator
 
 
-def test_a_penalty_on_the_gradient_counts() -> None:
+def test_a_penalty_on_the_gradient_adds_passes() -> None:
     def penalised(real_logits: torch.Tensor, discriminator: torch.nn.Module) -> torch.Tensor:
         return real_logits
 
     plain, game = GAMES["gan"], Game(discriminator=penalised, generator=gan_generator, optimizer=adam, lr=0.1)
-    of = [LOSSES["adversarial"].passes(g, n_critic=2)[Network.DISCRIMINATOR] for g in (plain, game)]
-    assert of == [2 * 6 + 2, 2 * 12 + 2]
+    passes = [LOSSES["adversarial"].passes(g, n_critic=2)[Network.DISCRIMINATOR] for g in (plain, game)]
+    assert passes == [2 * 6 + 2, 2 * 12 + 2]

@@ -1,4 +1,4 @@
-"""TrialSpec: its signature names the trial, its errors name the value."""
+"""TrialSpec: signatures are stable and cover all fields; errors name the value."""
 
 import dataclasses
 import json
@@ -31,8 +31,7 @@ def student(**changes: Any) -> TrialSpec:
     return TrialSpec(**{**base, **changes})
 
 
-# Golden values on purpose: if one changes, every store in the world is orphaned. Keys are signatures, values are what
-# records hold.
+# Golden values: if one changes, existing stores lose their trials. Keys are signatures, values the specs in records.
 _TEACHER = {"role": "teacher", "dataset": "mnist5k", "d": 4, "channels": 1, "d_discriminator": 8}
 _STUDENT = {"role": "student", "dataset": "mnist5k", "d": 2, "channels": 1, "teacher": "t@1-x", "latents": 9}
 _JOINT = {**_STUDENT, "loss": "joint", "alpha": 0.02, "warmup": 10, "d_discriminator": 8}
@@ -50,13 +49,13 @@ GOLDEN: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("signature", "canonical"), GOLDEN.items())
-def test_signatures_stay_what_they_were(signature: str, canonical: dict[str, Any]) -> None:
+def test_signatures_are_stable(signature: str, canonical: dict[str, Any]) -> None:
     spec = TrialSpec.from_canonical(canonical)
     assert spec.signature == signature
     assert spec.canonical() == canonical
 
 
-def test_a_field_at_its_default_is_left_out_so_that_a_new_field_renames_nothing() -> None:
+def test_a_field_at_its_default_is_left_out_so_that_a_new_field_keeps_signatures() -> None:
     assert set(teacher(lr=DEFAULTS["lr"]).canonical()) == {"role", "dataset", "d", "channels", "d_discriminator"}
 
 
@@ -64,25 +63,25 @@ def test_a_field_at_its_default_is_left_out_so_that_a_new_field_renames_nothing(
     "change",
     [{"d": 5}, {"lr": 0.001}, {"seed": 1}, {"ema": 0.9}, {"batch_size": 32}, {"precision": "bf16"}, {"threads": 2}],
 )
-def test_whatever_changes_the_result_changes_the_signature(change: dict[str, Any]) -> None:
+def test_a_field_that_changes_the_result_changes_the_signature(change: dict[str, Any]) -> None:
     assert teacher(**change).signature != teacher().signature
 
 
-def test_a_whole_number_and_its_float_are_one_trial() -> None:
+def test_an_int_and_the_equal_float_have_one_signature() -> None:
     assert student(lr=1).signature == student(lr=1.0).signature
 
 
-def test_seeds_share_a_configuration() -> None:
+def test_a_configuration_is_independent_of_the_seed() -> None:
     assert teacher(seed=1).configuration == teacher(seed=2).configuration != teacher(lr=0.1).configuration
 
 
-def test_the_canonical_form_makes_the_spec_again() -> None:
+def test_a_spec_is_restored_from_its_canonical_form() -> None:
     spec = student(loss="joint", alpha=0.02, warmup=10, d_discriminator=8, seed=3)
     assert TrialSpec(**json.loads(json.dumps(spec.canonical()))) == spec
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"d": 3.5}, "d=3.5: not a whole number"),
         ({"d": 0}, "d=0 is below 1"),
@@ -94,7 +93,7 @@ def test_the_canonical_form_makes_the_spec_again() -> None:
         ({"channels": 2}, "channels=2 is unknown"),
         ({"loss": "hinge"}, "loss=hinge is unknown"),
         ({"loss": "mse"}, "loss=mse is not a loss of a teacher"),
-        ({"alpha": 0.5}, "alpha=0.5 means nothing with loss=adversarial"),
+        ({"alpha": 0.5}, "alpha=0.5 is not used by loss=adversarial"),
         ({"d_discriminator": None}, "needs d_discriminator"),
         ({"precision": "fp8"}, "precision=fp8 is unknown"),
         ({"batch_size": 1}, "batch_size=1"),
@@ -102,8 +101,8 @@ def test_the_canonical_form_makes_the_spec_again() -> None:
         ({"seed": -1}, "seed=-1 is negative"),
     ],
 )
-def test_a_wrong_value_is_named(changes: dict[str, Any], said: str) -> None:
-    with pytest.raises(UserError, match=said.replace("(", r"\(").replace("[", r"\[")):
+def test_a_wrong_value_is_named(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message.replace("(", r"\(").replace("[", r"\[")):
         teacher(**changes)
 
 
@@ -112,12 +111,12 @@ def test_alpha_outside_0_to_1_is_refused() -> None:
         student(loss="joint", alpha=2.0, d_discriminator=4)
 
 
-def test_words_of_the_command_line_become_values() -> None:
+def test_arguments_of_the_command_line_are_parsed() -> None:
     words = {"d": "8", "alpha": "0.02", "loss": "mse", "clip": "none", "compile": "yes"}
     assert [parse(name, word) for name, word in words.items()] == [8, 0.02, "mse", None, True]
 
 
-def test_every_field_explains_itself_in_an_error() -> None:
+def test_an_error_names_the_field_and_the_value() -> None:
     numeric = [name for name, field in FIELDS.items() if field.type in (int, float)]
     assert numeric
     for name in numeric:
@@ -125,7 +124,7 @@ def test_every_field_explains_itself_in_an_error() -> None:
             parse(name, "x1")
 
 
-def test_a_spec_knows_its_networks() -> None:
+def test_a_spec_has_the_shapes_of_its_networks() -> None:
     spec = student(loss="joint", alpha=0.02, d_discriminator=8)
     assert spec.generator == GeneratorShape("dcgan", 2, 32, 1)
     assert spec.discriminator == DiscriminatorShape(8, 32, 1)
@@ -133,17 +132,17 @@ def test_a_spec_knows_its_networks() -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_field_that_a_loss_does_not_read_is_refused_and_one_that_it_reads_is_needed(loss: str) -> None:
-    unused, wanted = irrelevant(loss, "gan"), needed(loss)
-    assert not unused & set(wanted)
+def test_a_field_is_either_unused_by_a_loss_or_may_be_required(loss: str) -> None:
+    unused, required = irrelevant(loss, "gan"), needed(loss)
+    assert not unused & set(required)
     rule = LOSSES[loss]
     for weight in WEIGHTS:
         assert (weight in unused) == (weight not in rule.arguments)
-    assert ("teacher" in wanted) == rule.needs_teacher
-    assert ("d_discriminator" in wanted) == rule.needs_discriminator
+    assert ("teacher" in required) == rule.needs_teacher
+    assert ("d_discriminator" in required) == rule.needs_discriminator
 
 
-def test_a_loss_of_a_plug_in_that_is_not_loaded_is_named_with_the_plug_in() -> None:
+def test_a_loss_of_a_missing_plug_in_names_the_plug_in() -> None:
     with pytest.raises(MissingPluginError, match=r"loss=mine is defined by plug-in mine-1a2b3c4d.*add --plugin mine"):
         student(loss="mine", plugin="mine-1a2b3c4d")
 

@@ -1,4 +1,4 @@
-"""The loop: resumed equals uninterrupted, alpha = 0 is mse, scoring leaves no trace."""
+"""The training loop: resumed equals uninterrupted, alpha = 0 is mse, scoring does not change training."""
 
 from itertools import pairwise
 from pathlib import Path
@@ -35,7 +35,7 @@ VALUES = {
 
 
 def fields_of(loss: str, objective: str) -> dict[str, Any]:
-    """The fields that a trial of a registered loss and game needs."""
+    """Return the fields that a trial of a registered loss and game requires."""
     rule, game = LOSSES[loss], GAMES[objective]
     fields = {"role": "student" if rule.needs_teacher else "teacher", "loss": loss}
     fields |= {name: VALUES[name] for name in needed(loss)}
@@ -45,10 +45,8 @@ def fields_of(loss: str, objective: str) -> dict[str, Any]:
     return fields
 
 
-# Every loss that is registered, in every game that it can play.
-EVERY = [
-    fields_of(loss, game) for loss in LOSSES for game in GAMES if LOSSES[loss].needs_discriminator or game == "gan"
-]
+# All registered losses, with all games that they use.
+ALL = [fields_of(loss, game) for loss in LOSSES for game in GAMES if LOSSES[loss].needs_discriminator or game == "gan"]
 
 
 def spec_of(**fields: Any) -> TrialSpec:
@@ -63,7 +61,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 def run(
     spec: TrialSpec, rungs: list[int], digits: Images, bank: Bank, path: Path | None = None, **more: Any
 ) -> list[Rung]:
-    """All rungs, with weights as they were at the last."""
+    """Train and return all rungs. Their networks have the weights of the last rung."""
     networks = (built.generator(1).eval(), built.discriminator(1).eval())
     extras = Extras(TeacherNetworks(*networks), features=lambda images: images.flatten(1)[:, :8])
     return list(train(spec, rungs, pixels=digits.pixels, bank=bank, extras=extras, checkpoint_path=path, **more))
@@ -79,7 +77,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     "fields",
-    [*EVERY, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}, {**TEACHER, "d": 8}],
+    [*ALL, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}, {**TEACHER, "d": 8}],
     ids=lambda fields: " ".join(str(value) for value in fields.values()),
 )
 @pytest.mark.parametrize("stop", [2, 5])
@@ -92,18 +90,20 @@ def test_resumed_equals_uninterrupted(
     assert same(weights(run(spec, [8], digits, bank, path)[-1]), whole)
 
 
-def test_a_kill_between_rungs_goes_on_from_the_timed_checkpoint(digits: Images, bank: Bank, tmp_path: Path) -> None:
+def test_a_trial_killed_between_rungs_resumes_from_the_timed_checkpoint(
+    digits: Images, bank: Bank, tmp_path: Path
+) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     whole = run(spec, [6], digits, bank)[-1]
 
     class Killed(np.ndarray):
-        """Images that fail at the fifth batch, as a killed process would."""
+        """Images that raise at the fifth batch, to simulate a killed process."""
 
-        left = 5
+        remaining = 5
 
         def __getitem__(self, key: Any) -> Any:
-            Killed.left -= 1
-            if Killed.left == 0:
+            Killed.remaining -= 1
+            if Killed.remaining == 0:
                 raise KeyboardInterrupt
             return super().__getitem__(key).view(np.ndarray)
 
@@ -117,43 +117,43 @@ def test_a_kill_between_rungs_goes_on_from_the_timed_checkpoint(digits: Images, 
     assert resumed.losses == whole.losses
 
 
-def test_a_kill_after_a_rung_s_checkpoint_and_before_its_record_loses_no_loss(
+def test_a_trial_killed_after_a_rung_s_checkpoint_and_before_its_record_keeps_its_losses(
     digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     first, second = run(spec, [3, 6], digits, bank)
     assert run(spec, [3], digits, bank, path)[0].losses == first.losses
-    again = run(spec, [3], digits, bank, path)[0]  # as the next job for the same rung
-    assert again.losses == first.losses
-    assert again.seconds > 0
+    repeated = run(spec, [3], digits, bank, path)[0]  # the next job trains to the same rung
+    assert repeated.losses == first.losses
+    assert repeated.seconds > 0
     assert run(spec, [6], digits, bank, path)[0].losses == second.losses
 
 
-def test_a_trial_sent_back_to_an_earlier_rung_keeps_its_later_checkpoint(
+def test_a_trial_that_repeats_an_earlier_rung_keeps_its_later_checkpoint(
     digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     run(spec, [6], digits, bank, path)
-    early = weights(run(spec, [2], digits, bank, path)[-1])
-    assert same(early, weights(run(spec, [2], digits, bank)[-1]))
+    repeated = weights(run(spec, [2], digits, bank, path)[-1])
+    assert same(repeated, weights(run(spec, [2], digits, bank)[-1]))
     assert checkpoint.updates(path) == 6
 
 
-def test_a_student_of_the_bank_equals_one_whose_teacher_runs_in_every_step(digits: Images, bank: Bank) -> None:
-    """Bit for bit, at the bank's precision of 8 bits."""
+def test_training_from_the_bank_equals_rendering_in_every_step(digits: Images, bank: Bank) -> None:
+    """Weights are equal bit for bit, because both use uint8 images."""
 
-    class InTheLoop(Bank):
+    class UncachedBank(Bank):
         def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             return self.z[indices], self.render(self.z[indices])
 
     spec = spec_of(role="student", loss="joint", alpha=0.1, d_discriminator=1, teacher="t", latents=50)
-    live = InTheLoop(bank.folder, bank.count, bank.render)
-    assert same(weights(run(spec, [8], digits, live)[-1]), weights(run(spec, [8], digits, bank)[-1]))
+    uncached = UncachedBank(bank.folder, bank.count, bank.render)
+    assert same(weights(run(spec, [8], digits, uncached)[-1]), weights(run(spec, [8], digits, bank)[-1]))
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("fields", [TEACHER, MSE])
-def test_a_compiled_trial_resumes_too_and_hardly_differs(
+def test_a_compiled_trial_resumes_and_agrees_with_eager_mode(
     fields: dict[str, Any], digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
     spec, path = spec_of(**fields, compile=True), tmp_path / "checkpoint.safetensors"
@@ -166,8 +166,8 @@ def test_a_compiled_trial_resumes_too_and_hardly_differs(
         torch.testing.assert_close(value, eager[name], rtol=1e-2, atol=1e-3)
 
 
-def test_rungs_on_the_way_change_nothing(digits: Images, bank: Bank) -> None:
-    """Neither a rung nor its scoring touches the training: no RNG, no buffer of a normalisation."""
+def test_intermediate_rungs_do_not_change_training(digits: Images, bank: Bank) -> None:
+    """Neither a rung nor its scoring changes a random state or a buffer of batch normalisation."""
     spec = spec_of(**TEACHER)
     whole = weights(run(spec, [6], digits, bank)[-1])
     for rung in train(spec, [1, 2, 4, 6], pixels=digits.pixels, bank=None):
@@ -183,7 +183,7 @@ def test_alpha_0_is_mse(loss: str, digits: Images, bank: Bank) -> None:
     assert same(by_mse, by_joint)
 
 
-def test_a_warm_up_is_mse_until_it_ends(digits: Images, bank: Bank) -> None:
+def test_warmup_is_training_by_mse(digits: Images, bank: Bank) -> None:
     by_mse, by_joint = (
         [weights(r) for r in train(spec_of(**fields), [3, 4], pixels=digits.pixels, bank=bank)]
         for fields in (MSE, JOINT)
@@ -192,7 +192,7 @@ def test_a_warm_up_is_mse_until_it_ends(digits: Images, bank: Bank) -> None:
     assert not same(by_mse[1], by_joint[1])
 
 
-def test_a_student_by_mse_comes_nearer_to_its_teacher(digits: Images, bank: Bank) -> None:
+def test_the_loss_of_a_student_by_mse_decreases(digits: Images, bank: Bank) -> None:
     losses = [rung.losses["generator"] for rung in run(spec_of(**MSE, seed=1), [5, 40, 80], digits, bank)]
     assert all(later < earlier for earlier, later in pairwise(losses))
 
@@ -208,15 +208,15 @@ def test_seeds_give_different_weights(digits: Images, bank: Bank) -> None:
     assert not same(first, second)
 
 
-def test_divergence_is_seen_in_the_images(digits: Images, bank: Bank) -> None:
+def test_divergence_is_detected_in_the_images(digits: Images, bank: Bank) -> None:
     rung = run(spec_of(**{**TEACHER, "lr": 1e30}), [4], digits, bank)[-1]
     with pytest.raises(NotFiniteError, match="has diverged"):
         render(rung.generator, latents("rung", 0, 4))
 
 
-def test_fp16_without_a_gpu_is_one_line(digits: Images, bank: Bank) -> None:
+def test_fp16_without_a_gpu_is_refused(digits: Images, bank: Bank) -> None:
     if torch.cuda.is_available():
-        pytest.skip("there is a GPU")
+        pytest.skip("needs a machine without a GPU")
     with pytest.raises(EnvironmentUserError, match="precision=fp16 needs a GPU"):
         run(spec_of(**TEACHER, precision="fp16"), [1], digits, bank)
 
