@@ -1,4 +1,4 @@
-"""Seconds of commands that train nothing, as a user types them: --help, and what is asked of a finished sweep.
+"""Time commands that train nothing, as a user types them: --help, and commands on finished sweeps.
 
 python benchmarks/commands.py
 """

@@ -1,4 +1,4 @@
-"""The networks of `trainables.networks` from torch's own layers, as a user writes them: same weights, same names."""
+"""The networks of `trainables.networks` from plain torch layers: the same parameters under the same names."""
 
 from itertools import pairwise
 
@@ -10,6 +10,8 @@ from trainables.shapes import hidden_widths
 
 
 class NormBias(nn.Module):
+    """BatchNorm without affine part, then a bias."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.BatchNorm2d(channels, affine=False)
@@ -20,6 +22,8 @@ class NormBias(nn.Module):
 
 
 class PlainGenerator(nn.Sequential):
+    """z [N, 100] → images [N, channels, image_size, image_size] in [-1, 1]."""
+
     def __init__(self, d: int, image_size: int, channels: int) -> None:
         layers: list[nn.Module] = []
         for depth, (previous, width) in enumerate(pairwise([LATENT_SIZE, *hidden_widths(d, image_size)])):
@@ -33,6 +37,8 @@ class PlainGenerator(nn.Sequential):
 
 
 class PlainDiscriminator(nn.Sequential):
+    """Images [N, channels, image_size, image_size] in [-1, 1] → logits [N]."""
+
     def __init__(self, d: int, image_size: int, channels: int) -> None:
         layers: list[nn.Module] = []
         for depth, (previous, width) in enumerate(pairwise([channels, *reversed(hidden_widths(d, image_size))])):
@@ -44,6 +50,7 @@ class PlainDiscriminator(nn.Sequential):
 
 
 def initialise(network: nn.Module) -> None:
+    """Initialise as DCGAN: weights from N(0, 0.02), biases 0."""
     for name, parameter in network.named_parameters():
         if name.endswith("weight"):
             nn.init.normal_(parameter, 0.0, 0.02)

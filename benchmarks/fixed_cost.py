@@ -1,7 +1,9 @@
-"""What a trial costs beside its training: 24 trials that do nothing, three rungs each, two at a time.
+"""Measure the overhead of a trial: 24 trials that do nothing, three rungs each, two at a time.
 
-Against Ray Tune as it comes: a function trainable that imports torch and reports three times. In turn, A B A B …;
-starting Ray is in neither. python benchmarks/fixed_cost.py
+The baseline is Ray Tune with its defaults: a function trainable that imports torch and reports three times. The two run
+in turn, A B A B …. Both times exclude the start of Ray.
+
+python benchmarks/fixed_cost.py
 """
 
 import statistics
@@ -25,7 +27,9 @@ from tests.sweeper.replay import LADDER, Order, Replay
 TRIALS, SLOTS, REPEATS = 24, 2, 3
 
 
-def theirs(folder: Path) -> None:
+def run_plain_tune(folder: Path) -> None:
+    """Run the trials on Ray Tune with its defaults."""
+
     def trainable(config: dict[str, float]) -> None:
         import torch
 
@@ -39,8 +43,8 @@ def theirs(folder: Path) -> None:
     ).fit()
 
 
-def registered(store: Store, trials: int, rung: RungRecord | None = None) -> Manifest:
-    """A sweep of trials that have nothing, or one rung, behind them."""
+def add_sweep(store: Store, trials: int, rung: RungRecord | None = None) -> Manifest:
+    """Add a sweep of trials that have no record yet, or the record `rung`. Return its manifest."""
     store.create()
     specs = [stores.teacher(2, lr=0.001 * (1 + n)) for n in range(trials)]
     for spec in specs:
@@ -49,9 +53,10 @@ def registered(store: Store, trials: int, rung: RungRecord | None = None) -> Man
     return stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
 
 
-def ours(folder: Path, machine: Machine, trials: int = TRIALS) -> None:
+def run_sweeper(folder: Path, machine: Machine, trials: int = TRIALS) -> None:
+    """Run trials that do nothing on sweeper."""
     store = Store(folder)
-    manifest = registered(store, trials)
+    manifest = add_sweep(store, trials)
     run(Sweep.read(manifest, store), store, machine, SLOTS, [Order()], actor=Replay)
 
 
@@ -60,16 +65,16 @@ def main() -> None:
     with session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
         for repeat in range(REPEATS):
             begun = time.monotonic()
-            theirs(Path(folder) / f"theirs{repeat}")
+            run_plain_tune(Path(folder) / f"tune{repeat}")
             seconds["Ray Tune"].append((time.monotonic() - begun) / TRIALS)
             begun = time.monotonic()
-            ours(Path(folder) / f"ours{repeat}", machine)
+            run_sweeper(Path(folder) / f"sweeper{repeat}", machine)
             seconds["sweeper"].append((time.monotonic() - begun) / TRIALS)
         assert ray.is_initialized()
-    medians = {name: statistics.median(found) for name, found in seconds.items()}
-    print("| | seconds per trial | all |\n|---|--:|---|")
-    for name, found in seconds.items():
-        print(f"| {name} | {medians[name]:.2f} | {', '.join(f'{s:.2f}' for s in found)} |")
+    medians = {name: statistics.median(repeats) for name, repeats in seconds.items()}
+    print("| | seconds per trial | all repeats |\n|---|--:|---|")
+    for name, repeats in seconds.items():
+        print(f"| {name} | {medians[name]:.2f} | {', '.join(f'{s:.2f}' for s in repeats)} |")
     print(f"| ratio | {medians['Ray Tune'] / medians['sweeper']:.1f} | |")
 
 

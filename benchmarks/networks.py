@@ -1,4 +1,4 @@
-"""Milliseconds of both networks by d: torch's layers in both memory formats, and ours. One thread, batch 64, in turn.
+"""Time both networks by d: plain torch layers in both memory formats, and sweeper's. One thread, batch 64, in turn.
 
 python benchmarks/networks.py [--repeats 15]
 """
@@ -19,17 +19,19 @@ WIDTHS = (2, 4, 8, 16, 32, 64)
 BATCH = 64
 
 
-def kinds(plain: type, shape: GeneratorShape | DiscriminatorShape) -> list[nn.Module]:
-    """torch's layers, contiguous and channels_last; ours in the format that the table chooses."""
-    built = [plain(shape.d, shape.image_size, shape.channels) for _ in range(2)]
-    built.append(build(shape))
-    for network in built[:2]:
+def variants(plain: type, shape: GeneratorShape | DiscriminatorShape) -> list[nn.Module]:
+    """Return plain torch layers, contiguous and channels_last, and sweeper's network in its own memory format."""
+    networks = [plain(shape.d, shape.image_size, shape.channels) for _ in range(2)]
+    networks.append(build(shape))
+    for network in networks[:2]:
         initialise(network)
     formats = (torch.contiguous_format, torch.channels_last, memory_format(shape, torch.device("cpu")))
-    return [network.to(memory_format=form) for network, form in zip(built, formats, strict=True)]
+    return [network.to(memory_format=form) for network, form in zip(networks, formats, strict=True)]
 
 
-def image(network: nn.Module, z: torch.Tensor) -> Callable[[], object]:
+def forward_pass(network: nn.Module, z: torch.Tensor) -> Callable[[], object]:
+    """Return a function that generates images without gradients."""
+
     def call() -> object:
         with torch.inference_mode():
             return network(z)
@@ -37,7 +39,9 @@ def image(network: nn.Module, z: torch.Tensor) -> Callable[[], object]:
     return call
 
 
-def gradients(network: nn.Module, *inputs: torch.Tensor) -> Callable[[], object]:
+def backward_pass(network: nn.Module, *inputs: torch.Tensor) -> Callable[[], object]:
+    """Return a function that runs forward and backward, down to the inputs if they require gradients."""
+
     def call() -> object:
         network.zero_grad()
         sum(network(x).square().mean() for x in inputs).backward()  # type: ignore[union-attr]
@@ -47,16 +51,16 @@ def gradients(network: nn.Module, *inputs: torch.Tensor) -> Callable[[], object]
 
 
 def medians(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Milliseconds of each, in turn."""
-    found: list[list[float]] = [[] for _ in calls]
+    """Return the median milliseconds of each call. The calls run in turn."""
+    milliseconds: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
     for _ in range(repeats):
-        for call, times in zip(calls, found, strict=True):
+        for call, times in zip(calls, milliseconds, strict=True):
             begun = time.perf_counter()
             call()
             times.append((time.perf_counter() - begun) * 1000)
-    return [statistics.median(times) for times in found]
+    return [statistics.median(times) for times in milliseconds]
 
 
 def main() -> None:
@@ -64,22 +68,22 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    print("| images | d | what | torch's layers | channels_last | ours | ratio |\n|---|--:|---|--:|--:|--:|--:|")
+    print("| images | d | pass | torch's layers | channels_last | sweeper | ratio |\n|---|--:|---|--:|--:|--:|--:|")
     for size, channels in ((32, 1), (64, 3)):
         for d in WIDTHS:
-            generators = kinds(PlainGenerator, GeneratorShape("dcgan", d, size, channels))
-            discriminators = kinds(PlainDiscriminator, DiscriminatorShape(d, size, channels))
+            generators = variants(PlainGenerator, GeneratorShape("dcgan", d, size, channels))
+            discriminators = variants(PlainDiscriminator, DiscriminatorShape(d, size, channels))
             z, real, fake = torch.randn(BATCH, 100), *torch.randn(2, BATCH, channels, size, size)
             fake.requires_grad_()
-            for what, calls in (
-                ("generator's images", [image(network, z) for network in generators]),
-                ("generator's gradients", [gradients(network, z) for network in generators]),
-                ("discriminator's, of real images", [gradients(network, real) for network in discriminators]),
-                ("discriminator's, down to the images", [gradients(network, fake) for network in discriminators]),
+            for name, calls in (
+                ("generator, forward", [forward_pass(network, z) for network in generators]),
+                ("generator, forward and backward", [backward_pass(network, z) for network in generators]),
+                ("discriminator, forward and backward", [backward_pass(network, real) for network in discriminators]),
+                ("discriminator, backward to the images", [backward_pass(network, fake) for network in discriminators]),
             ):
                 first, second, ours = medians(calls, options.repeats)
                 cells = f"{first:.1f} | {second:.1f} | {ours:.1f} | {first / ours:.2f}"
-                print(f"| {size}×{size}×{channels} | {d} | {what} | {cells} |", flush=True)
+                print(f"| {size}×{size}×{channels} | {d} | {name} | {cells} |", flush=True)
 
 
 if __name__ == "__main__":

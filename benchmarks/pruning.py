@@ -1,13 +1,13 @@
-"""The pruning rule on real learning curves, and schedules of large sweeps; prints the tables of docs/performance.md.
+"""Measure the pruning rule on real learning curves, and schedules of large sweeps. Print the tables of the docs.
 
-python benchmarks/pruning.py curves      # updates and best scores against no pruning and stop-only ASHA
+python benchmarks/pruning.py curves      # updates and best scores, against no pruning and stop-only ASHA
 python benchmarks/pruning.py makespan    # the paper's full sweep on simulated GPUs
-python benchmarks/pruning.py driver      # the cost of deciding, per trial
+python benchmarks/pruning.py driver      # the cost of scheduling, per trial
 python benchmarks/pruning.py picture FILE   # docs/images/rungs.png
-python benchmarks/pruning.py record STORE SWEEP FILE   # write the curves of a sweep that ran with --no-pruning
+python benchmarks/pruning.py record STORE SWEEP FILE   # save the curves of a sweep that ran with --no-pruning
 
-The curves in benchmarks/curves are of trials on mnist5k at 32×32 that were trained to the end, 1,620 updates, 27
-configurations in each stratum; NAME-seeds.jsonl holds the best of each with two more seeds. They were made by
+The curves in benchmarks/curves are of trials on mnist5k at 32×32 with 1,620 updates, 27 configurations per stratum.
+NAME-seeds.jsonl has the best configuration of each stratum with two more seeds. They were recorded by
 
     sweeper run teachers --dataset mnist5k $C --set d=2,4,8 \\
       --set lr=0.0005,0.001,0.002,0.003,0.004,0.006,0.008,0.012,0.016 --set lr_discriminator=0.0005,0.001,0.002
@@ -38,48 +38,49 @@ from tests.sweeper.replay import LADDER, fid
 from trainables.spec import TrialSpec
 
 CURVES = Path(__file__).parent / "curves"
-FAMILIES = {"GANs": "mnist5k-gans", "MSE students": "mnist5k-mse-students"}
+SWEEPS = {"GANs": "mnist5k-gans", "MSE students": "mnist5k-mse-students"}
 LADDERS, ETA, ORDERS = ([60, 180, 540, 1620], [20, 60, 180, 540, 1620]), 3, 200
 
 
 def curves() -> None:
-    """200 shuffled orders, on one slot and on eight, by two ladders."""
-    spent = ["| trials | first rung | slots | updates, of unpruned | stop-only's | ratio | in so many orders |"]
+    """Print updates and best scores of 200 shuffled orders, on one slot and on eight, with two ladders."""
+    spent = ["| trials | first rung | slots | updates, of unpruned | stop-only's | ratio | orders |"]
     spent += ["|---|--:|--:|--:|--:|--:|--:|"]
     reached = [
         "| stratum | true best FID | deviation | first rung | sweeper's | within, 1 slot | 8 slots | stop-only's |"
     ]
     reached += ["|---|--:|--:|--:|--:|--:|--:|--:|"]
-    for family, name in FAMILIES.items():
+    for kind, name in SWEEPS.items():
         recorded, seeds = read_curves(CURVES / f"{name}.jsonl"), read_curves(CURVES / f"{name}-seeds.jsonl")
-        # Trials of a stratum cost the same; else their times would order them, and no shuffle change anything.
-        even = {
+        # Equal costs within a stratum: otherwise the costs would order the trials, and shuffling would have no effect.
+        costs_by_stratum = {
             s: mean(c.seconds_per_update for c in recorded if c.stratum == s) for s in {c.stratum for c in recorded}
         }
-        recorded = [replace(curve, seconds_per_update=even[curve.stratum]) for curve in recorded]
+        recorded = [replace(curve, seconds_per_update=costs_by_stratum[curve.stratum]) for curve in recorded]
         orders = [shuffled(recorded, seed) for seed in range(ORDERS)]
         for ladder in LADDERS:
-            none, best = simulate(recorded, ladder, 1, 1).updates, true_best(recorded, ladder[-1])
+            unpruned, best = simulate(recorded, ladder, 1, 1).updates, true_best(recorded, ladder[-1])
             spread = {s: statistics.stdev(c.score(ladder[-1]) for c in seeds if c.stratum == s) for s in best}
-            ours: dict[int, list[Outcome]] = {}
+            pruned: dict[int, list[Outcome]] = {}
             for slots in (1, 8):
-                ours[slots] = [simulate(order, ladder, ETA, slots) for order in orders]
-                theirs = [simulate_stop_only(order, ladder, ETA, slots) for order in orders]
+                pruned[slots] = [simulate(order, ladder, ETA, slots) for order in orders]
+                stop_only = [simulate_stop_only(order, ladder, ETA, slots) for order in orders]
                 pairs = [
                     (a.updates, b.updates)
-                    for a, b in zip(ours[slots], theirs, strict=True)
+                    for a, b in zip(pruned[slots], stop_only, strict=True)
                     if all(b.best[s] <= a.best[s] for s in best)
                 ]
                 ratio = f"{mean(a / b for a, b in pairs):.2f} | {len(pairs)}" if pairs else "— | 0"
-                parts = [mean(o.updates for o in found) / none for found in (ours[slots], theirs)]
-                spent.append(f"| {family} | {ladder[0]} | {slots} | {parts[0]:.1%} | {parts[1]:.1%} | {ratio} |")
+                parts = [mean(o.updates for o in outcomes) / unpruned for outcomes in (pruned[slots], stop_only)]
+                spent.append(f"| {kind} | {ladder[0]} | {slots} | {parts[0]:.1%} | {parts[1]:.1%} | {ratio} |")
                 if slots == 1:
-                    stopped = theirs
+                    stop_only_one_slot = stop_only
             for s in best:
-                within = [f"{mean(o.best[s] <= best[s] + spread[s] for o in ours[slots]):.0%}" for slots in (1, 8)]
-                row = [f"{best[s]:.1f}", f"{spread[s]:.1f}", f"{ladder[0]}", f"{mean(o.best[s] for o in ours[1]):.1f}"]
-                row += [*within, f"{mean(o.best[s] for o in stopped):.1f}"]
-                reached.append(f"| {family}, {s} | {' | '.join(row)} |")
+                within = [f"{mean(o.best[s] <= best[s] + spread[s] for o in pruned[slots]):.0%}" for slots in (1, 8)]
+                row = [f"{best[s]:.1f}", f"{spread[s]:.1f}", f"{ladder[0]}"]
+                row += [f"{mean(o.best[s] for o in pruned[1]):.1f}", *within]
+                row += [f"{mean(o.best[s] for o in stop_only_one_slot):.1f}"]
+                reached.append(f"| {kind}, {s} | {' | '.join(row)} |")
     print("\n".join([*spent, "", *reached]))
 
 
@@ -88,7 +89,10 @@ def mean(values: object) -> float:
 
 
 def makespan() -> None:
-    """Teachers of nine d × 12 configurations; students of eight d × 8 of alpha and mse × 2 rates × 3 seeds."""
+    """Print makespans of the paper's full sweep.
+
+    Teachers: nine d × 12 configurations. Students: eight d × (mse and seven alphas) × 2 learning rates × 3 seeds.
+    """
     widths = (2, 4, 8, 16, 32, 64, 128, 192, 256)
     joint = [{"loss": "joint", "alpha": 10.0**-a, "d_discriminator": 64} for a in range(1, 8)]
     sweeps = {
@@ -108,25 +112,25 @@ def makespan() -> None:
     for name, specs in sweeps.items():
         for first in (3_333, 1_111):
             ladder = [first * 3**k for k in range(9) if first * 3**k < 89_000] + [90_000]
-            found = costs(specs)
-            played = [curve(spec, found[spec.signature], ladder) for spec in specs]
+            seconds = costs(specs)
+            curves_of_specs = [curve(spec, seconds[spec.signature], ladder) for spec in specs]
             for slots in (8, 64, 1_024):
-                outcome = simulate(played, ladder, 3, slots)
+                outcome = simulate(curves_of_specs, ladder, 3, slots)
                 ratio, part = outcome.makespan / outcome.bound, outcome.speculative / outcome.updates
                 print(f"| {name} | {len(specs)} | {len(ladder)} | {slots:,} | {ratio:.3f} | {part:.1%} |", flush=True)
 
 
 def costs(specs: list[TrialSpec]) -> dict[str, float]:
-    """Seconds per update in proportion to multiply-accumulates, with a floor so that they spread 1 : 4,000."""
+    """Return seconds per update by signature: linear in multiply-accumulates, scaled to 1 … 4,000."""
     macs = {spec.signature: update_macs(spec) for spec in specs}
     low, high = min(macs.values()), max(macs.values())
     return {name: 1 + 3_999 * (value - low) / (high - low) for name, value in macs.items()}
 
 
 def curve(spec: TrialSpec, seconds: float, ladder: list[int]) -> Curve:
-    luck = random.Random(spec.configuration)
-    talent = luck.random()
-    points = [(updates, talent + 0.3 * random.Random(f"{spec.signature}/{updates}").random()) for updates in ladder]
+    """Return a random learning curve: a level per configuration, plus noise per trial and rung."""
+    level = random.Random(spec.configuration).random()
+    points = [(updates, level + 0.3 * random.Random(f"{spec.signature}/{updates}").random()) for updates in ladder]
     return Curve(
         stratum=str(spec.d),
         trial=spec.signature,
@@ -137,9 +141,9 @@ def curve(spec: TrialSpec, seconds: float, ladder: list[int]) -> Curve:
 
 
 def driver() -> None:
-    """The searcher on a store, without Tune: what is read, decided and ordered when a job ends and another begins.
+    """Time the searcher on a store, without Tune: reading, ranking and ordering when a job ends and another starts.
 
-    Nine strata, as many slots as a tenth of the trials; writing the records is the trials' part and not counted.
+    Nine strata, one slot per ten trials. Writing the records is not timed, because trials do it.
     """
     print("| trials | jobs | ms per trial |\n|--:|--:|--:|")
     for trials in (1_000, 10_000):
@@ -152,20 +156,20 @@ def driver() -> None:
             signatures = [spec.signature for spec in specs]
             manifest = stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
             slots = trials // 10
-            queue = JobSearcher(Sweep.read(manifest, store), store, Slots(Machine(cpus=slots, gpus=0), None), [])
-            seconds, jobs, under_way = 0.0, 0, list[str]()
+            searcher = JobSearcher(Sweep.read(manifest, store), store, Slots(Machine(cpus=slots, gpus=0), None), [])
+            seconds, jobs, running = 0.0, 0, list[str]()
             while True:
                 begun = time.perf_counter()
-                suggested = queue.suggest(f"{jobs}")
+                suggested = searcher.suggest(f"{jobs}")
                 seconds += time.perf_counter() - begun
                 if isinstance(suggested, dict):
-                    under_way.append(f"{jobs}")
+                    running.append(f"{jobs}")
                     jobs += 1
-                elif under_way:
-                    tune_id = under_way.pop(0)
-                    write(store, queue.running[tune_id], manifest.updates)
+                elif running:
+                    tune_id = running.pop(0)
+                    write(store, searcher.running[tune_id], manifest.updates)
                     begun = time.perf_counter()
-                    queue.on_trial_complete(tune_id, {"done": True})
+                    searcher.on_trial_complete(tune_id, {"done": True})
                     seconds += time.perf_counter() - begun
                 else:
                     break
@@ -173,7 +177,7 @@ def driver() -> None:
 
 
 def write(store: Store, job: Job, budget: int) -> None:
-    """What a trial would."""
+    """Write the records of a job, as a trial does."""
     spec, value = store.require(job.signature).spec, fid(job.signature, job.updates)
     if job.updates == budget:
         store.add(
@@ -183,14 +187,15 @@ def write(store: Store, job: Job, budget: int) -> None:
 
 
 def record(store: str, sweep: str, file: str) -> None:
+    """Save the learning curves of a sweep."""
     opened = Store(Path(store))
     manifest = opened.sweep(sweep)
-    assert manifest is not None, f"{store} holds no sweep {sweep}"
+    assert manifest is not None, f"{store} has no sweep {sweep}"
     write_curves(curves_of(Sweep.read(manifest, opened)), Path(file))
 
 
 def picture(file: str) -> None:
-    """Curves as far as the rule trains them."""
+    """Draw each curve up to the rung where the rule prunes it."""
     from matplotlib import pyplot
 
     recorded = read_curves(CURVES / "mnist5k-gans.jsonl")

@@ -1,6 +1,6 @@
-"""Run benchmarks and write what they print into docs/performance.md: `python benchmarks/report.py [SECTION…]`.
+"""Run benchmarks and write their output into docs/performance.md: `python benchmarks/report.py [SECTION…]`.
 
-Without names every section is measured anew, which takes hours; a named one replaces its own part of the page.
+Without names, run all sections, which takes hours. A named section replaces its own part of the page.
 """
 
 import os
@@ -17,74 +17,75 @@ import torch
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 HEAD = """# Performance
 
-Written by `make bench` (`benchmarks/report.py`). Ratios are of two things that ran in turn on one machine; no GPU has
-run any of it.
+Written by `make bench` (`benchmarks/report.py`). Ratios compare two programs that ran in turn on one machine. Nothing
+has been measured on a GPU.
 """
 WHERE = f"({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__})"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page: what a command prints, under what is to be known about it."""
+    """A part of the page: the output of a command, and a description."""
 
     title: str
     text: str
-    command: str  # what `python` runs, from the project's folder
+    command: str  # arguments of `python`, in the root of the repository
 
 
 SECTIONS = {
     "plain_64": Section(
         "A student sweep against a plain Ray Tune script, teacher of d = 64",
         "d = 2, 4, 8, 16 × 4 configurations (two by MSE, two by the joint loss), 2,000 updates each, 5,000 digits at "
-        "32×32, two slots, no pruning. The script: a function trainable in a new process per trial, the teacher in "
-        "every step, a DataLoader over PNG files, pytorch-fid's Fréchet distance at the same two rungs and n. "
-        "sweeper's time is that of the whole command: start, bank, final scores and pictures included; Ray's start is "
-        "not in the script's. Scores: the bank holds 128,000 latents, so that no student sees one twice, as in the "
-        "script; n = 5,000 of selection latents by one scorer; means over a d's configurations; the deviation is that "
-        "of a trial over two seeds of sweeper's, pooled over the configurations.",
+        "32×32, two slots, no pruning. The script is a function trainable in a new process per trial. It runs the "
+        "teacher in every step, a DataLoader over PNG files, and pytorch-fid's Fréchet distance at the same two rungs "
+        "and n. sweeper's time is that of the whole command: start, bank, final scores and pictures included. The "
+        "script's time excludes the start of Ray. Scores: the bank has 128,000 latents, so that no student sees one "
+        "twice, as in the script; one scorer, n = 5,000, selection latents; means over the configurations of each d. "
+        "The deviation is that of a trial of sweeper over two seeds, pooled over the configurations.",
         "benchmarks/plain_tune.py --teacher-d 64",
     ),
     "plain_256": Section(
         "The same with a teacher of d = 256",
-        "The teacher has had 20 updates (what it costs does not depend on what it has learned). The script's cost per "
-        "update is measured on runs of 20 and of 60 updates per trial, and extrapolated; warm-up is a part of each as "
-        "it is of the whole. sweeper's sweep ran to its end, on a bank of 20,000 latents.",
+        "The teacher was trained for 20 updates (its cost does not depend on what it has learned). The script's cost "
+        "per update is measured in runs of 20 and 60 updates per trial, and extrapolated; warm-up has the same share "
+        "of each run. sweeper's sweep ran to its end, with a bank of 20,000 latents.",
         "benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --latents 20000 --part 20 60",
     ),
     "curves": Section(
         "Updates that pruning saves",
         "27 GANs at each of d = 2, 4, 8 and 27 MSE students at each of d = 2, 4, 6, on 5,000 real digits at 32×32, all "
-        "trained to the end (`benchmarks/curves`). The rule is played over their curves in 200 shuffled orders, eta 3, "
-        "rungs at 60 (or 20 and 60), 180, 540 and 1,620 updates. Stop-only ASHA is Ray Tune's own, one per stratum, "
-        "with the same rungs; the ratio of updates is over the orders in which its best is as good as ours everywhere. "
-        "Best scores are means over the orders; within: in how many of them ours is at most one deviation (of three "
-        "seeds of the best configuration) from the true best. GANs of d = 2, whose seeds differ most, miss it by both "
-        "ladders, MSE students of d = 2 by the one that begins at 20.",
+        "trained to the end (`benchmarks/curves`). The rule is replayed over their curves in 200 shuffled orders, with "
+        "eta 3 and rungs at 60 (or 20 and 60), 180, 540 and 1,620 updates. Stop-only ASHA is Ray Tune's, one scheduler "
+        "per stratum, with the same rungs. The ratio of updates is the mean over the orders in which its best is as "
+        "good as sweeper's in every stratum. Best scores are means over the orders. Within: the share of orders in "
+        "which sweeper's best is within one deviation (of three seeds of the best configuration) of the true best. "
+        "GANs of d = 2, whose seeds differ most, miss it with both ladders. MSE students of d = 2 miss it with the "
+        "ladder that starts at 20.",
         "benchmarks/pruning.py curves",
     ),
     "makespan": Section(
         "Makespan on simulated GPUs",
-        "The paper's full sweep at 64×64, costs spread 1 : 4,000: nine d × 12 configurations of teachers; eight d × "
-        "(mse and seven alphas) × 2 rates × 3 seeds of students. The bound is the larger of work / GPUs and the "
-        "longest chain of one trial's rungs. Students with five rungs on 8 GPUs miss 1.05: the last steps of "
-        "the narrow widths, each two thirds of a budget, come late and leave GPUs idle.",
+        "The paper's full sweep at 64×64, with costs from 1 to 4,000: teachers of nine d × 12 configurations; students "
+        "of eight d × (mse and seven alphas) × 2 learning rates × 3 seeds. The bound is the larger of work / GPUs and "
+        "the longest chain of one trial's rungs. Students with five rungs on 8 GPUs exceed 1.05: the last steps of the "
+        "narrow widths, each two thirds of a budget, come late and leave GPUs idle.",
         "benchmarks/pruning.py makespan",
     ),
     "driver": Section(
-        "Deciding, per trial",
-        "Tune's searcher on a store, without Tune: reading a record, ranks, order, slots; nine strata, a tenth as many "
-        "slots as trials.",
+        "Scheduling, per trial",
+        "The searcher on a store, without Tune: reading records, ranking, ordering, slots. Nine strata, one slot per "
+        "ten trials.",
         "benchmarks/pruning.py driver",
     ),
     "fixed_cost": Section(
         "Fixed cost of a trial",
-        "24 trials that do nothing, three rungs each, two at a time, against Ray Tune as it comes (a function "
-        "trainable that imports torch); Ray's start is in neither.",
+        "24 trials that do nothing, three rungs each, two at a time, against Ray Tune with its defaults (a function "
+        "trainable that imports torch). Both times exclude the start of Ray.",
         "benchmarks/fixed_cost.py",
     ),
     "scale": Section(
         "From 10 to 1,000 trials",
-        "Trials that do nothing, three rungs each, two at a time, under Ray.",
+        "Trials that do nothing, three rungs each, two at a time, on Ray.",
         "benchmarks/scale.py",
     ),
     "commands": Section(
@@ -93,71 +94,73 @@ SECTIONS = {
     "where_time_goes": Section(
         "Where the time of a trial goes",
         "py-spy's samples of whole trials at d = 2 (2,000 updates, a rung at 600, final scores of 1,000 images), in a "
-        "process that has run one before, as a reused actor has.",
+        "process that has run a trial before, like a reused actor.",
         "benchmarks/where_time_goes.py",
     ),
     "rung_cost": Section(
         "What a rung costs",
-        "Generation, classifier features, Fréchet distance and IS against the training before the first rung, by the "
-        "ladders of search_spaces/mnist5k.py (600 updates, n = 1,000) and search_spaces/mnist.py (5,000 updates, "
-        "n = 2,000), for the cheapest kind of teacher and of student.",
+        "Generation, classifier features, Fréchet distance and IS, against the training before the first rung. The "
+        "ladders are those of search_spaces/mnist5k.py (600 updates, n = 1,000) and search_spaces/mnist.py (5,000 "
+        "updates, n = 2,000). The trials are the cheapest kind of teacher and of student.",
         "benchmarks/rung_cost.py",
     ),
     "networks": Section(
         "Networks and memory formats",
-        "Milliseconds, batch 64, one thread, medians of repeats in turn. The first two columns are torch's layers as a "
-        "user writes them; ours makes the first layer a matrix product, and is channels_last from d = 8, where that "
-        "wins (`trainables.networks.memory_format`). No GPU was measured: there it is contiguous.",
+        "Milliseconds, batch 64, one thread, medians of repeats in turn. The first two columns are networks of plain "
+        "torch layers. sweeper's networks compute the first layer as a matrix product, and are channels_last from "
+        "d = 8, where that is faster (`trainables.networks.memory_format`). On a GPU, which was not measured, they are "
+        "contiguous.",
         "benchmarks/networks.py",
     ),
     "sharing": Section(
         "Ten trials, one array",
         "Ten processes train on one array of 40,000 colour images at 64×64 and read all of it. PSS counts a page that "
-        "k processes map as 1/k for each: its sum is what all of them take.",
+        "k processes map as 1/k for each, so its sum is the memory of all processes.",
         "benchmarks/sharing.py",
     ),
     "wandb_callbacks": Section(
         "What W&B costs the driver",
-        "20,000 rungs told to `--wandb online`, by what the server (a stand-in) does. Beside each one a line to "
-        "/dev/null is timed: what the machine itself does to a call.",
+        "20,000 rungs reported to `--wandb online`, for each behaviour of the server (a stand-in). After each call, "
+        "writing a line to /dev/null is timed, as the noise of the machine.",
         "benchmarks/wandb_callbacks.py",
     ),
     "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
     "frechet": Section(
         "The Fréchet step",
-        "2048 dimensions, against real statistics of 20,000 samples whose root is cached, as in a sweep.",
+        "2048 dimensions, against real statistics of 20,000 samples with a cached matrix root, as in a sweep.",
         "benchmarks/scores.py frechet",
     ),
     "inception": Section("Inception", "100 digits through the whole network.", "benchmarks/scores.py inception"),
     "memory": Section(
-        "Memory of scores", "Of a process that scores n images by 2048 features.", "benchmarks/scores.py memory"
+        "Memory of scores", "Of a process that scores n images with 2048 features.", "benchmarks/scores.py memory"
     ),
     "parity": Section(
         "FID by two command lines",
-        "Digits against inverted digits as folders of PNGs, by `python -m pytorch_fid` and by `sweeper score`, with "
-        "seeded random weights under the file name that both look for.",
+        "Digits against inverted digits, as folders of PNGs, by `python -m pytorch_fid` and by `sweeper score`. Both "
+        "load seeded random weights from the file of pytorch-fid.",
         "benchmarks/scores.py parity",
     ),
 }
 
 
 def main(names: list[str]) -> None:
+    """Run the named sections, or all, and write the page after each."""
     parts = read()
     for name in names or SECTIONS:
         section = SECTIONS[name]
         print(f"{name}: {section.command}", flush=True)
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, *section.command.split()], cwd=PAGE.parent.parent, capture_output=True, text=True
         )
-        if done.returncode:
-            sys.exit(f"{section.command} failed:\n{done.stderr}")
-        print(done.stdout, flush=True)
+        if completed.returncode:
+            sys.exit(f"{section.command} failed:\n{completed.stderr}")
+        print(completed.stdout, flush=True)
         parts[name] = "\n\n".join(
             [
                 f"## {section.title}",
                 fill(section.text, 118),
                 f"    python {section.command}",
-                done.stdout.strip(),
+                completed.stdout.strip(),
                 WHERE,
             ]
         )
@@ -166,10 +169,10 @@ def main(names: list[str]) -> None:
 
 
 def read() -> dict[str, str]:
-    """Section → its part of the page as it stands."""
+    """Return the parts of the page by section."""
     text = PAGE.read_text() if PAGE.exists() else ""
-    found = re.split(r"<!-- (\w+) -->\n", text)[1:]
-    return {name: part.strip() for name, part in zip(found[::2], found[1::2], strict=True)}
+    names_and_parts = re.split(r"<!-- (\w+) -->\n", text)[1:]
+    return {name: part.strip() for name, part in zip(names_and_parts[::2], names_and_parts[1::2], strict=True)}
 
 
 if __name__ == "__main__":

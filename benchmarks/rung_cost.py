@@ -1,4 +1,4 @@
-"""A rung's scoring against the training that it ends, by d: classifier features, the default ladders. One thread.
+"""Compare the scoring at a rung with the training before it, by d: classifier features, default ladders, one thread.
 
 python benchmarks/rung_cost.py [--updates 20] [--repeats 3]
 """
@@ -26,12 +26,12 @@ WIDTHS = (2, 4, 8, 16, 32, 64)
 SPACES = ("mnist5k", "mnist")
 
 
-def cheapest(space: str, role: str) -> tuple[TrialSpec, int, int]:
-    """The kind of trial with the least to train (no discriminator, if there is such), updates to its first rung, n."""
-    found = load_space(space, role, None)
-    specs = expand(found, role=role, dataset="mnist5k", channels=1, teacher="t", fixed={"image_size": 32})
+def cheapest(name: str, role: str) -> tuple[TrialSpec, int, int]:
+    """Return a trial without discriminator if the space has one, the updates to the first rung, and n at a rung."""
+    space = load_space(name, role, None)
+    specs = expand(space, role=role, dataset="mnist5k", channels=1, teacher="t", fixed={"image_size": 32})
     spec = min(specs, key=lambda each: each.rule.needs_discriminator)
-    return spec, found.ladder()[0], found.n_rung
+    return spec, space.ladder()[0], space.n_rung
 
 
 def main() -> None:
@@ -44,7 +44,7 @@ def main() -> None:
         images = prepare("mnist5k", 32, Path(folder))
         scorer = Scorer(images, Path(folder))
         bank = Bank(Path(folder) / "bank", 2_048, lambda z: render(build(GeneratorShape("dcgan", 4, 32, 1)), z))
-        print("| space | trial | d | training to the first rung, s | its score, s | of it |\n|---|---|--:|--:|--:|--:|")
+        print("| space | trial | d | training to the first rung, s | scoring, s | ratio |\n|---|---|--:|--:|--:|--:|")
         for space in SPACES:
             for role in ("teacher", "student"):
                 spec, first, n = cheapest(space, role)

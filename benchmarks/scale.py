@@ -1,4 +1,4 @@
-"""From 10 to 1,000 trials of an objective that costs nothing: seconds per trial, the driver's memory; and listing.
+"""Measure seconds per trial and the driver's memory for 10 to 1,000 trials that do nothing, and time `sweeper status`.
 
 python benchmarks/scale.py
 """
@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from fixed_cost import SLOTS, ours, registered
+from fixed_cost import SLOTS, add_sweep, run_sweeper
 
 from sweeper.execution import tune
 from sweeper.store import RungRecord, Store
@@ -20,9 +20,9 @@ SIZES = (10, 100, 1_000)
 LISTED = 10_000
 
 
-def listing(folder: Path) -> float:
-    """Seconds of `sweeper status` as a user types it, on a store of LISTED trials of which each has a rung."""
-    registered(Store(folder), LISTED, RungRecord(10, 1.0, {}, stores.scores(50.0, 5.0, "rung"), diverged=False))
+def time_status(folder: Path) -> float:
+    """Return the seconds of `sweeper status` on a store of LISTED trials with one rung each."""
+    add_sweep(Store(folder), LISTED, RungRecord(10, 1.0, {}, stores.scores(50.0, 5.0, "rung"), diverged=False))
     command = [str(Path(sys.executable).with_name("sweeper")), "status", "--store", str(folder)]
     begun = time.monotonic()
     subprocess.run(command, check=True, capture_output=True)
@@ -32,15 +32,15 @@ def listing(folder: Path) -> float:
 def main() -> None:
     print("| trials | seconds | per trial | driver's memory, MB |\n|--:|--:|--:|--:|")
     with tune.session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
-        ours(Path(folder) / "first", machine, SLOTS)  # the first actors import torch
+        run_sweeper(Path(folder) / "first", machine, SLOTS)  # the first actors import torch
         for trials in SIZES:
             begun = time.monotonic()
-            ours(Path(folder) / str(trials), machine, trials)
+            run_sweeper(Path(folder) / str(trials), machine, trials)
             seconds = time.monotonic() - begun
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"| {trials:,} | {seconds:.1f} | {seconds / trials:.3f} | {memory:,.0f} |", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        print(f"\n`sweeper status` on a store of {LISTED:,} trials: {listing(Path(folder)):.2f} s")
+        print(f"\n`sweeper status` on a store of {LISTED:,} trials: {time_status(Path(folder)):.2f} s")
 
 
 if __name__ == "__main__":

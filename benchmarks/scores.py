@@ -1,12 +1,11 @@
-"""Scores against pytorch-fid, the two run in turn on the same input; prints the tables that docs/scores.md quotes.
+"""Compare scores with pytorch-fid on the same input, in turn. Print the tables of docs/scores.md.
 
 python benchmarks/scores.py frechet      # the Fréchet step alone, 2048-d
 python benchmarks/scores.py inception    # images per second through Inception
-python benchmarks/scores.py memory       # peak memory of our scores by n
-python benchmarks/scores.py parity       # FID of folders of PNGs, by the command line of each; about half an hour
+python benchmarks/scores.py memory       # peak memory by n
+python benchmarks/scores.py parity       # FID of folders of PNGs, by both command lines; about half an hour
 
-Inception's weights are seeded random ones under the name that pytorch-fid looks for, in a folder of their own: what
-is compared is the two programs, not pictures.
+Inception has seeded random weights, in a file where pytorch-fid looks for it: the programs are compared, not images.
 """
 
 import argparse
@@ -36,7 +35,7 @@ from trainables.scores.tally import Reference, Tally
 
 
 def frechet(repeats: int) -> None:
-    """Against real statistics of 20,000 samples; the real root is cached by us, as it is in a sweep."""
+    """Time the Fréchet distance to real statistics of 20,000 samples. Their matrix root is cached, as in a sweep."""
     generator = np.random.default_rng(0)
     mixing = generator.standard_normal((2048, 2048)) / 2048**0.5
 
@@ -60,13 +59,13 @@ def frechet(repeats: int) -> None:
                 return fid_of_features(features, real)
             return fid_of_moments(mean, covariance, real)
 
-        (slow, expected), (fast, found) = in_turn(theirs, ours, repeats)
-        difference = abs(found - expected) / expected
+        (slow, expected), (fast, distance) = in_turn(theirs, ours, repeats)
+        difference = abs(distance - expected) / expected
         print(f"| {n:,} | {slow:.2f} | {fast:.3f} | {slow / fast:.0f}× | {difference:.1e} |", flush=True)
 
 
 def inception(repeats: int) -> None:
-    """100 digits of 32×32 through the whole network, by batches of 50 as pytorch-fid does by default."""
+    """Time the whole network on 100 digits of 32×32, in batches of 50, pytorch-fid's default."""
     with tempfile.TemporaryDirectory() as folder:
         random_weights(Path(folder))
         pixels = prepare("mnist5k", 32, Path(folder)).pixels[:100].repeat(3, axis=1)
@@ -91,7 +90,7 @@ def inception(repeats: int) -> None:
 
 
 class Pooled:
-    """2048 features that cost next to nothing: what grows with n is then the scores' own."""
+    """2048 features of negligible cost, so that memory that grows with n belongs to the scores."""
 
     name, dims, preprocessing = "pooled", 2048, "none"
 
@@ -100,7 +99,7 @@ class Pooled:
 
 
 def memory(n: int | None) -> None:
-    """Peak memory of a process that scores n images, each n in a process of its own."""
+    """Print the peak memory in MB of a process that scores n images. Without n, run a process for each of several n."""
     if n is not None:
         tally = Tally(Pooled(), n)
         for start in range(0, n, 1_000):
@@ -112,12 +111,12 @@ def memory(n: int | None) -> None:
     print("| n | peak memory, MB |\n|--:|--:|")
     for count in (12_500, 25_000, 50_000, 100_000):
         command = [sys.executable, __file__, "memory", "--n", str(count)]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        print(f"| {count:,} | {done.stdout.strip()} |", flush=True)
+        completed = subprocess.run(command, capture_output=True, text=True, check=True)
+        print(f"| {count:,} | {completed.stdout.strip()} |", flush=True)
 
 
 def parity() -> None:
-    """FID of digits against inverted digits, more images than dimensions."""
+    """Print the FID of digits against inverted digits, with more images than dimensions."""
     scripts = Path(sys.executable).parent
     print("| dimensions | n | pytorch-fid | sweeper score | relative difference |\n|--:|--:|--:|--:|--:|")
     with tempfile.TemporaryDirectory() as folder:
@@ -133,15 +132,13 @@ def parity() -> None:
                         picture = ImageOps.invert(picture)
                     picture.save(root / f"{name}{dims}" / f"{number:05}.png")
             pair = [str(root / f"a{dims}"), str(root / f"b{dims}")]
-            # Double precision of the printed number: pytorch-fid prints what Python prints.
+            # pytorch-fid prints the whole float.
             theirs = run([sys.executable, "-m", "pytorch_fid", *pair, "--dims", str(dims), "--num-workers", "0"])
             expected = float(theirs.split("FID:")[-1])
             ours = run([str(scripts / "sweeper"), "score", pair[0], "--against", pair[1], "--features", "inception",
                         "--dims", str(dims), "--json", "--store", str(root / "store")])  # fmt: skip
-            found = float(json.loads(ours)["fid"]["mean"])
-            print(
-                f"| {dims} | {n:,} | {expected} | {found} | {abs(found - expected) / abs(expected):.1e} |", flush=True
-            )
+            fid = float(json.loads(ours)["fid"]["mean"])
+            print(f"| {dims} | {n:,} | {expected} | {fid} | {abs(fid - expected) / abs(expected):.1e} |", flush=True)
 
 
 def run(command: list[str]) -> str:
@@ -149,10 +146,10 @@ def run(command: list[str]) -> str:
 
 
 def random_weights(folder: Path) -> None:
-    """pytorch-fid's network with seeded random weights where it looks for its file, for this and child processes.
+    """Save pytorch-fid's network with seeded random weights where this and child processes look for it.
 
-    The statistics of its normalisations are those of one batch of digits, so that activations are of order 1 in every
-    layer, as they are in a trained network.
+    Its normalisations have the statistics of one batch of digits, so that activations are of order 1 in every layer, as
+    in a trained network.
     """
     os.environ["TORCH_HOME"] = str(folder / "torch")
     inception_weights().parent.mkdir(parents=True)
@@ -175,7 +172,7 @@ def random_weights(folder: Path) -> None:
 def in_turn(
     first: Callable[[], float], second: Callable[[], float], repeats: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """(median seconds, result) of each, A B A B …"""
+    """Return (median seconds, result) of each function. They run in turn, A B A B …"""
     seconds: tuple[list[float], list[float]] = ([], [])
     results = [0.0, 0.0]
     for _ in range(repeats):

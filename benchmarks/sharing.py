@@ -1,4 +1,4 @@
-"""Ten trials on one node map one array: the memory that each adds for the images, as the kernel counts it.
+"""Measure the memory that ten trials on one node take for one memory-mapped array of images.
 
 python benchmarks/sharing.py
 """
@@ -18,20 +18,20 @@ from trainables.training import train
 TRIALS, IMAGES, SIZE = 10, 40_000, 64
 
 
-def proportional(path: Path) -> tuple[float, float]:
-    """MB of this process's mappings of a file: (PSS, in which a page that k processes map counts 1/k; private)."""
-    found = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
+def mapped_memory(path: Path) -> tuple[float, float]:
+    """Return the MB of this process's mappings of a file: PSS (a page of k processes counts 1/k), and private."""
+    kilobytes = {"Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
     inside = False
     for line in Path(f"/proc/{os.getpid()}/smaps").read_text().splitlines():
         if re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
             inside = line.endswith(str(path))
-        elif inside and (name := line.partition(":")[0]) in found:
-            found[name] += int(line.split()[1])
-    return found["Pss"] / 1024, (found["Private_Clean"] + found["Private_Dirty"]) / 1024
+        elif inside and (name := line.partition(":")[0]) in kilobytes:
+            kilobytes[name] += int(line.split()[1])
+    return kilobytes["Pss"] / 1024, (kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]) / 1024
 
 
 def trial(path: Path, seed: int, ready: Connection) -> None:
-    """Train an update, read every image once, as an epoch does, wait until all have, and count."""
+    """Train one update, read every image, wait for the other processes, and send the mapped memory."""
     pixels = np.asarray(np.load(path, mmap_mode="r"))
     spec = TrialSpec(
         role="teacher", dataset="random", d=2, channels=3, image_size=SIZE, d_discriminator=2, batch_size=8, seed=seed
@@ -40,7 +40,7 @@ def trial(path: Path, seed: int, ready: Connection) -> None:
     assert int(pixels.max()) == 255
     ready.send(None)
     ready.recv()
-    ready.send(proportional(path))
+    ready.send(mapped_memory(path))
     ready.recv()
 
 
@@ -54,18 +54,19 @@ def main() -> None:
         children = [context.Process(target=trial, args=(path, n, pipes[n][1])) for n in range(TRIALS)]
         for child in children:
             child.start()
-        ours = [pipe for pipe, _ in pipes]
-        for pipe in ours:
+        parent_ends = [pipe for pipe, _ in pipes]
+        for pipe in parent_ends:
             pipe.recv()
-        for pipe in ours:
+        for pipe in parent_ends:
             pipe.send(None)
-        found = [pipe.recv() for pipe in ours]
-        for pipe, child in zip(ours, children, strict=True):
+        memory = [pipe.recv() for pipe in parent_ends]
+        for pipe, child in zip(parent_ends, children, strict=True):
             pipe.send(None)
             child.join()
         size = path.stat().st_size / 2**20
-    print("| the array, MB | trials | PSS of all, MB | private of all, MB |\n|--:|--:|--:|--:|")
-    print(f"| {size:.0f} | {TRIALS} | {sum(pss for pss, _ in found):.0f} | {sum(own for _, own in found):.1f} |")
+    print("| array, MB | trials | sum of PSS, MB | sum of private, MB |\n|--:|--:|--:|--:|")
+    pss, private = (sum(column) for column in zip(*memory, strict=True))
+    print(f"| {size:.0f} | {TRIALS} | {pss:.0f} | {private:.1f} |")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Milliseconds per update, by d and loss: medians over repeats in turn.
+"""Measure milliseconds per update, by d and loss: medians over repeats in turn.
 
 python benchmarks/step.py [--repeats 5] [--updates 20]
 """

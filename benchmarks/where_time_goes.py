@@ -1,4 +1,4 @@
-"""What a trial does with its time: py-spy's samples of whole trials at d = 2, by what was on the stack.
+"""Profile whole trials at d = 2 by py-spy, and assign each sample to a part of the training by its stack.
 
 python benchmarks/where_time_goes.py
 """
@@ -23,7 +23,10 @@ PARTS = ("forward and loss", "backward", "optimiser", "average of the weights", 
 
 
 def part(stack: list[str]) -> str:
-    """stack: frames, outermost first, as `function (file:line)`."""
+    """Return the part of PARTS that a stack belongs to.
+
+    stack: frames, outermost first, as `function (file:line)`.
+    """
     for frame in reversed(stack):
         name, _, where = frame.partition(" (")
         function = name.rpartition(".")[2]
@@ -45,8 +48,8 @@ def part(stack: list[str]) -> str:
     return "other"
 
 
-def whole(store: Store, loss: str) -> None:
-    """A trial from its first update to its final scores, in a process that has run another."""
+def run_trial(store: Store, loss: str) -> None:
+    """Run a trial from its first update to its final scores, in a process that has run another trial."""
     role = "teacher" if loss == "teacher" else "student"
     manifest = store.sweep(f"mnist5k-{role}s")
     assert manifest is not None
@@ -60,11 +63,13 @@ def whole(store: Store, loss: str) -> None:
 
 
 def measured(spec: TrialSpec, manifest: Manifest, store: Store) -> None:
+    """Run the jobs of a trial. `profile` counts the samples below this frame."""
     for updates in LADDER:
         run(Job(spec.signature, updates), dataclasses.replace(manifest, updates=LADDER[-1]), store)
 
 
 def prepare(folder: Path) -> None:
+    """Make a store with a teacher sweep and a student sweep."""
     command = [str(Path(sys.executable).with_name("sweeper")), "run"]
     short = ["--store", str(folder), "--no-pruning", "--set", "updates=400"]
     for role, words in (
@@ -75,6 +80,7 @@ def prepare(folder: Path) -> None:
 
 
 def profile(folder: Path, loss: str) -> Counter[str]:
+    """Return the number of samples per part, of a trial in a process of its own."""
     raw = folder.parent / f"{loss}.raw"
     spy = [
         str(Path(sys.executable).with_name("py-spy")),
@@ -87,24 +93,24 @@ def profile(folder: Path, loss: str) -> Counter[str]:
     ]
     child = ["--", sys.executable, __file__, str(folder), loss]
     subprocess.run([*spy, "--output", str(raw), *child], check=True, capture_output=True)
-    found: Counter[str] = Counter()
+    samples: Counter[str] = Counter()
     for line in raw.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
         frames = stack.split(";")
         inside = [n for n, frame in enumerate(frames) if frame.startswith("measured (")]
         if inside:
-            found[part(frames[inside[0] + 1 :])] += int(count)
-    return found
+            samples[part(frames[inside[0] + 1 :])] += int(count)
+    return samples
 
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "runs"
         prepare(folder)
-        print("| trial | " + " | ".join(PARTS) + " | first three |\n|---|" + "--:|" * (len(PARTS) + 1))
+        print("| trial | " + " | ".join(PARTS) + " | sum of the first three |\n|---|" + "--:|" * (len(PARTS) + 1))
         for loss in TRIALS:
-            found = profile(folder, loss)
-            shares = [found[name] / found.total() for name in PARTS]
+            samples = profile(folder, loss)
+            shares = [samples[name] / samples.total() for name in PARTS]
             print(f"| {loss} | {' | '.join(f'{share:.1%}' for share in shares)} | {sum(shares[:3]):.1%} |", flush=True)
 
 
@@ -117,4 +123,4 @@ if __name__ == "__main__":
         assert sweep is not None
         scorer_of("mnist5k", 32, "classifier", opened.root)
         bank_of(sweep, opened, 10_000)
-        whole(opened, kind)
+        run_trial(opened, kind)

@@ -55,11 +55,11 @@ def _commands(command: Any, words: list[str]) -> Iterator[tuple[list[str], Any]]
         yield from _commands(below, [*words, name])
 
 
-def _table(of: type, hidden: set[str]) -> str:
+def _table(dataclass: type, hidden: set[str]) -> str:
     """Return the fields of a dataclass, with their defaults and the comments in their lines, as a Markdown table."""
-    comments = dict(_FIELD.findall(inspect.getsource(of).split("def ")[0]))
+    comments = dict(_FIELD.findall(inspect.getsource(dataclass).split("def ")[0]))
     rows = ["| name | default | what it is |", "|---|---|---|"]
-    for field in dataclasses.fields(of):
+    for field in dataclasses.fields(dataclass):
         if field.name not in hidden:
             default = "—" if field.default is dataclasses.MISSING else f"`{_as_typed(field.default)}`"
             rows.append(f"| `{field.name}` | {default} | {comments[field.name]} |")

@@ -1,4 +1,4 @@
-"""CONTRIBUTING's plug-in, word for word: a loss, a family, a data set and a space, trained, shown and exported."""
+"""The plug-in of CONTRIBUTING, word for word: train with its loss, family, data set and space; report; export."""
 
 import json
 import re
@@ -19,12 +19,13 @@ Call = Callable[..., Done]
 
 
 def plugin_text() -> str:
+    """Return the page's blocks of Python as one file."""
     return "\n\n".join(re.findall(r"```python\n(.*?)```", SECTION, re.DOTALL))
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, sweeper: Call) -> Path:
-    """Where the page's commands were typed. Takes Ray's start twice."""
+    """Return a folder in which the page's commands have run. Starts Ray twice."""
     folder = tmp_path_factory.mktemp("contributing")
     (folder / "mine.py").write_text(plugin_text())
     for words in COMMANDS:
@@ -36,16 +37,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sweeper: Call) -> Path:
 
 
 def residual_student(folder: Path, sweeper: Call) -> str:
+    """Return the signature of the best student of the family residual."""
     return str(next(r["student"]["signature"] for r in table(folder, sweeper)["rows"] if r["family"] == "residual"))
 
 
-def table(folder: Path, sweeper: Call, *more: str) -> dict:  # type: ignore[type-arg]
-    done = sweeper("table", "--plugin", "mine.py", "--format", "json", *more, cwd=folder)
+def table(folder: Path, sweeper: Call) -> dict:  # type: ignore[type-arg]
+    """Return the table as JSON."""
+    done = sweeper("table", "--plugin", "mine.py", "--format", "json", cwd=folder)
     assert done.code == 0, done.err
     return dict(json.loads(done.out))
 
 
-def test_the_page_has_the_commands_that_are_tested() -> None:
+def test_the_section_has_the_expected_commands() -> None:
     assert [words[0] for words in COMMANDS] == ["run", "run", "table", "report", "export"]
 
 
@@ -61,14 +64,14 @@ def test_the_family_is_in_the_table_with_its_own_parameter_count(folder: Path, s
 def test_the_loss_was_trained_at_every_shape(folder: Path, sweeper: Call) -> None:
     store = Store(folder / "runs")
     students = [m for m in store.sweeps() if m.role == "student"]
-    specs = [json.loads((folder / f"runs/trials/{s}/record.json").read_text()) for s in students[0].signatures]
-    trained = {(r["spec"]["loss"], r["spec"].get("family", "dcgan")) for r in specs if r["rungs"]}
+    records = [json.loads((folder / f"runs/trials/{s}/record.json").read_text()) for s in students[0].signatures]
+    trained = {(r["spec"]["loss"], r["spec"].get("family", "dcgan")) for r in records if r["rungs"]}
     assert trained == {(loss, family) for loss in ("mse", "feature_match") for family in ("dcgan", "residual")}
-    assert all(r["spec"]["plugin"].startswith("mine-") for r in specs if r["spec"]["loss"] == "feature_match")
+    assert all(r["spec"]["plugin"].startswith("mine-") for r in records if r["spec"]["loss"] == "feature_match")
     assert students[0].plugins == [p.name for p in (folder / "runs" / "plugins").iterdir()]
 
 
-def test_page_and_export_know_the_family(folder: Path) -> None:
+def test_page_and_export_name_the_family(folder: Path) -> None:
     (page,) = (folder / "runs" / "reports").glob("*.html")
     assert "residual d=2" in page.read_text()
     (exported,) = (folder / "exported").iterdir()
@@ -105,11 +108,11 @@ def test_a_mistake_in_a_plug_in_is_one_line(tmp_path: Path, sweeper: Call) -> No
         "taken.py": ("from trainables.objectives import loss\n@loss\ndef mse(fake): ...", "is registered by sweeper"),
         "broken.py": ("1 / 0", "ZeroDivisionError"),
     }
-    for name, (text, said) in mistakes.items():
+    for name, (text, message) in mistakes.items():
         (tmp_path / name).write_text(text)
         done = sweeper("status", "--plugin", name, cwd=tmp_path)
         assert (done.code, done.err.count("\n")) == (2, 1), done.err
-        assert said in done.err
+        assert message in done.err
     done = sweeper("status", "--plugin", "nowhere.py", cwd=tmp_path)
     assert "there is no such file" in done.err
     (tmp_path / "space.py").write_text("from trainables.objectives import loss\n@loss\ndef own(fake): ...")

@@ -1,4 +1,4 @@
-"""What the documentation says is there: its links, its commands, its reference."""
+"""The documentation: links, commands and the reference are valid."""
 
 import importlib.util
 import os
@@ -26,13 +26,13 @@ _CODE = re.compile(r"```.*?\n(.*?)```", re.DOTALL)
 
 
 def anchors(page: Path) -> set[str]:
-    """As GitHub makes them from headings."""
+    """Return the anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_links_lead_somewhere(name: str) -> None:
+def test_links_are_valid(name: str) -> None:
     page = ROOT / name
     for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if link.startswith("https://"):
@@ -45,45 +45,44 @@ def test_links_lead_somewhere(name: str) -> None:
 
 
 def commands(page: Path) -> Iterator[list[str]]:
-    """The words of every `sweeper …` in a page's code: indented lines, fences, backticks with arguments."""
+    """Yield the words of each `sweeper …` in a page's code: indented lines, fences, backticks with arguments."""
     text = page.read_text()
     if page.name == "reference.md":
         return
     lines = [*re.findall(r"^    (.+)$", text, re.MULTILINE), *"\n".join(_CODE.findall(text)).splitlines()]
     lines += re.findall(r"`(sweeper [^`]+)`", _CODE.sub("", text))
     for line in lines:
-        for found in re.findall(r"(?:^|')(sweeper [^'#]+)", line.strip()):
-            words = shlex.split(found)[1:]
-            if "…" not in found:
-                yield words
+        for command in re.findall(r"(?:^|')(sweeper [^'#]+)", line.strip()):
+            if "…" not in command:
+                yield shlex.split(command)[1:]
 
 
 ALL = [(name, words) for name in NAMES for words in commands(ROOT / name)]
 
 
-def test_there_are_commands_to_test() -> None:
+def test_the_pages_have_commands() -> None:
     assert len(ALL) > 60
 
 
 @pytest.mark.parametrize(("name", "words"), ALL, ids=lambda value: " ".join(value) if isinstance(value, list) else None)
-def test_every_command_is_one_that_sweeper_has(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plugins, "load", lambda reference: None)  # a page's reader has the plug-in, this test has not
+def test_commands_are_valid(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plugins, "load", lambda reference: None)  # the files of the pages do not exist here
     command: Any = typer.main.get_command(app)
     while words and words[0] in getattr(command, "commands", {}):
         command, words = command.commands[words[0]], words[1:]
     if hasattr(command, "commands"):
-        own = {"--help", *(option for parameter in command.params for option in parameter.opts)}
-        assert not words or words[0] in own, f"{name}: no command {words[0]}"
+        options = {"--help", *(option for parameter in command.params for option in parameter.opts)}
+        assert not words or words[0] in options, f"{name}: no command {words[0]}"
         return
     if not words:
         return  # a command named in a sentence
-    taken = command.make_context("sweeper", list(words)).params
-    for assignment in taken.get("assignments") or []:
+    parameters = command.make_context("sweeper", list(words)).params
+    for assignment in parameters.get("assignments") or []:
         key = assignment.partition("=")[0]
         assert key in {*FIELDS, "updates", "first_rung", "rungs", "eta", "n_rung", "n_selection", "n_report"}, key
 
 
-def test_the_reference_is_what_the_commands_say() -> None:
+def test_the_reference_is_up_to_date() -> None:
     path = ROOT / "docs" / "reference.py"
     specification = importlib.util.spec_from_file_location("reference", path)
     assert specification is not None
@@ -101,8 +100,8 @@ def test_every_page_can_be_reached_from_the_index() -> None:
         assert str(relative) in index or relative.parts[0] == "decisions" or relative.name == "README.md", relative
 
 
-def typed(page: Path) -> str:
-    """What a page has its reader type, as one script: indented lines, and fences of sh."""
+def script_of(page: Path) -> str:
+    """Return the commands of a page as one script: indented lines, and fences of sh."""
     lines, fence = [], None
     for line in page.read_text().splitlines():
         if line.startswith("```"):
@@ -115,17 +114,17 @@ def typed(page: Path) -> str:
 
 
 @pytest.mark.long
-def test_the_tutorial_word_for_word_leads_from_pictures_to_an_onnx_student(tmp_path: Path) -> None:
-    """But for the installation, which is what this test runs in. Ten minutes: it trains what the tutorial trains."""
-    install, _, script = typed(ROOT / "docs" / "tutorial.md").partition("source .venv/bin/activate\n")
+def test_the_tutorial_word_for_word_exports_a_student(tmp_path: Path) -> None:
+    """Skip the installation, and run everything else. Takes ten minutes, because it trains."""
+    install, _, script = script_of(ROOT / "docs" / "tutorial.md").partition("source .venv/bin/activate\n")
     assert "pip install" in install
     (tmp_path / "search_spaces").symlink_to(ROOT / "search_spaces")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    done = subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    completed = subprocess.run(["bash", "-euc", script], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert completed.returncode == 0, completed.stderr[-2000:]
     assert list(tmp_path.glob("runs/reports/*.html"))
     assert len(list((tmp_path / "small-one" / "samples").glob("*.png"))) == 100
-    with Image.open(tmp_path / "made.png") as made:
-        assert made.size == (16 * 32, 32)
-        assert np.asarray(made).std() > 20
+    with Image.open(tmp_path / "made.png") as image:
+        assert image.size == (16 * 32, 32)
+        assert np.asarray(image).std() > 20
