@@ -1,1 +1,1 @@
-"""What came out? Read from the store after it ran: table, page, figures, export, notebook."""
+"""What came out? Table, page, figures, export and notebook, from the store's records."""

@@ -1,4 +1,4 @@
-"""What a table, a page and a notebook are about: a teacher sweep, and the students of its teacher. From the store."""
+"""Join a teacher sweep with a student sweep of its teacher: the data of table, page and notebook."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,28 +16,28 @@ from trainables.spec import TrialSpec
 
 @dataclass(frozen=True)
 class Comparison:
-    """A compression table, and the two sweeps that it joins."""
+    """A compression table, and the sweeps that it joins."""
 
     store: Store
-    controls: Sweep  # the teacher sweep: its best is the teacher, the best of each d a control
+    controls: Sweep  # the teacher sweep; its best trial is the teacher, the best of each d are the controls
     distilled: Sweep | None  # the student sweep, if there is one
     table: Table
 
     @classmethod
     def read(cls, store: Store, dataset: str | None, name: str | None) -> "Comparison":
-        """Raises NotYetError where there is nothing, UserError where there are several."""
+        """Read the comparison of a data set or sweep. Raises NotYetError for none, UserError for several."""
         return cls.of(store, *find(store, dataset, name))
 
     @classmethod
     def of(cls, store: Store, teachers: Manifest, students: Manifest | None) -> "Comparison":
-        """Read each record once."""
+        """Read the comparison of these sweeps."""
         controls = controls_of(store, teachers, students)
         distilled = Sweep.read(students, store) if students else None
         return cls(store, controls, distilled, build(store, controls, distilled))
 
     @property
     def manifest(self) -> Manifest:
-        """The sweep that the comparison is named after: the students', else the teachers'."""
+        """Return the student sweep's manifest if there is one, else the teacher sweep's. It names the comparison."""
         return (self.distilled or self.controls).manifest
 
     @property
@@ -51,6 +51,7 @@ class Comparison:
 
     @property
     def sweeps(self) -> list[Sweep]:
+        """Return the student sweep, if there is one, and the teacher sweep."""
         return [self.distilled, self.controls] if self.distilled else [self.controls]
 
 
@@ -75,24 +76,24 @@ def find(store: Store, dataset: str | None, name: str | None) -> tuple[Manifest,
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """One configuration's way through the rungs."""
+    """The scores of one configuration at the rungs."""
 
     shape: GeneratorShape
     label: str
-    alpha: float | None  # 0 for mse, None where there is none
+    alpha: float | None  # 0 for mse; None for losses without alpha
     loss: str
     state: State
     trials: list[str]  # one per seed
-    points: list[tuple[int, dict[str, float]]]  # (updates, scores by the rung latents, means over the seeds)
+    points: list[tuple[int, dict[str, float]]]  # (updates, scores on the rung latents: means over the seeds)
 
 
 def learning_curves(sweep: Sweep) -> list[LearningCurve]:
-    """Every configuration of a sweep, with what it was scored at the rungs that all its seeds reached."""
-    found, states = [], sweep.states()
+    """Return a curve per configuration, with the rungs that all its seeds reached."""
+    curves, states = [], sweep.states()
     for shape, stratum in sweep.strata.items():
         for trials in stratum.configurations.values():
             spec = sweep.records[trials[0]].spec
-            found.append(
+            curves.append(
                 LearningCurve(
                     shape=shape,
                     label=spec.label(),
@@ -103,12 +104,12 @@ def learning_curves(sweep: Sweep) -> list[LearningCurve]:
                     points=list(_points(sweep, list(trials))),
                 )
             )
-    return found
+    return curves
 
 
-def _state(of_seeds: list[State]) -> State:
-    """Seeds share one fate, but it is one of them that diverged."""
-    return State.DIVERGED if State.DIVERGED in of_seeds else of_seeds[0]
+def _state(seeds: list[State]) -> State:
+    """Return the state of a configuration from those of its seeds, which differ only where some diverged."""
+    return State.DIVERGED if State.DIVERGED in seeds else seeds[0]
 
 
 def _points(sweep: Sweep, trials: list[str]) -> Iterator[tuple[int, dict[str, float]]]:
@@ -120,40 +121,43 @@ def _points(sweep: Sweep, trials: list[str]) -> Iterator[tuple[int, dict[str, fl
 
 
 def rung_of(sweep: Sweep, trial: str, updates: int) -> RungRecord | None:
-    """By the sweep's own protocol."""
+    """Return the trial's record at a rung, scored by the sweep's protocol, or None."""
     return sweep.records[trial].rung(updates, sweep.manifest.protocols["rung"])
 
 
 @dataclass(frozen=True)
-class Alphas:
-    """Score over alpha at one shape: alpha = 0 is the mse student."""
+class AlphaCurve:
+    """Scores over alpha of one shape. alpha = 0 is the mse student."""
 
     shape: GeneratorShape
     updates: int  # the highest rung that every alpha reached
-    points: list[tuple[float, dict[str, float]]]  # the best configuration of each alpha there, by FID
-    missing: list[float]  # alphas of which nothing has a score: all diverged, or not begun
+    points: list[tuple[float, dict[str, float]]]  # (alpha, scores of its best configuration by FID)
+    missing: list[float]  # alphas without a score: all diverged, or not started
 
 
-def over_alpha(sweep: Sweep) -> list[Alphas]:
-    """Per d with at least two values of alpha. Pruned ones stopped early, so all are compared where all have been."""
-    found, every = [], learning_curves(sweep)
+def alpha_curves(sweep: Sweep) -> list[AlphaCurve]:
+    """Return a curve per shape with at least two scored alphas, at the highest rung that all of them reached.
+
+    Pruned configurations have no scores at later rungs.
+    """
+    curves, learning = [], learning_curves(sweep)
     for shape in sweep.strata:
-        of_alpha: dict[float, list[LearningCurve]] = {}
-        for curve in every:
+        by_alpha: dict[float, list[LearningCurve]] = {}
+        for curve in learning:
             if curve.shape == shape and curve.alpha is not None:
-                of_alpha.setdefault(curve.alpha, []).append(curve)
-        reached = {a: {u for curve in of_a for u, _ in curve.points} for a, of_a in of_alpha.items()}
+                by_alpha.setdefault(curve.alpha, []).append(curve)
+        reached = {a: {u for curve in of_alpha for u, _ in curve.points} for a, of_alpha in by_alpha.items()}
         scored = {a: updates for a, updates in reached.items() if updates}
         common = set.intersection(*scored.values()) if scored else set()
         if len(scored) < 2 or not common:
             continue
         rung = max(common)
         points = [
-            (alpha, min((dict(c.points)[rung] for c in of_alpha[alpha] if rung in dict(c.points)), key=_fid))
+            (alpha, min((dict(c.points)[rung] for c in by_alpha[alpha] if rung in dict(c.points)), key=_fid))
             for alpha in sorted(scored)
         ]
-        found.append(Alphas(shape, rung, points, sorted(set(of_alpha) - set(scored))))
-    return found
+        curves.append(AlphaCurve(shape, rung, points, sorted(set(by_alpha) - set(scored))))
+    return curves
 
 
 def _fid(scores: dict[str, float]) -> float:
@@ -162,43 +166,45 @@ def _fid(scores: dict[str, float]) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """A trial whose pictures are shown, and at how many updates."""
+    """A trial whose samples are shown, and the updates at which they were drawn."""
 
     kind: str  # teacher, mse student, joint student, control …
     shape: GeneratorShape
     signature: str
     updates: int
-    finished: bool  # at its sweep's budget; else pruned, paused or on its way
-    chosen: bool  # whether the table's scores are this one's
+    finished: bool  # at its sweep's budget; else pruned, paused or running
+    chosen: bool  # whether the table shows this trial's scores
 
 
 def samples(comparison: Comparison) -> list[Sample]:
-    """The teacher; then per d the best student of each loss and the control. A loss none of whose configurations
-    finished is shown at the furthest rung that its best one reached."""
-    samples = []
+    """Return the teacher, then per shape the best student of each loss and the control.
+
+    If no configuration of a loss finished, its best one is taken at its last rung.
+    """
+    chosen = []
     store, teacher, controls = comparison.store, comparison.table.teacher, comparison.controls
     students = learning_curves(comparison.distilled) if comparison.distilled else []
     if teacher:
         shape = store.require(teacher.signature).spec.generator
-        samples.append(Sample("teacher", shape, teacher.signature, teacher.updates, True, True))
+        chosen.append(Sample("teacher", shape, teacher.signature, teacher.updates, True, True))
     for shape in comparison.shapes():
         if comparison.distilled and shape in comparison.distilled.strata:
-            samples += _best_of_each_loss(comparison.distilled, shape, students)
+            chosen += _best_of_each_loss(comparison.distilled, shape, students)
         trials = best(controls, shape) if shape in controls.strata else None
         if trials and not (teacher and teacher.signature in trials):
-            samples.append(Sample("control", shape, trials[0], controls.manifest.updates, True, True))
-    return samples
+            chosen.append(Sample("control", shape, trials[0], controls.manifest.updates, True, True))
+    return chosen
 
 
 def _best_of_each_loss(sweep: Sweep, shape: GeneratorShape, students: list[LearningCurve]) -> Iterator[Sample]:
     chosen = best(sweep, shape)
-    of_loss: dict[str, list[LearningCurve]] = {}
+    by_loss: dict[str, list[LearningCurve]] = {}
     for curve in students:
         if curve.shape == shape and curve.points:
-            of_loss.setdefault(curve.loss, []).append(curve)
-    for loss in sorted(of_loss, key=lambda name: (LOSSES[name] is not DISTILLATION, name)):
+            by_loss.setdefault(curve.loss, []).append(curve)
+    for loss in sorted(by_loss, key=lambda name: (LOSSES[name] is not DISTILLATION, name)):
         curve = min(
-            of_loss[loss], key=lambda c: (c.trials != chosen, -c.points[-1][0], c.points[-1][1]["fid"], c.trials)
+            by_loss[loss], key=lambda c: (c.trials != chosen, -c.points[-1][0], c.points[-1][1]["fid"], c.trials)
         )
         updates = curve.points[-1][0]
         kind = f"{loss} student"
@@ -216,29 +222,29 @@ class ChosenCurve:
 
 
 def chosen_curves(comparison: Comparison) -> list[ChosenCurve]:
-    """Of the teacher, and of each row's student and control (the first seed's), at the rungs of their sweep.
+    """Return the curves of the teacher, and of each row's student and control (of several seeds the first).
 
-    Where the sweeps' rungs are scored by different protocols, of the students alone.
+    If the sweeps' rungs are scored by different protocols, return the students' curves only.
     """
-    found = []
-    rungs = {sweep.manifest.protocols["rung"] for sweep in comparison.sweeps}
-    teacher = comparison.table.teacher if len(rungs) == 1 else None
+    curves = []
+    protocols = {sweep.manifest.protocols["rung"] for sweep in comparison.sweeps}
+    teacher = comparison.table.teacher if len(protocols) == 1 else None
     if teacher:
         record = comparison.store.require(teacher.signature)
-        found.append(_chosen_curve("teacher", record.spec, comparison.controls, record.rungs))
+        curves.append(_chosen_curve("teacher", record.spec, comparison.controls, record.rungs))
     for row in comparison.table.rows:
         for kind, entry, sweep in (
             ("student", row.student, comparison.distilled),
             ("control", row.control, comparison.controls),
         ):
-            if entry and sweep and (len(rungs) == 1 or sweep is comparison.distilled):
+            if entry and sweep and (len(protocols) == 1 or sweep is comparison.distilled):
                 record = sweep.records[entry.signature]
-                found.append(_chosen_curve(kind, record.spec, sweep, record.rungs))
-    return found
+                curves.append(_chosen_curve(kind, record.spec, sweep, record.rungs))
+    return curves
 
 
 def _chosen_curve(kind: str, spec: TrialSpec, sweep: Sweep, rungs: list[RungRecord]) -> ChosenCurve:
     manifest = sweep.manifest
-    of_sweep = [r for r in rungs if r.updates in manifest.rungs and not r.diverged]
-    known = [r for r in of_sweep if r.scores["fid"]["protocol"] == manifest.protocols["rung"]]
-    return ChosenCurve(kind, spec.generator, spec.label(), known)
+    at_rungs = [r for r in rungs if r.updates in manifest.rungs and not r.diverged]
+    scored = [r for r in at_rungs if r.scores["fid"]["protocol"] == manifest.protocols["rung"]]
+    return ChosenCurve(kind, spec.generator, spec.label(), scored)

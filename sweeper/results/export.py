@@ -1,4 +1,4 @@
-"""`sweeper export`: one generator for use elsewhere: safetensors, ONNX, a model card, and a script that loads it."""
+"""Export a generator for use without sweeper: safetensors, ONNX, a model card, and a script that loads it."""
 
 import json
 import time
@@ -31,14 +31,14 @@ from trainables.rendering import render
 from trainables.shapes import DEFAULT_FAMILY
 from trainables.spec import TrialSpec
 
-TOLERANCE = 1e-5  # of the ONNX output, in [-1, 1], against torch's
+TOLERANCE = 1e-5  # largest difference of ONNX's output from torch's, in [-1, 1]
 FORMATS = ("safetensors", "onnx")
-_CHECKED = 64  # latents that the two are compared on
+_CHECK_LATENTS = 64  # on which the two are compared
 
 
 @dataclass(frozen=True)
 class ExportTarget:
-    """A finished trial, and the comparison that says what it is worth."""
+    """A finished trial, and the comparison that it belongs to."""
 
     comparison: Comparison
     sweep: Sweep
@@ -47,62 +47,69 @@ class ExportTarget:
 
     @property
     def kind(self) -> str:
-        """student, or gan for a regularly trained one."""
+        """Return student, or gan for a regularly trained generator."""
         return "student" if self.spec.role == "student" else "gan"
 
     @property
     def name(self) -> str:
+        """Return the name of the generator and of its folder, such as mnist5k-student-d4."""
         family = "" if self.spec.family == DEFAULT_FAMILY else f"{self.spec.family}-"
         return f"{self.comparison.manifest.dataset}-{self.kind}-{family}d{self.spec.d}"
 
 
 def find(store: Store, trial: str) -> ExportTarget:
-    """The finished trial that a beginning of its signature names. Raises UserError, NotYetError."""
-    found = {s: m for m in store.sweeps() for s in m.signatures if s.startswith(trial)}
-    if len(found) != 1:
-        raise UserError(f"--trial {trial} names {len(found)} trials of {store.root}; `sweeper status` lists its sweeps")
-    ((signature, manifest),) = found.items()
+    """Return the trial whose signature begins with `trial`.
+
+    Raises UserError unless one trial matches, NotYetError if it has not finished.
+    """
+    matches = {s: m for m in store.sweeps() for s in m.signatures if s.startswith(trial)}
+    if len(matches) != 1:
+        raise UserError(
+            f"--trial {trial} matches {len(matches)} trials of {store.root}; list its sweeps with `sweeper status`"
+        )
+    ((signature, manifest),) = matches.items()
     teachers = store.sweep(manifest.teacher.sweep) if manifest.teacher else manifest
     assert teachers is not None
     sweep = Sweep.read(manifest, store)
     comparison = Comparison.of(store, teachers, manifest if manifest.teacher else None)
-    return _chosen(comparison, sweep, signature)
+    return _target(comparison, sweep, signature)
 
 
 def choose(comparison: Comparison, d: int | None) -> ExportTarget:
-    """The row's student at d, by default at the limit of compression; of several seeds the best by selection scores.
+    """Return the table's student of width d, by default the limit of compression. Of several seeds, take the best by
+    selection scores.
 
-    Raises UserError where there is no such student, NotYetError where none has finished.
+    Raises UserError if there is no such student, NotYetError if no student has finished.
     """
-    return _chosen(comparison, *_of_row(comparison, d))
+    return _target(comparison, *_find_student(comparison, d))
 
 
-def _chosen(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarget:
+def _target(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarget:
     final = sweep.final(signature)
     if final is None:
-        raise NotYetError(f"trial {signature} did not finish, it is {sweep.states()[signature]}; name a finished one")
+        raise NotYetError(f"trial {signature} has not finished, it is {sweep.states()[signature]}; name a finished one")
     return ExportTarget(comparison, sweep, sweep.records[signature].spec, final)
 
 
-def _of_row(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
+def _find_student(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
     sweep = comparison.distilled
     if sweep is None or not sweep.finishers():
         raise NotYetError(f"{comparison.name} has no finished student; run `sweeper run students --teacher best` first")
     rows, limit = [row for row in comparison.table.rows if row.student], comparison.table.limit
-    names = ", ".join(row.label for row in rows)
+    labels = ", ".join(row.label for row in rows)
     if d is None:
         if limit is None:
             raise UserError(
-                f"no student is within the tolerance of the teacher; add --d {rows[-1].d} (there are {names})"
+                f"no student is within the tolerance of the teacher; add --d {rows[-1].d} (finished: {labels})"
             )
         rows = [row for row in rows if row.label == limit.label]
     else:
         rows = [row for row in rows if row.d == d]
     if not rows:
-        raise UserError(f"--d {d}: there is no finished student of that width; there are {names}")
+        raise UserError(f"--d {d}: no student of this width has finished; finished: {labels}")
     if len(rows) > 1:
         choices = " or ".join(f"--trial {row.student.signature} ({row.label})" for row in rows if row.student)
-        raise UserError(f"--d {d} names several students; name one with {choices}")
+        raise UserError(f"--d {d} matches several students; choose one with {choices}")
     assert rows[0].student is not None
     spec = sweep.records[rows[0].student.signature].spec
     trials = sweep.finishers()[spec.generator][spec.configuration]
@@ -110,50 +117,54 @@ def _of_row(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
 
 
 def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
-    """Write the generator into a folder, and `images` samples into its folder samples/. Returns the files' paths.
+    """Write the generator into a folder, and `images` samples into its subfolder samples. Return the paths.
 
-    The samples are those of the first report latents: what the table's scores were computed on.
-    Raises UserError if the ONNX output differs from torch's by more than TOLERANCE.
+    Replaces an earlier export in the folder. The samples are of the first report latents, on which the table's scores
+    were computed. Raises UserError if the ONNX output differs from torch's by more than TOLERANCE.
     """
     spec = target.spec
     generator = load_generator(target.comparison.store, spec.signature, target.final.updates)
     folder.mkdir(parents=True, exist_ok=True)
     samples = folder / "samples"
-    of_before = [folder / name for name in ("generator.safetensors", "generator.onnx", "load.py")]
-    of_before += [picture for picture in samples.glob("*.png") if picture.stem.isdigit()]
-    for path in of_before:  # else it would lie beside another generator's card, and be scored with its samples
+    stale = [folder / name for name in ("generator.safetensors", "generator.onnx", "load.py")]
+    stale += [sample for sample in samples.glob("*.png") if sample.stem.isdigit()]
+    for path in stale:  # another generator's: its weights and samples would be taken for this one's
         path.unlink(missing_ok=True)
-    facts = _facts(target)
+    values = _card_values(target)
     written = [folder / "spec.json"]
-    write_json(written[0], facts["spec"])
+    write_json(written[0], values["spec"])
     if "safetensors" in formats:
         written.append(folder / "generator.safetensors")
         with replacing(written[-1]) as temporary:
             tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
-            save_file(tensors, temporary, metadata={"spec": json.dumps(facts["spec"])})
-            temporary.chmod(0o644)  # safetensors makes its files private
+            save_file(tensors, temporary, metadata={"spec": json.dumps(values["spec"])})
+            temporary.chmod(0o644)  # safetensors writes files that only their owner can read
     if "onnx" in formats:
         written.append(folder / "generator.onnx")
         with replacing(written[-1]) as temporary:
-            facts["onnx"] = _write_onnx(generator, spec, temporary)
+            values["onnx"] = _write_onnx(generator, spec, temporary)
         written.append(folder / "load.py")
         written[-1].write_text(fill("load.py.j2"))
     if images:
         _write_samples(generator, samples, images)
         written.append(samples)
     written.append(folder / "README.md")
-    written[-1].write_text(fill("card.md.j2", **facts), encoding="utf-8")
+    written[-1].write_text(fill("card.md.j2", **values), encoding="utf-8")
     return written
 
 
 def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, Any]:
-    """z [n, 100] → images [n, channels, side, side] in [-1, 1]. Returns what was measured of it."""
+    """Write ONNX: z [n, 100] → images [n, channels, side, side] in [-1, 1].
+
+    Return the largest difference from torch's output, and the median latency in milliseconds.
+    Raises UserError if the difference is more than TOLERANCE.
+    """
     plain = build(spec.generator)
     plain.load_state_dict({key: value.cpu().contiguous() for key, value in generator.state_dict().items()})
     plain.eval()
-    z = torch.from_numpy(latents("picture", 0, _CHECKED))
+    z = torch.from_numpy(latents("picture", 0, _CHECK_LATENTS))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations are not the user's
+        warnings.simplefilter("ignore")  # of torch's own code; the user cannot fix them
         torch.onnx.export(
             plain,
             (z,),
@@ -177,9 +188,9 @@ def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, 
         )
     one, seconds = {"z": z[:1].numpy()}, []
     for _ in range(100):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         session.run(None, one)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return {"difference": difference, "milliseconds": 1000 * median(seconds)}
 
 
@@ -192,8 +203,8 @@ def _write_samples(generator: nn.Module, folder: Path, count: int) -> None:
             image_of(pixels).save(folder / f"{number:0{digits}d}.png")
 
 
-def _facts(target: ExportTarget) -> dict[str, Any]:
-    """For the model card."""
+def _card_values(target: ExportTarget) -> dict[str, Any]:
+    """Return the values of the model card's template."""
     comparison, spec, manifest = target.comparison, target.spec, target.sweep.manifest
     shape, teacher = spec.generator, comparison.table.teacher
     row = comparison.table.row(shape.label) if target.kind == "student" else None
@@ -217,7 +228,7 @@ def _facts(target: ExportTarget) -> dict[str, Any]:
         "real": manifest.real,
         "latent_size": shape.latent_size,
         "milliseconds": 1000 * latency.cpu_latency(shape),
-        "how": latency.HOW,
+        "how": latency.CONDITIONS,
         "machine": latency.machine(),
         "commands": [sweep.manifest.command for sweep in reversed(comparison.sweeps)],
         "version": __version__,

@@ -1,4 +1,4 @@
-"""A comparison as Plotly figures, for the page and for notebooks. One function draws one figure from the store."""
+"""Plotly figures of a comparison, for the page and for notebooks: one function per figure."""
 
 import math
 from collections.abc import Mapping
@@ -11,26 +11,27 @@ from sweeper.results.comparison import (
     ChosenCurve,
     Comparison,
     LearningCurve,
+    alpha_curves,
     chosen_curves,
     learning_curves,
-    over_alpha,
 )
 from trainables.shapes import GeneratorShape
 
 NAMES = {"fid": "FID", "is": "Inception Score", "kid": "KID", "sharpness": "sharpness"}
 BETTER = {"fid": "lower is better", "is": "higher is better"}
-COLOURS = {"teacher": "#d55e00", "student": "#0072b2", "control": "#7f8c8d"}  # told apart by shape, too
+COLOURS = {"teacher": "#d55e00", "student": "#0072b2", "control": "#7f8c8d"}  # the symbols differ, too
 _SYMBOLS = {"teacher": "star", "student": "circle", "control": "square"}
-# A colour per d, dark to light; tells neighbours apart on white and on black.
-_PER_D = ["#5e4fa2", "#3288bd", "#39a591", "#7fbf5a", "#d8a528", "#f46d43", "#d53e4f", "#9e0142"]
-_FATE = {"pruned": "pruned", "speculative": "pruned", "diverged": "diverged"}  # else it went on, or may
-_FATES = {"": "circle", "pruned": "x", "diverged": "triangle-up"}  # how a line ends
+# Colours of the shapes in ascending order; neighbours are distinct on white and on black.
+_PALETTE = ["#5e4fa2", "#3288bd", "#39a591", "#7fbf5a", "#d8a528", "#f46d43", "#d53e4f", "#9e0142"]
+_ENDINGS = {"pruned": "pruned", "speculative": "pruned", "diverged": "diverged"}  # by state; none for other states
+_END_SYMBOLS = {"": "circle", "pruned": "x", "diverged": "triangle-up"}  # ending → symbol of the last point
 
 
 def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | None = None) -> go.Figure:
-    """A score over the generator's size: students, controls and the teacher, and who is beaten by nobody.
+    """Plot a score over the generator's size: students, controls, the teacher, and the Pareto front.
 
-    score: fid or is. latency: a shape's label → seconds per image on a CPU. With it the x axis can be switched to it.
+    score: fid or is. latency: label of a shape, such as d=8, → seconds per image on a CPU. If given, it is one more
+    choice for the x axis.
     """
     points = _final_points(comparison, score)
     figure = go.Figure()
@@ -41,14 +42,14 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | No
         values["latency"] = [1000 * latency[p["label"]] for p in points]
     kinds = [kind for kind in ("control", "student", "teacher") if any(p["kind"] == kind for p in points)]
     for kind in kinds:
-        of_kind = [i for i, p in enumerate(points) if p["kind"] == kind]
+        indices = [i for i, p in enumerate(points) if p["kind"] == kind]
         figure.add_scatter(
-            x=[values["parameters"][i] for i in of_kind],
-            y=[points[i]["mean"] for i in of_kind],
-            error_y={"type": "data", "array": [points[i]["std"] or 0 for i in of_kind]},
-            text=[points[i]["label"] for i in of_kind],
+            x=[values["parameters"][i] for i in indices],
+            y=[points[i]["mean"] for i in indices],
+            error_y={"type": "data", "array": [points[i]["std"] or 0 for i in indices]},
+            text=[points[i]["label"] for i in indices],
             textposition="bottom center" if kind == "control" else "top center",
-            mode="lines+markers+text" if len(of_kind) > 1 else "markers+text",
+            mode="lines+markers+text" if len(indices) > 1 else "markers+text",
             marker={"size": 16 if kind == "teacher" else 11, "symbol": _SYMBOLS[kind]},
             line={"color": COLOURS[kind], "dash": "dot" if kind == "control" else "solid"},
             name=kind,
@@ -71,7 +72,7 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | No
             line={"dash": "dash", "width": 1, "color": COLOURS["teacher"]},
             annotation_text=f"within {limit.tolerance:.0%} of the teacher: from {limit.label}, {limit.ratio:.1f}:1",
             annotation_position="bottom left",
-            annotation_y=math.log10(bound) if score == "fid" else bound,  # Plotly's annotations are in decades there
+            annotation_y=math.log10(bound) if score == "fid" else bound,  # on a logarithmic axis Plotly takes log10
         )
     figure.update_xaxes(title=sizes["parameters"], type="log")
     figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
@@ -100,11 +101,11 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | No
             }
         ]
     )
-    return _finished(figure)
+    return _with_layout(figure)
 
 
 def _final_points(comparison: Comparison, score: str) -> list[dict[str, Any]]:
-    """What the table prints, by size."""
+    """Return the table's entries that have the score, by size."""
     entries = [("teacher", comparison.table.teacher)]
     entries += [pair for row in comparison.table.rows for pair in (("student", row.student), ("control", row.control))]
     points: list[dict[str, Any]] = []
@@ -116,22 +117,22 @@ def _final_points(comparison: Comparison, score: str) -> list[dict[str, Any]]:
 
 
 def _front(points: list[tuple[float, dict[str, Any]]], score: str) -> list[tuple[float, dict[str, Any]]]:
-    """Those for which nothing is both as small and better."""
-    sign, found = (1 if score == "fid" else -1), []
-    least = float("inf")
+    """Return the Pareto front of (size, point): no other point is both at most as large and better."""
+    sign, front = (1 if score == "fid" else -1), []
+    best = float("inf")
     for x, point in sorted(points, key=lambda item: (item[0], sign * item[1]["mean"])):
-        if sign * point["mean"] < least:
-            least = sign * point["mean"]
-            found.append((x, point))
-    return found
+        if sign * point["mean"] < best:
+            best = sign * point["mean"]
+            front.append((x, point))
+    return front
 
 
 def alpha(comparison: Comparison, score: str) -> go.Figure:
-    """A score over alpha, a line per d, at the highest rung that all the points of its d have reached."""
+    """Plot a score over alpha: one line per shape, at the highest rung that all its alphas reached."""
     figure = go.Figure()
-    of_d = over_alpha(comparison.distilled) if comparison.distilled else []
+    lines = alpha_curves(comparison.distilled) if comparison.distilled else []
     colours = _colours(comparison)
-    for line in of_d:
+    for line in lines:
         missing = f"; alpha={', '.join(f'{a:g}' for a in line.missing)} has no score" if line.missing else ""
         figure.add_scatter(
             x=[f"{a:g}" for a, _ in line.points],
@@ -141,36 +142,39 @@ def alpha(comparison: Comparison, score: str) -> go.Figure:
             name=f"{line.shape.label}, at {line.updates:,} updates{missing}",
             hovertemplate="alpha=%{x}: %{y:.4g}<extra>" + line.shape.label + "</extra>",
         )
-    every = sorted({a for line in of_d for a, _ in line.points})
+    alphas = sorted({a for line in lines for a, _ in line.points})
     figure.update_xaxes(
-        title="alpha (0 is MSE alone)", type="category", categoryorder="array", categoryarray=[f"{a:g}" for a in every]
+        title="alpha (0 is MSE alone)", type="category", categoryorder="array", categoryarray=[f"{a:g}" for a in alphas]
     )
     figure.update_yaxes(title=f"{NAMES[score]} ({BETTER[score]})", type="log" if score == "fid" else "linear")
-    return _finished(figure)
+    return _with_layout(figure)
 
 
 def rungs(comparison: Comparison, role: str) -> go.Figure:
-    """FID over updates of every configuration of the sweep of a role: a pruned one ends with a cross, one that diverged
-    with a triangle where it was last scored."""
+    """Plot FID over updates for every configuration of a role's sweep.
+
+    role: student or teacher. The line of a pruned configuration ends with a cross. The line of a diverged one ends with
+    a triangle at its last score.
+    """
     sweep = comparison.distilled if role == "student" else comparison.controls
     figure = go.Figure()
     if sweep is None:
-        return _finished(figure)
+        return _with_layout(figure)
     colours = _colours(comparison)
-    found = [curve for curve in learning_curves(sweep) if curve.points]
+    scored = [curve for curve in learning_curves(sweep) if curve.points]
     for shape in sweep.strata:
-        for fate, symbol in _FATES.items():
-            lines = [curve for curve in found if curve.shape == shape and _FATE.get(curve.state, "") == fate]
+        for ending, symbol in _END_SYMBOLS.items():
+            lines = [curve for curve in scored if curve.shape == shape and _ENDINGS.get(curve.state, "") == ending]
             if lines:
-                width = 1 if fate else 2.5
-                figure.add_scatter(**_joined(lines, fate, symbol), line={"color": colours[shape], "width": width})
+                width = 1 if ending else 2.5
+                figure.add_scatter(**_join(lines, ending, symbol), line={"color": colours[shape], "width": width})
     figure.update_xaxes(title="updates", type="log", tickvals=sweep.manifest.rungs)
-    figure.update_yaxes(title="FID of the rung's latents (lower is better)", type="log")
-    return _finished(figure)
+    figure.update_yaxes(title="FID on the rung latents (lower is better)", type="log")
+    return _with_layout(figure)
 
 
-def _joined(lines: list[LearningCurve], fate: str, symbol: str) -> dict[str, Any]:
-    """Many lines as one trace, with gaps between them: a browser draws ten of these, and not a thousand."""
+def _join(lines: list[LearningCurve], ending: str, symbol: str) -> dict[str, Any]:
+    """Join lines into one trace, separated by gaps: browsers are slow with a thousand traces."""
     x: list[int | None] = []
     y: list[float | None] = []
     symbols: list[str] = []
@@ -185,22 +189,22 @@ def _joined(lines: list[LearningCurve], fate: str, symbol: str) -> dict[str, Any
         "y": y,
         "text": texts,
         "mode": "lines+markers",
-        "opacity": 0.55 if fate else 1.0,
+        "opacity": 0.55 if ending else 1.0,
         "marker": {"symbol": symbols, "size": 8},
         "legendgroup": lines[0].shape.label,
-        "name": lines[0].shape.label + (f", {fate}" if fate else ""),
+        "name": lines[0].shape.label + (f", {ending}" if ending else ""),
         "hovertemplate": "%{text}<br>FID %{y:.1f} at %{x:,} updates<extra></extra>",
     }
 
 
 def curves(comparison: Comparison) -> go.Figure:
-    """FID, IS and the generator's loss over updates: the teacher, and each row's student and control."""
-    found = chosen_curves(comparison)
-    rows = {what: [(line, points) for line in found if (points := _points(line, what))] for what in _LEARNED}
-    rows = {what: lines for what, lines in rows.items() if lines}
+    """Plot FID, IS and the generator's loss over updates: the teacher, and each row's student and control."""
+    chosen = chosen_curves(comparison)
+    rows = {name: [(line, points) for line in chosen if (points := _points(line, name))] for name in _QUANTITIES}
+    rows = {name: lines for name, lines in rows.items() if lines}
     figure = make_subplots(rows=max(1, len(rows)), shared_xaxes=True, vertical_spacing=0.06)
-    colours, named = _colours(comparison), set()
-    for number, (what, lines) in enumerate(rows.items(), start=1):
+    colours, in_legend = _colours(comparison), set()
+    for number, (quantity, lines) in enumerate(rows.items(), start=1):
         for line, points in lines:
             name = f"{line.kind}, {line.shape.label}"
             figure.add_scatter(
@@ -211,39 +215,41 @@ def curves(comparison: Comparison) -> go.Figure:
                 marker={"symbol": _SYMBOLS[line.kind]},
                 name=name,
                 legendgroup=name,
-                showlegend=name not in named,
+                showlegend=name not in in_legend,
                 hovertemplate=line.label + "<br>%{y:.4g} at %{x:,} updates<extra>" + line.kind + "</extra>",
                 row=number,
                 col=1,
             )
-            named.add(name)
-        figure.update_yaxes(title=_LEARNED[what], type="log" if what == "fid" else "linear", row=number, col=1)
+            in_legend.add(name)
+        figure.update_yaxes(
+            title=_QUANTITIES[quantity], type="log" if quantity == "fid" else "linear", row=number, col=1
+        )
     figure.update_xaxes(title="updates", row=max(1, len(rows)), col=1)
-    return _finished(figure).update_layout(height=240 + 200 * len(rows), legend_y=-0.1)
+    return _with_layout(figure).update_layout(height=240 + 200 * len(rows), legend_y=-0.1)
 
 
-# Losses of students and of GANs are not on one scale.
-_LEARNED = {"fid": "FID", "is": "IS", "student": "students' loss", "gan": "GANs' loss"}
+# Losses of students and of GANs differ in scale.
+_QUANTITIES = {"fid": "FID", "is": "IS", "student": "students' loss", "gan": "GANs' loss"}
 
 
-def _points(line: ChosenCurve, what: str) -> list[tuple[int, float]]:
-    """(updates, value) of a score, or of the generator's loss if the line is of that kind."""
-    if what in ("fid", "is"):
-        return [(r.updates, r.scores[what]["mean"]) for r in line.rungs if what in r.scores]
-    if (what == "student") != (line.kind == "student"):
+def _points(line: ChosenCurve, quantity: str) -> list[tuple[int, float]]:
+    """Return (updates, value) of a score, or of the generator's loss if the line is of that kind."""
+    if quantity in ("fid", "is"):
+        return [(r.updates, r.scores[quantity]["mean"]) for r in line.rungs if quantity in r.scores]
+    if (quantity == "student") != (line.kind == "student"):
         return []
     return [(r.updates, r.losses["generator"]) for r in line.rungs if "generator" in r.losses]
 
 
 def blur(comparison: Comparison) -> go.Figure:
-    """Variance of the Laplacian of students and controls per d, beside the teacher's and the real images'."""
+    """Plot the variance of the Laplacian per shape: students and controls, with the teacher's and the real images'."""
     points = _final_points(comparison, "sharpness")
     figure = go.Figure()
     for kind in ("student", "control"):
-        of_kind = [p for p in points if p["kind"] == kind]
+        bars = [p for p in points if p["kind"] == kind]
         figure.add_bar(
-            x=[p["label"] for p in of_kind],
-            y=[p["mean"] for p in of_kind],
+            x=[p["label"] for p in bars],
+            y=[p["mean"] for p in bars],
             name=kind,
             marker={"color": COLOURS[kind], "pattern": {"shape": "/" if kind == "control" else ""}},
             hovertemplate="%{x}: %{y:,.0f}<extra>" + kind + "</extra>",
@@ -258,22 +264,23 @@ def blur(comparison: Comparison) -> go.Figure:
         )
     figure.update_xaxes(categoryorder="array", categoryarray=list(dict.fromkeys(p["label"] for p in points)))
     figure.update_yaxes(title="variance of the Laplacian (lower is blurrier)", rangemode="tozero")
-    return _finished(figure)
+    return _with_layout(figure)
 
 
 def _colours(comparison: Comparison) -> dict[GeneratorShape, str]:
     """Return the colour of each shape in every chart."""
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
     last = max(1, len(shapes) - 1)
-    return {shape: _PER_D[round(i * (len(_PER_D) - 1) / last)] for i, shape in enumerate(shapes)}
+    return {shape: _PALETTE[round(i * (len(_PALETTE) - 1) / last)] for i, shape in enumerate(shapes)}
 
 
-def _fewer_ticks(axis: Any) -> None:
+def _set_ticks(axis: Any) -> None:
     if axis.type == "log" and axis.tickvals is None:
         axis.dtick = "D2"  # 1, 2, 5, 10, …
 
 
-def _finished(figure: go.Figure) -> go.Figure:
+def _with_layout(figure: go.Figure) -> go.Figure:
+    """Apply the layout that all figures share, and return the figure."""
     figure.update_layout(
         template="none",
         paper_bgcolor="rgba(0,0,0,0)",
@@ -283,6 +290,6 @@ def _finished(figure: go.Figure) -> go.Figure:
         font={"family": "system-ui, sans-serif", "size": 13},
         hovermode="closest",
     )
-    figure.for_each_xaxis(_fewer_ticks)
-    figure.for_each_yaxis(_fewer_ticks)
+    figure.for_each_xaxis(_set_ticks)
+    figure.for_each_yaxis(_set_ticks)
     return figure

@@ -15,15 +15,15 @@ _LATEX = str.maketrans({"±": r"$\pm$", "α": r"$\alpha$", "≠": r"$\neq$", "�
 def columns(table: Table) -> list[str]:
     """Return the headings.
 
-    Stu. and Reg. are the paper's words. D: widths of the discriminators, student's/control's. Family is shown where a
-    generator is not of the paper's.
+    Stu. and Reg. are the paper's abbreviations. D: widths of the discriminators, student's/control's. Family is left
+    out if every generator is of the default family.
     """
-    scores = [f"{name.upper()} ({who})" for name in _order(table) for who in ("Stu.", "Reg.")]
+    scores = [f"{name.upper()} ({kind})" for name in _order(table) for kind in ("Stu.", "Reg.")]
     return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, "Student", "D"]
 
 
 def cells(table: Table) -> list[list[str]]:
-    """Return the rows under `columns`, the teacher's own last."""
+    """Return the rows under `columns`, the teacher's last."""
     lines = []
     for row in table.rows:
         ratio = f"{row.ratio:.1f}:1" if row.ratio else "—"
@@ -73,14 +73,14 @@ def _score(entry: Entry | None, name: str) -> str:
 
 
 def _discriminators(student: Entry | None, control: Entry | None) -> str:
-    """Widths of both discriminators; ≠ where they differ, because a weak control flatters the student."""
-    mine, theirs = (entry.d_discriminator if entry else None for entry in (student, control))
-    flag = " ≠" if mine is not None and theirs is not None and mine != theirs else ""
-    return f"{mine or '—'}/{theirs or '—'}{flag}"
+    """Return the widths of both discriminators, flagged with ≠ if they differ: the comparison is then unequal."""
+    first, second = (entry.d_discriminator if entry else None for entry in (student, control))
+    flag = " ≠" if first is not None and second is not None and first != second else ""
+    return f"{first or '—'}/{second or '—'}{flag}"
 
 
 def caption(table: Table) -> str:
-    """Return what the numbers are, in one line."""
+    """Return the data set, protocol, flags and limit of compression, in one line."""
     parts = [f"{table.dataset}: student (Stu.) against a regularly trained GAN of the same d (Reg.)"]
     score = table.teacher.scores["fid"] if table.teacher else None
     if score:
@@ -101,7 +101,7 @@ def caption(table: Table) -> str:
 
 
 def as_text(table: Table, style: str) -> str:
-    """Return the table in one of STYLES."""
+    """Return the table as text. style: one of STYLES."""
     heads, rows = columns(table), cells(table)
     if style == "json":
         return dump(table.as_json())
@@ -120,16 +120,16 @@ def as_text(table: Table, style: str) -> str:
 
 
 def show(table: Table) -> None:
-    """Print for people, on stdout."""
+    """Print the table on stdout, as a terminal table with its caption."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.padding import Padding
-    from rich.table import Table as Drawn
+    from rich.table import Table as TextTable
 
-    drawn = Drawn(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    text = TextTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in columns(table):
-        drawn.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "Family")
+        text.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "Family")
     for row in cells(table):
-        drawn.add_row(*row)
+        text.add_row(*row)
     console = Console(highlight=False)
-    console.print(drawn, Padding(caption(table), (0, 1)), width=None if console.is_terminal else 110)
+    console.print(text, Padding(caption(table), (0, 1)), width=None if console.is_terminal else 110)

@@ -1,4 +1,4 @@
-"""For notebooks: a store's sweeps as DataFrames and figures. `import sweeper; runs = sweeper.open("runs")`."""
+"""A store's sweeps as DataFrames and figures, for notebooks: `import sweeper; runs = sweeper.open("runs")`."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 
 
 class Runs:
-    """A store. A comparison is named by its data set, or by its student sweep; by neither, if there is but one.
+    """The sweeps of a store.
 
-    Methods raise NotYetError where nothing has been run, UserError where a name fits several sweeps or none.
+    name: a data set or a sweep. It may be omitted if the store has one comparison. Methods raise NotYetError if the
+    store has no sweep, UserError if the name matches several comparisons or none.
     """
 
     def __init__(self, store: Store) -> None:
@@ -28,16 +29,17 @@ class Runs:
         return f"Runs({str(self.store.root)!r}: {', '.join(self.sweeps()) or 'no sweeps'})"
 
     def sweeps(self) -> list[str]:
+        """Return the names of the sweeps."""
         return [manifest.name for manifest in self.store.sweeps()]
 
     def table(self, name: str | None = None) -> "pd.DataFrame":
-        """The compression table, a row per d and the teacher's last: what `sweeper table --format csv` prints."""
+        """Return the compression table like `sweeper table --format csv`: a row per shape, the teacher's last."""
         import pandas as pd
 
         return pd.DataFrame(flat(self._comparison(name).table))
 
     def trials(self, name: str | None = None) -> "pd.DataFrame":
-        """A row per trial and rung of a sweep, or of both sweeps of a comparison: spec, state, scores, losses."""
+        """Return spec, state, scores and losses, a row per trial and rung, of a sweep or of a data set's comparison."""
         import pandas as pd
 
         manifest = self.store.sweep(name) if name else None
@@ -47,31 +49,31 @@ class Runs:
     def pareto(
         self, name: str | None = None, score: str = "fid", latency: Mapping[str, float] | None = None
     ) -> "go.Figure":
-        """A score (fid or is) over size. latency: label, such as d=8, → seconds per image: one more size."""
+        """Plot a score (fid or is) over size. latency: label of a shape, such as d=8, → seconds per image."""
         from sweeper.results import figures
 
-        return figures.pareto(self._comparison(name), _known(score), latency)
+        return figures.pareto(self._comparison(name), _check_score(score), latency)
 
     def alpha(self, name: str | None = None, score: str = "fid") -> "go.Figure":
-        """A score (fid or is) over alpha, a line per d."""
+        """Plot a score (fid or is) over alpha, a line per shape."""
         from sweeper.results import figures
 
-        return figures.alpha(self._comparison(name), _known(score))
+        return figures.alpha(self._comparison(name), _check_score(score))
 
     def rungs(self, name: str | None = None, role: str = "student") -> "go.Figure":
-        """FID over updates of every configuration. role: student or teacher."""
+        """Plot FID over updates for every configuration. role: student or teacher."""
         from sweeper.results import figures
 
         return figures.rungs(self._comparison(name), role)
 
     def curves(self, name: str | None = None) -> "go.Figure":
-        """Scores and loss over updates of the chosen trials."""
+        """Plot scores and loss over updates for the trials in the table."""
         from sweeper.results import figures
 
         return figures.curves(self._comparison(name))
 
     def blur(self, name: str | None = None) -> "go.Figure":
-        """Sharpness per d."""
+        """Plot the sharpness per shape."""
         from sweeper.results import figures
 
         return figures.blur(self._comparison(name))
@@ -83,17 +85,19 @@ class Runs:
         datasets = sorted({manifest.dataset for manifest in self.store.sweeps()})
         if name in datasets:
             return Comparison.read(self.store, name, None)
-        raise UserError(f"{name!r} is no data set or sweep of {self.store.root}; it has {', '.join(datasets + names)}")
+        raise UserError(
+            f"{name!r} is not a data set or sweep of {self.store.root}; it has {', '.join(datasets + names)}"
+        )
 
 
-def _known(score: str) -> str:
+def _check_score(score: str) -> str:
     if score not in ("fid", "is"):
-        raise UserError(f"score={score}: there are figures of fid and is")
+        raise UserError(f"score={score} is not plotted; use fid or is")
     return score
 
 
 def _lines(sweep: Sweep) -> list[dict[str, Any]]:
-    states, protocol, found = sweep.states(), sweep.manifest.protocols["rung"], []
+    states, protocol, lines = sweep.states(), sweep.manifest.protocols["rung"], []
     for signature, record in sweep.records.items():
         trial = {"sweep": sweep.manifest.name, "signature": signature, "state": states[signature]}
         trial |= dataclasses.asdict(record.spec)
@@ -101,5 +105,5 @@ def _lines(sweep: Sweep) -> list[dict[str, Any]]:
             if rung.diverged or rung.scores["fid"]["protocol"] == protocol:
                 scores = {name: score["mean"] for name, score in rung.scores.items()}
                 losses = {f"loss_{name}": value for name, value in rung.losses.items()}
-                found.append({**trial, "updates": rung.updates, "diverged": rung.diverged, **scores, **losses})
-    return found
+                lines.append({**trial, "updates": rung.updates, "diverged": rung.diverged, **scores, **losses})
+    return lines

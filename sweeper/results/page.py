@@ -1,4 +1,4 @@
-"""`sweeper report`: a comparison as one HTML page that needs no network, and the table as CSV, Markdown and LaTeX."""
+"""Write a comparison as one HTML page without external resources, and its table as CSV, Markdown and LaTeX."""
 
 import base64
 import io
@@ -17,7 +17,7 @@ from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, formats, latency
 from sweeper.results.comparison import Comparison, samples
-from sweeper.results.sheet import said
+from sweeper.results.sheet import sample_label
 from sweeper.results.table import TOLERANCE, Table, flat
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import State, Sweep
@@ -27,25 +27,28 @@ from trainables.latents import latents
 from trainables.rendering import render
 from trainables.shapes import label
 
-TILES = 12  # images in a row
-BESIDE = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → ending of its file
+TILES = 12  # images per row
+TABLE_SUFFIXES = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → suffix of its file
 
 
 def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
-    """Write the page and its companions; returns their paths. Raises UserError for a page named like one of them."""
-    if path.suffix.removeprefix(".") in BESIDE.values():
-        raise UserError(f"-o {path} is where the table would be, beside the page; try -o {path.with_suffix('.html')}")
-    written = [path, *(path.with_suffix(f".{ending}") for ending in BESIDE.values())]
+    """Write the page and the table's files. Return their paths.
+
+    command: the command that writes the page; printed on it. Raises UserError if path is the name of a table's file.
+    """
+    if path.suffix.removeprefix(".") in TABLE_SUFFIXES.values():
+        raise UserError(f"-o {path} is the name of the table's file; try -o {path.with_suffix('.html')}")
+    written = [path, *(path.with_suffix(f".{suffix}") for suffix in TABLE_SUFFIXES.values())]
     with replacing(path) as temporary:
         temporary.write_text(render_page(comparison, command), encoding="utf-8")
-    for style, file in zip(BESIDE, written[1:], strict=True):
+    for style, file in zip(TABLE_SUFFIXES, written[1:], strict=True):
         with replacing(file) as temporary:
             temporary.write_text(formats.as_text(comparison.table, style) + "\n", encoding="utf-8")
     return written
 
 
 def render_page(comparison: Comparison, command: str) -> str:
-    """The page as text. Measures the generators' latency on this machine, which takes half a second per d."""
+    """Return the page as text. Measures the generators' latency on this machine: half a second per shape."""
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
     seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes}
     table = comparison.table
@@ -58,29 +61,29 @@ def render_page(comparison: Comparison, command: str) -> str:
         rows=_rows(table),
         caption=formats.caption(table),
         tolerance=TOLERANCE,
-        texts=_json({style: formats.as_text(table, style) for style in BESIDE}),
+        texts=_json({style: formats.as_text(table, style) for style in TABLE_SUFFIXES}),
         progress=[_progress(sweep) for sweep in comparison.sweeps],
         charts=_charts(comparison, seconds),
         strips=_strips(comparison),
-        walks=_walks(comparison),
+        interpolations=_interpolations(comparison),
         protocols=_protocols(comparison),
         commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)] + [command],
         latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
-        machine=f"{latency.HOW}; {latency.machine()}",
+        machine=f"{latency.CONDITIONS}; {latency.machine()}",
         version=__version__,
         plotly=get_plotlyjs(),
     )
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
-    """Cells as the terminal shows them, each with the plain number that it is sorted by."""
+    """Return the table's rows: each cell as printed, with the number that sorts it."""
     first, second = ("is", "fid") if table.metric == "is" else ("fid", "is")
     keys = [
         *(["family"] if "Family" in formats.columns(table) else []),
         "d",
         "parameters",
         "ratio",
-        *(f"{who}_{name}" for name in (first, second) for who in ("student", "control")),
+        *(f"{kind}_{name}" for name in (first, second) for kind in ("student", "control")),
     ]
     limit = table.limit.label if table.limit else None
     return [
@@ -97,14 +100,14 @@ def _progress(sweep: Sweep) -> dict[str, Any]:
     counts = Counter(sweep.states().values())
     return {
         "name": sweep.manifest.name,
-        "shown": ", ".join(f"{counts[state]} {state}" for state in State if counts[state]),
+        "states": ", ".join(f"{counts[state]} {state}" for state in State if counts[state]),
         "finished": sweep.finished(),
         "command": sweep.manifest.command,
     }
 
 
 def _charts(comparison: Comparison, seconds: dict[str, float]) -> dict[str, dict[str, str]]:
-    """name → title, alt text, JSON."""
+    """Return name → title, alt text and Plotly JSON of each chart."""
     has_is = bool(comparison.table.real["is"])
     drawn: dict[str, tuple[str, go.Figure]] = {
         "pareto-fid": ("FID over size", figures.pareto(comparison, "fid", seconds)),
@@ -127,11 +130,11 @@ def _charts(comparison: Comparison, seconds: dict[str, float]) -> dict[str, dict
 
 
 def _alt(title: str, figure: go.Figure) -> str:
-    """The chart in words: its lines with their first and last points."""
+    """Describe a chart in words: its lines with their first and last points."""
     lines = []
     for trace in figure.data:
         points = [(x, y) for x, y in zip(trace.x or (), trace.y or (), strict=False) if y is not None]
-        if points and len(points) < len(trace.x):  # many lines in one, with gaps between them
+        if points and len(points) < len(trace.x):  # many lines in one trace, separated by gaps
             lines.append(
                 f"{trace.name}: {len(trace.x) - len(points)} lines, the best at {min(y for _, y in points):.4g}"
             )
@@ -142,54 +145,57 @@ def _alt(title: str, figure: go.Figure) -> str:
 
 
 def _strips(comparison: Comparison) -> list[dict[str, Any]]:
-    """Samples from the same latents: the teacher's row, then those of each d."""
-    found = []
+    """Return rows of samples from the same latents: the teacher's, then those of each d."""
+    strips = []
     for sample in samples(comparison):
         tiles = load_samples(comparison.store.samples(sample.signature, sample.updates), TILES)
         if tiles:
-            name = said(sample)
-            found.append(
+            name = sample_label(sample)
+            strips.append(
                 {
                     "label": name,
                     "chosen": sample.chosen,
                     "alt": f"{len(tiles)} samples of the {name}",
-                    "uri": _uri(tiles),
+                    "uri": _data_uri(tiles),
                 }
             )
-    return found
+    return strips
 
 
-def _walks(comparison: Comparison) -> list[dict[str, str]]:
-    """From one latent to another in TILES steps: the teacher, and student and control of one d."""
+def _interpolations(comparison: Comparison) -> list[dict[str, str]]:
+    """Return rows of TILES images between two latents: the teacher, and a student and control of one shape.
+
+    The shape is the limit of compression, or the last row that has a student.
+    """
     limit, rows = comparison.table.limit, [row for row in comparison.table.rows if row.student]
     row = next((row for row in rows if limit and row.label == limit.label), rows[-1] if rows else None)
     entries = [("teacher", comparison.table.teacher)]
     entries += [("student", row.student), ("control", row.control)] if row else []
-    z = _between(latents("picture", 0, 2), TILES)
-    found = []
+    z = _interpolate(latents("picture", 0, 2), TILES)
+    strips = []
     for kind, entry in entries:
         if entry:
             name = f"{kind}, {entry.label}"
             try:
                 generator = load_generator(comparison.store, entry.signature, entry.updates)
-            except UserError:  # a store that was copied without its weights
-                found.append({"label": f"{name}: its weights are not in the store", "alt": "", "uri": ""})
+            except UserError:  # the store was copied without its weights
+                strips.append({"label": f"{name}: its weights are not in the store", "alt": "", "uri": ""})
                 continue
-            strip = _uri(map(image_of, render(generator, z)))
-            found.append({"label": name, "alt": f"interpolation by the {name}", "uri": strip})
-    return found
+            strip = _data_uri(map(image_of, render(generator, z)))
+            strips.append({"label": name, "alt": f"interpolation by the {name}", "uri": strip})
+    return strips
 
 
-def _between(ends: np.ndarray, steps: int) -> np.ndarray:
-    """Along the arc from one latent to another, [2, 100] → float32 [steps, 100], all about equally likely."""
+def _interpolate(ends: np.ndarray, steps: int) -> np.ndarray:
+    """Interpolate spherically between two latents, which preserves their norm: [2, 100] → float32 [steps, 100]."""
     first, last = ends
     angle = np.arccos(first @ last / np.linalg.norm(first) / np.linalg.norm(last))
     t = np.linspace(0, 1, steps, dtype=np.float32)[:, None]
     return np.asarray((np.sin((1 - t) * angle) * first + np.sin(t * angle) * last) / np.sin(angle), dtype=np.float32)
 
 
-def _uri(tiles: Any) -> str:
-    """Pictures in a row, as a data URI."""
+def _data_uri(tiles: Any) -> str:
+    """Encode images in a row as the data URI of a WebP."""
     row = list(tiles)
     strip = Image.new(row[0].mode, (sum(t.width for t in row), row[0].height))
     for number, tile in enumerate(row):
@@ -201,20 +207,20 @@ def _uri(tiles: Any) -> str:
 
 def _protocols(comparison: Comparison) -> list[dict[str, Any]]:
     uses = {
-        "rung": "decide who goes on at a rung; the charts over updates and over alpha",
-        "selection": "choose the teacher, and each row's student and control",
-        "report": "are printed in the table; the charts over size and of blur",
+        "rung": "pruning at the rungs; charts over updates and over alpha",
+        "selection": "choice of the teacher, and of each row's student and control",
+        "report": "the table; charts over size and of blur",
     }
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for sweep in comparison.sweeps:
         for name, use in uses.items():
             n, protocol = sweep.manifest.n[name], sweep.manifest.protocols[name]
-            if protocol not in [line["protocol"] for line in found]:
-                whose = f" ({sweep.manifest.name})" if sweep is not comparison.sweeps[0] else ""
-                found.append({"name": name, "use": use + whose, "n": n, "protocol": protocol})
-    return found
+            if protocol not in [line["protocol"] for line in lines]:
+                suffix = f" ({sweep.manifest.name})" if sweep is not comparison.sweeps[0] else ""
+                lines.append({"name": name, "use": use + suffix, "n": n, "protocol": protocol})
+    return lines
 
 
 def _json(value: Any) -> str:
-    """For a script element: nothing in it can close the element."""
+    """Encode for a script element. Escapes `<`, so that no value can close the element."""
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")

@@ -1,4 +1,4 @@
-"""A sheet of samples: from the same latents, teacher, students and control at each d."""
+"""Draw a sheet of samples from the same latents: the teacher, then students and control of each d."""
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -9,16 +9,17 @@ from trainables.files import replacing
 _COLUMNS, _SCALE, _LABEL, _GAP = 12, 2, 270, 4
 
 
-def said(sample: Sample) -> str:
-    """`joint student, d=2`, and where it stopped if it did not finish."""
+def sample_label(sample: Sample) -> str:
+    """Return the kind and shape, such as `joint student, d=2`, and the updates of a trial that has not finished."""
     stopped = "" if sample.finished else f", at {sample.updates:,} updates"
     return f"{sample.kind}, {sample.shape.label}{stopped}"
 
 
 def draw_sheet(comparison: Comparison) -> None:
-    """Write the comparison's trials, one a row, from the same latents in each column, to `store.picture(name)`."""
+    """Write a sheet to `store.picture(name)`: one trial per row, one latent per column. Write none without samples."""
     rows = [
-        (said(s), load_samples(comparison.store.samples(s.signature, s.updates), _COLUMNS)) for s in samples(comparison)
+        (sample_label(s), load_samples(comparison.store.samples(s.signature, s.updates), _COLUMNS))
+        for s in samples(comparison)
     ]
     rows = [(label, tiles) for label, tiles in rows if tiles]
     if not rows:

@@ -1,4 +1,4 @@
-"""The compression table as data: per shape the student's scores beside the control's, with the ratio to the teacher."""
+"""The compression table as data: per shape the student's and the control's scores, and the ratio to the teacher."""
 
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
@@ -13,25 +13,25 @@ from trainables.shapes import GeneratorShape, label
 from trainables.spec import TrialSpec
 
 SCORES = ("is", "fid", "kid", "sharpness")
-TOLERANCE = 0.10  # of the teacher's score: the limit of compression is the smallest student within it
+TOLERANCE = 0.10  # of the teacher's score; the limit of compression is the smallest student within it
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One configuration: the teacher, or a row's student or control."""
 
-    signature: str  # of its first seed
+    signature: str  # of the first seed
     family: str
     d: int
     parameters: int
     macs: int
     updates: int
-    loss: str  # the game, if it was trained regularly
+    loss: str  # the game of a regularly trained GAN
     alpha: float | None
     d_discriminator: int | None
     discriminator_parameters: int | None
     seeds: int
-    scores: dict[str, Score | None]  # by the report latents; of several seeds the mean and deviation over them
+    scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
 
     @property
     def label(self) -> str:
@@ -40,13 +40,13 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """Student and control of one shape."""
+    """The student and the control of one shape."""
 
     family: str
     d: int
     parameters: int
     macs: int
-    ratio: float | None  # the teacher's parameters to these
+    ratio: float | None  # the teacher's parameters over this shape's
     student: Entry | None
     control: Entry | None
 
@@ -75,10 +75,10 @@ class Table:
     """A compression table."""
 
     dataset: str
-    metric: str  # "is" or "fid": what chooses the best
-    real: dict[str, float | None]  # the real images' own scores
+    metric: str  # "is" or "fid": the score that selects the best
+    real: dict[str, float | None]  # scores of the real images
     teacher: Entry | None
-    rows: list[Row]  # ascending by family and d, without the teacher's own if it has no student
+    rows: list[Row]  # ascending by family and d; the teacher's shape only if it has a student
     limit: Limit | None
 
     def as_json(self) -> dict[str, Any]:
@@ -86,6 +86,7 @@ class Table:
         return {"schema": 1, **asdict(self)}
 
     def row(self, shape_label: str) -> Row | None:
+        """Return the row of a shape, by its label, or None."""
         return next((row for row in self.rows if row.label == shape_label), None)
 
 
@@ -109,8 +110,8 @@ def build(store: Store, controls: Sweep, distilled: Sweep | None) -> Table:
 def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teacher: Entry | None) -> Row:
     student_trials = best(distilled, shape) if distilled else None
     control_trials = best(controls, shape)
-    student = _of(distilled, student_trials) if distilled and student_trials else None
-    control = _of(controls, control_trials) if control_trials else None
+    student = _entry_of(distilled, student_trials) if distilled and student_trials else None
+    control = _entry_of(controls, control_trials) if control_trials else None
     comparable(fid for entry in (student, control, teacher) if entry and (fid := entry.scores["fid"]))
     return Row(
         family=shape.family,
@@ -124,22 +125,24 @@ def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teache
 
 
 def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry | None:
-    """The students' own teacher, as it was pinned; without students the best by the selection scores."""
+    """Return the teacher that the student sweep pins; without students the best trial by selection scores."""
     if students is not None and students.teacher is not None:
         pinned = students.teacher
         record = store.require(pinned.signature)
         finals = [f for f in record.finals if f.updates == pinned.updates and f.weights == pinned.weights]
-        named = [f for f in finals if f.report["fid"]["protocol"] == students.protocols["report"]]
-        if not named:
-            raise NotYetError(f"the teacher {pinned.name} has no scores like its students'; run `{students.command}`")
-        return _entry([record.spec], named)
+        scored = [f for f in finals if f.report["fid"]["protocol"] == students.protocols["report"]]
+        if not scored:
+            raise NotYetError(
+                f"the teacher {pinned.name} has no scores by its students' protocol; run `{students.command}`"
+            )
+        return _entry([record.spec], scored)
     ranked = [trials for shape in controls.finishers() if (trials := best(controls, shape))]
     if not ranked:
         return None
-    return _of(controls, max(ranked, key=lambda trials: quality(controls, trials, controls.manifest.metric)))
+    return _entry_of(controls, max(ranked, key=lambda trials: quality(controls, trials, controls.manifest.metric)))
 
 
-def _of(sweep: Sweep, trials: list[str]) -> Entry:
+def _entry_of(sweep: Sweep, trials: list[str]) -> Entry:
     finals = [final for trial in trials if (final := sweep.final(trial))]
     return _entry([sweep.records[trial].spec for trial in trials], finals)
 
@@ -171,27 +174,27 @@ def _over_seeds(scores: list[Score]) -> Score:
 
 
 def _limit(rows: list[Row], teacher: Entry | None, metric: str) -> Limit | None:
-    """The student with the fewest parameters, below the teacher's, within TOLERANCE of the teacher's score."""
-    goal = teacher.scores[metric] if teacher else None
-    if teacher is None or goal is None:
+    """Return the student with the fewest parameters, less than the teacher's, within TOLERANCE of its score."""
+    target = teacher.scores[metric] if teacher else None
+    if teacher is None or target is None:
         return None
     for row in sorted(rows, key=lambda row: row.parameters):
-        reached = row.student.scores[metric] if row.student else None
-        if reached is None or row.ratio is None or row.parameters >= teacher.parameters:
+        score = row.student.scores[metric] if row.student else None
+        if score is None or row.ratio is None or row.parameters >= teacher.parameters:
             continue
         if metric == "is":
-            is_near = reached["mean"] >= goal["mean"] * (1 - TOLERANCE)
+            within = score["mean"] >= target["mean"] * (1 - TOLERANCE)
         else:
-            is_near = reached["mean"] <= goal["mean"] * (1 + TOLERANCE)
-        if is_near:
+            within = score["mean"] <= target["mean"] * (1 + TOLERANCE)
+        if within:
             return Limit(family=row.family, d=row.d, ratio=row.ratio, tolerance=TOLERANCE, metric=metric)
     return None
 
 
 def flat(table: Table) -> list[dict[str, Any]]:
-    """One dict per row with plain numbers, None where there is nothing: what CSV, DataFrame and W&B's table hold.
+    """Return a dict per row with plain numbers, None for missing ones: the lines of CSV, DataFrame and W&B's table.
 
-    The teacher is the last row; it was trained regularly, so that its scores stand where the controls' do.
+    The teacher is the last row. It was trained as a regular GAN, so its scores are under the controls' keys.
     """
     lines = [_flat(row, row.ratio, row.student, row.control, is_teacher=False) for row in table.rows]
     teacher = table.teacher
@@ -203,11 +206,11 @@ def _flat(
 ) -> dict[str, Any]:
     line: dict[str, Any] = {"family": size.family, "d": size.d, "parameters": size.parameters, "macs": size.macs}
     line |= {"ratio": ratio, "teacher": is_teacher}
-    for who, entry in (("student", student), ("control", control)):
+    for kind, entry in (("student", student), ("control", control)):
         for name in ("signature", "loss", "alpha", "seeds", "updates", "d_discriminator"):
-            line[f"{who}_{name}"] = getattr(entry, name) if entry else None
+            line[f"{kind}_{name}"] = getattr(entry, name) if entry else None
         for name in SCORES:
             score = entry.scores[name] if entry else None
-            line[f"{who}_{name}"] = score["mean"] if score else None
-            line[f"{who}_{name}_std"] = score["std"] if score else None
+            line[f"{kind}_{name}"] = score["mean"] if score else None
+            line[f"{kind}_{name}_std"] = score["std"] if score else None
     return line

@@ -1,1 +1,1 @@
-"""What is running? Shown in the terminal while it runs."""
+"""What is running? Progress and status in the terminal."""

@@ -1,6 +1,6 @@
-"""A sweep in a terminal: trials per state, the best of each d beside its control, the rungs, what is running.
+"""Draw a sweep in a terminal: trials per state, the best of each shape and its control, the rungs, running trials.
 
-Drawn from the store's records, and from what the command that trains says of the moment (`Live`).
+The data are the store's records, and the live state of the command that trains (`Live`).
 """
 
 import dataclasses
@@ -19,24 +19,24 @@ from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.shapes import DEFAULT_FAMILY, GeneratorShape
 
-SHOWN = 4  # running trials and failures that are named
+MAX_LINES = 4  # of running trials, and of failures
 
 
 @dataclass(frozen=True)
 class Live:
-    """What only the command that trains knows."""
+    """The live state of the command that trains, which the records do not hold."""
 
-    driver: str | None = None  # who says it, as in Store.driver
-    running: dict[str, float] = field(default_factory=dict)  # signature → Unix time when its job began
-    used: float = 0.0  # slots, or GPUs
+    driver: str | None = None  # the command, as in Store.driver
+    running: dict[str, float] = field(default_factory=dict)  # signature → Unix time at which its job started
+    used: float = 0.0  # in units
     capacity: float = 0.0
     unit: str = "slots"
     seconds_left: float | None = None
-    failures: tuple[str, ...] = ()  # the last ones, one line each
+    failures: tuple[str, ...] = ()  # the latest, one line each
 
     @classmethod
     def read(cls, store: Store, name: str) -> "Live":
-        """Of the command that drives the store; what another one left behind does not count."""
+        """Read the state that the command now holding the store saved. Ignore that of an earlier command."""
         driver, record = store.driver(), store.live(name)
         if driver is None or record is None or record["driver"] != driver:
             return cls()
@@ -48,56 +48,57 @@ class Live:
 
 @dataclass(frozen=True)
 class Baselines:
-    """What a student is measured against: FID by the rung's latents, of trials that have finished."""
+    """FID on the rung latents of the finished trials that students are compared with."""
 
     controls: dict[GeneratorShape, dict[int, float]]  # shape → updates → FID
     teacher: tuple[GeneratorShape, float] | None  # shape, FID
 
     @classmethod
     def of(cls, sweep: Sweep, store: Store) -> "Baselines":
-        """Of a student sweep, where its rungs are scored like the teachers'; a teacher sweep has none."""
+        """Return a student sweep's baselines. They are empty for a teacher sweep, and if the rung protocols differ."""
         pinned = sweep.manifest.teacher
         teachers = store.sweep(pinned.sweep) if pinned else None
         if pinned is None or teachers is None or teachers.protocols["rung"] != sweep.manifest.protocols["rung"]:
             return cls({}, None)
         controls, record = controls_of(store, teachers, sweep.manifest), store.require(pinned.signature)
         chosen = {shape: trials[0] for shape in controls.strata if (trials := best(controls, shape))}
-        found = {shape: _fids(controls, trial) for shape, trial in chosen.items()}
+        fids = {shape: _fids(controls, trial) for shape, trial in chosen.items()}
         rung = record.rung(pinned.updates, teachers.protocols["rung"])
-        return cls(found, (record.spec.generator, rung.scores["fid"]["mean"]) if rung and rung.scores else None)
+        return cls(fids, (record.spec.generator, rung.scores["fid"]["mean"]) if rung and rung.scores else None)
 
 
 def _fids(sweep: Sweep, trial: str) -> dict[int, float]:
+    """Return updates → FID of a trial."""
     rungs = {updates: rung_of(sweep, trial, updates) for updates in sweep.manifest.rungs}
     return {updates: r.scores["fid"]["mean"] for updates, r in rungs.items() if r and r.scores}
 
 
 def draw(sweep: Sweep, baselines: Baselines, live: Live) -> RenderableType:
-    """The whole view."""
-    parts: list[RenderableType] = [_states(sweep, baselines, live), _ladder(sweep)]
+    """Return the whole view."""
+    parts: list[RenderableType] = [_states(sweep, baselines, live), _rung_counts(sweep)]
     if baselines.teacher:
         shape, fid = baselines.teacher
         parts.append(Text(f"the teacher, {shape.label}: FID {fid:.2f}"))
     if live.capacity:
         parts.append(Text(f"{live.used:g} of {live.capacity:g} {live.unit} in use; {time_left(live.seconds_left)}"))
     now = time.time()
-    names = sorted((s for s in live.running if s in sweep.records), key=live.running.__getitem__)
-    parts += _few(list(reversed(live.failures)), "red")  # before what may be cut off by the window's end
-    parts += _few([f"{sweep.records[s].spec.label()} ({now - live.running[s]:.0f} s)" for s in names], "cyan")
+    running = sorted((s for s in live.running if s in sweep.records), key=live.running.__getitem__)
+    parts += _first_lines(list(reversed(live.failures)), "red")  # first: a small window cuts off the end
+    parts += _first_lines([f"{sweep.records[s].spec.label()} ({now - live.running[s]:.0f} s)" for s in running], "cyan")
     return Group(*parts)
 
 
-def _few(lines: Sequence[str], style: str) -> list[Text]:
-    more = ["and more"] if len(lines) > SHOWN else []
-    return [Text(line, style=style, overflow="ellipsis", no_wrap=True) for line in [*lines[:SHOWN], *more]]
+def _first_lines(lines: Sequence[str], style: str) -> list[Text]:
+    more = ["and more"] if len(lines) > MAX_LINES else []
+    return [Text(line, style=style, overflow="ellipsis", no_wrap=True) for line in [*lines[:MAX_LINES], *more]]
 
 
 def _states(sweep: Sweep, baselines: Baselines, live: Live) -> Table:
-    """A line per d; states that no trial is in are left out."""
+    """Return a table with a row per shape. States without trials are left out."""
     states = sweep.states() | dict.fromkeys(live.running, State.RUNNING)
     present = [state for state in State if state in set(states.values())]
     table = Table(title=sweep.manifest.name, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
-    control = ["control's FID there"] if baselines.controls else []
+    control = ["control's FID"] if baselines.controls else []
     for heading in ("d", *present, "best FID", "IS", "at", *control):
         table.add_column(heading, justify="right")
     for shape, stratum in sweep.strata.items():
@@ -107,10 +108,10 @@ def _states(sweep: Sweep, baselines: Baselines, live: Live) -> Table:
         cells = [_size(shape), *(str(counts[state] or "·") for state in present), *scores]
         cells.append(f"{leader.updates:,}" if leader else "—")
         if control:
-            theirs = baselines.controls.get(shape, {}).get(leader.updates) if leader else None
-            beaten = theirs is not None and leader is not None and leader.scores["fid"]["mean"] < theirs
-            shown = f"{theirs:.2f}" if theirs is not None else "—"
-            cells.append(f"[green]{shown} beaten[/green]" if beaten else shown)
+            control_fid = baselines.controls.get(shape, {}).get(leader.updates) if leader else None
+            beaten = control_fid is not None and leader is not None and leader.scores["fid"]["mean"] < control_fid
+            text = f"{control_fid:.2f}" if control_fid is not None else "—"
+            cells.append(f"[green]{text} beaten[/green]" if beaten else text)
         table.add_row(*cells)
     return table
 
@@ -119,8 +120,8 @@ def _size(shape: GeneratorShape) -> str:
     return str(shape.d) if shape.family == DEFAULT_FAMILY else f"{shape.family} {shape.d}"
 
 
-def _ladder(sweep: Sweep) -> Text:
-    """How many configurations have their scores at each rung, of how many that are to come there."""
+def _rung_counts(sweep: Sweep) -> Text:
+    """Return a line with the configurations scored at each rung, out of those expected there."""
     reached, expected = Counter[int](), Counter[int]()
     for stratum in sweep.strata.values():
         for number, (scored, unknown) in enumerate(zip(stratum.reported(), stratum.unreported(), strict=True)):
@@ -131,6 +132,7 @@ def _ladder(sweep: Sweep) -> Text:
 
 
 def time_left(seconds: float | None) -> str:
+    """Return the time left in words. None: not known yet."""
     if seconds is None:
         return "time left: not known yet"
     return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"

@@ -1,4 +1,4 @@
-"""What a store holds: its sweeps and how far they are; one trial's way through the rungs; the sweep that runs now."""
+"""Print the state of a store: its sweeps, one trial's rungs, or the sweep that is running."""
 
 import time
 from collections import Counter
@@ -13,11 +13,11 @@ from sweeper.store import Manifest, Store, TrialRecord
 from sweeper.terminal.dashboard import Baselines, Live, draw
 from trainables.errors import MissingPluginError, UserError
 
-SECONDS = 2.0  # between two looks at the store
+SECONDS = 2.0  # between two reads of the store
 
 
 def show(store: Store) -> None:
-    """Print the sweeps, on stdout."""
+    """Print the sweeps and the states of their trials on stdout."""
     print_line = Console(highlight=False, soft_wrap=True).print
     manifests = store.sweeps()
     for manifest in manifests:
@@ -28,22 +28,24 @@ def show(store: Store) -> None:
             continue
         live = Live.read(store, manifest.name)
         counts = Counter((sweep.states() | dict.fromkeys(live.running, State.RUNNING)).values())
-        shown = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-        print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.signatures)} trials, {shown}")
+        states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+        print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.signatures)} trials, {states}")
         if not sweep.finished() and not live.running:
-            print_line(f"  goes on with `{manifest.command}`")
+            print_line(f"  continue with `{manifest.command}`")
     if not manifests:
         print_line(f"{store.root} holds no sweep yet; start one with `sweeper run teachers --dataset mnist5k`")
 
 
 def watch(store: Store, looks: int | None = None) -> None:
-    """Draw the sweep that a command trains, in place, until it ends or Ctrl-C; where there is no terminal, each look is
-    printed under the last. looks: at most so many."""
+    """Draw the latest sweep until its command ends or Ctrl-C: in place in a terminal, one below the other elsewhere.
+
+    looks: the largest number of drawings; None for no limit.
+    """
     console = Console(highlight=False)
     reader = _Reader(store)
     with Screen(console=console, auto_refresh=False) if console.is_terminal else nullcontext() as screen:
         while True:
-            begun = time.monotonic()
+            start = time.monotonic()
             sweep = reader.sweep()
             drawn = draw(sweep, reader.baselines(sweep), Live.read(store, sweep.manifest.name))
             if screen:
@@ -53,17 +55,17 @@ def watch(store: Store, looks: int | None = None) -> None:
             looks = None if looks is None else looks - 1
             if looks == 0 or not store.driver():
                 break
-            time.sleep(max(SECONDS, 3 * (time.monotonic() - begun)))
+            time.sleep(max(SECONDS, 3 * (time.monotonic() - start)))
     if not store.driver():
-        console.print(f"nothing trains in {store.root} now" + _goes_on(sweep), soft_wrap=True)
+        console.print(f"no sweep is running in {store.root}" + _how_to_continue(sweep), soft_wrap=True)
 
 
-def _goes_on(sweep: Sweep) -> str:
-    return "" if sweep.finished() else f"; {sweep.manifest.name} goes on with `{sweep.manifest.command}`"
+def _how_to_continue(sweep: Sweep) -> str:
+    return "" if sweep.finished() else f"; continue {sweep.manifest.name} with `{sweep.manifest.command}`"
 
 
 class _Reader:
-    """Reads the sweep that was worked on last, again and again: of its trials only those that changed."""
+    """Reads the latest sweep repeatedly, and only the records that changed."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
@@ -71,6 +73,7 @@ class _Reader:
         self._baselines: tuple[str, Baselines] | None = None
 
     def sweep(self) -> Sweep:
+        """Return the latest sweep. Raises UserError if there is none."""
         manifest = self.store.latest()
         if manifest is None:
             raise UserError(f"{self.store.root} holds no sweep yet; start one with `sweeper run teachers`")
@@ -81,23 +84,25 @@ class _Reader:
         return Sweep(manifest, {signature: self._records[signature][1] for signature in manifest.signatures})
 
     def baselines(self, sweep: Sweep) -> Baselines:
-        """They have finished: read once."""
+        """Return the sweep's baselines. They are final, so they are read once."""
         if self._baselines is None or self._baselines[0] != sweep.manifest.name:
             self._baselines = sweep.manifest.name, Baselines.of(sweep, self.store)
         return self._baselines[1]
 
 
 def show_trial(store: Store, signature: str) -> None:
-    """Print a trial's rungs in every sweep that it is in. A beginning of its signature will do. Raises UserError."""
+    """Print a trial's rungs in every sweep that has it.
+
+    signature: its signature or the beginning of it. Raises UserError unless it matches one trial.
+    """
     print_line = Console(highlight=False, soft_wrap=True).print
-    found = {(m.name, s): m for m in store.sweeps() for s in m.signatures if s.startswith(signature)}
-    names = sorted({name for _, name in found})
-    if len(names) != 1:
-        raise UserError(
-            f"--trial {signature} is {'no trial of any sweep' if not names else ', '.join(names)}; give one signature"
-        )
-    for (_, name), manifest in found.items():
-        _show_in(Sweep.read(manifest, store), manifest, name, print_line)
+    matches = {(m.name, s): m for m in store.sweeps() for s in m.signatures if s.startswith(signature)}
+    signatures = sorted({s for _, s in matches})
+    if len(signatures) != 1:
+        trials = ", ".join(signatures) or "no trial of any sweep"
+        raise UserError(f"--trial {signature} matches {trials}; give one signature")
+    for (_, match), manifest in matches.items():
+        _show_in(Sweep.read(manifest, store), manifest, match, print_line)
 
 
 def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Callable[[str], None]) -> None:
@@ -109,11 +114,11 @@ def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Calla
         if rung is None:
             continue
         if rung.diverged:
-            print_line(f"  at {updates} updates it diverged")
+            print_line(f"  at {updates} updates diverged")
             continue
         line = f"  at {updates} updates FID {rung.scores['fid']['mean']:.2f}"
         if number < len(places):
-            place, ranked, going_on = places[number]
-            cut = f"; the best {going_on} go on" if going_on else ""
+            place, ranked, continuing = places[number]
+            cut = f"; the best {continuing} continue" if continuing else ""
             line += f": place {place} of {ranked} ranked configurations of {record.spec.generator.label}{cut}"
         print_line(line)

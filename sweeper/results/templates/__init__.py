@@ -1,12 +1,12 @@
-"""Files that are written for users: the page, the model card, the script."""
+"""Templates of the files that users get: the page, the model card, the script that loads an ONNX file."""
 
 from typing import Any
 
 import jinja2
 
 
-def fill(name: str, /, html: bool = False, **facts: Any) -> str:
-    """A template with its gaps filled; of html what is put in is escaped. A fact that is not there is an error."""
+def fill(name: str, /, html: bool = False, **values: Any) -> str:
+    """Render a template. html: escape the values. Raises jinja2.UndefinedError for a missing value."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sweeper.results.templates", "."),
         autoescape=html,
@@ -15,4 +15,4 @@ def fill(name: str, /, html: bool = False, **facts: Any) -> str:
         keep_trailing_newline=True,
         undefined=jinja2.StrictUndefined,
     )
-    return environment.get_template(name).render(facts)
+    return environment.get_template(name).render(values)

@@ -1,4 +1,4 @@
-"""What leaves the house: a generator that needs no sweeper."""
+"""An exported generator, and its choice."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
 
 @pytest.fixture(scope="module")
 def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The student of d = 1, and seven samples."""
+    """Return a folder with the exported student of d = 1 and seven samples."""
     folder = tmp_path_factory.mktemp("exported") / "mine"
     export.write(export.choose(Comparison.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
     return folder
@@ -41,7 +41,7 @@ def spec_of(exported: Path) -> dict[str, Any]:
     return dict(json.loads((exported / "spec.json").read_text()))
 
 
-def test_onnx_gives_torch_s_output_for_any_number_of_latents(exported: Path, finished: Path) -> None:
+def test_onnx_reproduces_torch_s_output_for_any_batch_size(exported: Path, finished: Path) -> None:
     session = onnxruntime.InferenceSession(exported / "generator.onnx")
     manifest = Store(finished / "runs").sweep("mnist5k-students")
     assert manifest is not None
@@ -53,20 +53,20 @@ def test_onnx_gives_torch_s_output_for_any_number_of_latents(exported: Path, fin
         (images,) = session.run(None, {"z": z})
         assert images.shape == (count, 1, 32, 32)
         assert np.abs(images - expected).max() <= export.TOLERANCE
-        assert np.abs(expected).max() > 0.01, "an output of nothing would agree with anything"
+        assert np.abs(expected).max() > 0.01, "an output of zeros would pass"
 
 
-def test_the_weights_are_the_store_s_and_carry_their_spec(exported: Path, finished: Path) -> None:
+def test_the_weights_equal_the_store_s_and_their_metadata_has_the_spec(exported: Path, finished: Path) -> None:
     spec = spec_of(exported)
-    (kept,) = (finished / "runs" / "trials" / spec["signature"]).glob("generator-*.safetensors")
-    mine, theirs = load_file(exported / "generator.safetensors"), load_file(kept)
-    assert mine.keys() == theirs.keys()
-    assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    (original,) = (finished / "runs" / "trials" / spec["signature"]).glob("generator-*.safetensors")
+    actual, expected = load_file(exported / "generator.safetensors"), load_file(original)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[key], expected[key]) for key in actual)
     with safe_open(exported / "generator.safetensors", "pt") as file:
         assert json.loads(file.metadata()["spec"]) == spec
 
 
-def test_the_script_needs_neither_sweeper_nor_torch(exported: Path, tmp_path: Path) -> None:
+def test_the_script_requires_neither_sweeper_nor_torch(exported: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(exported, tmp_path / "elsewhere")
     script = (folder / "load.py").read_text()
     assert len([line for line in script.splitlines() if line.strip() and not line.startswith("#")]) <= 10
@@ -78,7 +78,7 @@ def test_the_script_needs_neither_sweeper_nor_torch(exported: Path, tmp_path: Pa
         assert np.asarray(made).std() > 0
 
 
-def test_samples_are_what_the_scores_were_computed_on(exported: Path, finished: Path) -> None:
+def test_samples_are_of_the_first_report_latents(exported: Path, finished: Path) -> None:
     files = sorted((exported / "samples").glob("*.png"))
     assert [file.name for file in files] == [f"{i}.png" for i in range(7)]
     store = Store(finished / "runs")
@@ -89,18 +89,18 @@ def test_samples_are_what_the_scores_were_computed_on(exported: Path, finished: 
     assert all((np.asarray(Image.open(f)) == pixels[0]).all() for f, pixels in zip(files, expected, strict=True))
 
 
-def test_another_export_into_the_same_folder_leaves_nothing_of_the_first(finished: Path, tmp_path: Path) -> None:
-    chosen = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
-    export.write(chosen, tmp_path, export.FORMATS, 12)
-    export.write(chosen, tmp_path, ("safetensors",), 3)
+def test_an_export_replaces_an_earlier_one_in_the_folder(finished: Path, tmp_path: Path) -> None:
+    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    export.write(target, tmp_path, export.FORMATS, 12)
+    export.write(target, tmp_path, ("safetensors",), 3)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "generator.safetensors", "samples", "spec.json"]
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["0.png", "1.png", "2.png"]
     assert "onnx" not in (tmp_path / "README.md").read_text().lower()
-    export.write(chosen, tmp_path, ("safetensors",), 0)
+    export.write(target, tmp_path, ("safetensors",), 0)
     assert not list((tmp_path / "samples").iterdir())
 
 
-def test_the_card_names_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:
+def test_the_card_states_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:
     card = (exported / "README.md").read_text()
     comparison = Comparison.read(Store(finished / "runs"), None, None)
     (student,) = [row.student for row in comparison.table.rows if row.student]
@@ -114,7 +114,9 @@ def test_the_card_names_scores_protocol_data_and_latency(exported: Path, finishe
     assert "|  |" not in card
 
 
-def test_the_command_writes_into_a_folder_named_after_what_it_is(finished: Path, sweeper: Any, tmp_path: Path) -> None:
+def test_the_command_writes_into_a_folder_named_after_the_generator(
+    finished: Path, sweeper: Any, tmp_path: Path
+) -> None:
     words = ["--store", str(finished / "runs"), "--d", "1", "--format", "safetensors"]
     done: Done = sweeper("export", *words, cwd=tmp_path)
     assert done.code == 0, done.err
@@ -124,7 +126,7 @@ def test_the_command_writes_into_a_folder_named_after_what_it_is(finished: Path,
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """Students of d = 2, far from the teacher, and of d = 4, near it, with two seeds; one more that was pruned."""
+    """Return a store with students of d = 2 outside the tolerance, of d = 4 within it (two seeds), and a pruned one."""
     store = Store(tmp_path)
     best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (21.0, 9.0)})
     sweep(store, "teacher", [best])
@@ -138,38 +140,38 @@ def store(tmp_path: Path) -> Store:
     return store
 
 
-def test_by_default_it_is_the_limit_of_compression_and_its_best_seed(store: Store) -> None:
-    chosen = export.choose(Comparison.read(store, None, None), None)
-    assert (chosen.spec.d, chosen.spec.seed, chosen.name) == (4, 1, "mnist5k-student-d4")
+def test_the_default_is_the_best_seed_of_the_limit_of_compression(store: Store) -> None:
+    target = export.choose(Comparison.read(store, None, None), None)
+    assert (target.spec.d, target.spec.seed, target.name) == (4, 1, "mnist5k-student-d4")
 
 
-def test_a_width_or_a_signature_names_another(store: Store) -> None:
+def test_a_width_or_a_signature_selects_another(store: Store) -> None:
     comparison = Comparison.read(store, None, None)
     assert export.choose(comparison, 2).spec == student(2, seed=0)
     assert export.find(store, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
 
 
-def test_what_is_not_there_is_answered_with_what_is(store: Store) -> None:
+def test_an_error_names_the_available_trials(store: Store) -> None:
     comparison = Comparison.read(store, None, None)
-    with pytest.raises(UserError, match="--d 8: there is no finished student of that width; there are d=2, d=4"):
+    with pytest.raises(UserError, match="--d 8: no student of this width has finished; finished: d=2, d=4"):
         export.choose(comparison, 8)
-    with pytest.raises(NotYetError, match="did not finish, it is pruned"):
+    with pytest.raises(NotYetError, match="has not finished, it is pruned"):
         export.find(store, student(2, lr=0.5).signature)
-    with pytest.raises(UserError, match="--trial zzzz names 0 trials"):
+    with pytest.raises(UserError, match="--trial zzzz matches 0 trials"):
         export.find(store, "zzzz")
     without = replace(comparison, table=replace(comparison.table, limit=None))
     with pytest.raises(UserError, match="no student is within the tolerance of the teacher; add --d 4"):
         export.choose(without, None)
 
 
-def test_a_signature_needs_no_name_of_a_sweep(store: Store) -> None:
+def test_a_trial_of_several_sweeps_is_found_by_its_signature(store: Store) -> None:
     manifest = store.sweep("mnist5k-students")
     assert manifest is not None
     sweep(store, "student", manifest.signatures[:1], manifest.teacher, name="again")
     assert export.find(store, student(4, seed=1).signature).spec.seed == 1
 
 
-def test_without_students_it_says_what_to_run_first(tmp_path: Path) -> None:
+def test_without_students_the_error_names_the_command_to_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(16), 1.0, FINAL)])
     with pytest.raises(NotYetError, match="run `sweeper run students --teacher best` first"):

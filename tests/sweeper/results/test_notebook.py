@@ -1,4 +1,4 @@
-"""A store in a notebook."""
+"""The interface for notebooks."""
 
 import subprocess
 import sys
@@ -39,33 +39,33 @@ def test_trials_have_a_row_per_rung(runs: Runs) -> None:
     trials = runs.trials("mnist5k-students")
     assert sorted(trials["updates"]) == [10, 10, 30]
     assert set(trials["state"]) == {"done", "pruned"}
-    assert set(trials["seed"]) == {0}, "defaults are there, too"
+    assert set(trials["seed"]) == {0}, "fields with default values are included"
     assert set(trials["loss"]) == {"mse"}
     assert len(runs.trials("mnist5k")) == 3 + 4
 
 
 @pytest.mark.parametrize("figure", ["pareto", "alpha", "rungs", "curves", "blur"])
-def test_figures_are_plotly_s_and_hold_the_table_s_numbers(runs: Runs, figure: str) -> None:
+def test_figures_are_plotly_figures_with_the_table_s_numbers(runs: Runs, figure: str) -> None:
     drawn = getattr(runs, figure)("mnist5k")
     assert type(drawn).__name__ == "Figure"
     if figure == "pareto":
-        of_students = next(trace for trace in drawn.data if trace.name == "student")
-        assert list(of_students.y) == [21.0]
+        students = next(trace for trace in drawn.data if trace.name == "student")
+        assert list(students.y) == [21.0]
 
 
-def test_an_unknown_name_is_answered_with_the_known_ones(runs: Runs) -> None:
-    with pytest.raises(UserError, match=r"'celeba' is no data set or sweep of .*; it has mnist5k, mnist5k-students"):
+def test_the_error_for_an_unknown_name_lists_the_valid_ones(runs: Runs) -> None:
+    with pytest.raises(UserError, match=r"'celeba' is not a data set or sweep of .*; it has mnist5k, mnist5k-students"):
         runs.table("celeba")
-    with pytest.raises(UserError, match=r"score=kid: there are figures of fid and is"):
+    with pytest.raises(UserError, match=r"score=kid is not plotted; use fid or is"):
         runs.pareto(score="kid")
 
 
-def test_a_folder_that_is_not_there_is_not_an_empty_store(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere is not there"):
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere does not exist"):
         sweeper.open(tmp_path / "nowhere")
 
 
-def test_a_table_needs_neither_torch_nor_ray(runs: Runs) -> None:
+def test_a_table_imports_neither_torch_nor_ray(runs: Runs) -> None:
     program = "import sys, sweeper; sweeper.open(sys.argv[1]).table(); print({'torch', 'ray'} & set(sys.modules))"
     command = [sys.executable, "-c", program, str(runs.store.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""The page, in a browser."""
+"""The page, opened in a browser."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ COMMAND = "sweeper report --store a&b"
 
 @pytest.fixture(scope="module")
 def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The page of a finished comparison."""
+    """Return the path of the page of a finished comparison."""
     path = tmp_path_factory.mktemp("report") / "page.html"
     pages.write(Comparison.read(Store(finished / "runs"), None, None), path, COMMAND)
     return path
@@ -28,15 +28,15 @@ def written(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def opened(written: Path, browser: Browser) -> Iterator[Page]:
-    """In a browser without a network. Fails the test on an error in the console, or a request to anywhere."""
+    """Open the page in a browser without a network. Fail the test on a console error or a network request."""
     context = browser.new_context(offline=True, permissions=["clipboard-read", "clipboard-write"])
-    page, complaints = context.new_page(), []
-    page.on("console", lambda message: complaints.append(message.text) if message.type in ("error", "warning") else 0)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("request", lambda asked: complaints.append(asked.url) if asked.url.startswith("http") else None)
+    page, problems = context.new_page(), []
+    page.on("console", lambda message: problems.append(message.text) if message.type in ("error", "warning") else 0)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda request: problems.append(request.url) if request.url.startswith("http") else None)
     page.goto(written.as_uri())
     yield page
-    assert complaints == []
+    assert problems == []
     context.close()
 
 
@@ -49,7 +49,7 @@ def test_every_chart_is_drawn_and_described(opened: Page) -> None:
         assert len(drawn.get_attribute("aria-label") or "") > 20, name
 
 
-def test_a_click_on_a_heading_sorts_by_number_and_a_second_one_turns_it_round(opened: Page) -> None:
+def test_a_click_on_a_heading_sorts_by_number_and_a_second_click_reverses_the_order(opened: Page) -> None:
     heads = opened.locator("#compression th")
     column = heads.all_inner_texts().index("Params")
     cells = opened.locator(f"#compression td:nth-child({column + 1})")
@@ -65,7 +65,7 @@ def test_a_click_on_a_heading_sorts_by_number_and_a_second_one_turns_it_round(op
     assert heads.nth(column).get_attribute("aria-sort") == "descending"
 
 
-def test_the_size_on_the_axis_is_switched_by_keyboard_and_kept_by_the_theme(opened: Page) -> None:
+def test_the_size_axis_is_switched_by_keyboard_and_kept_when_the_theme_changes(opened: Page) -> None:
     chart = opened.locator("figure", has=opened.locator("#chart-pareto-fid"))
     title = "document.getElementById('chart-pareto-fid').layout.xaxis.title.text"
     chart.get_by_role("button", name="latency").press("Enter")
@@ -76,7 +76,7 @@ def test_the_size_on_the_axis_is_switched_by_keyboard_and_kept_by_the_theme(open
     assert chart.get_by_role("button", name="parameters").get_attribute("aria-pressed") == "false"
 
 
-def test_what_is_missing_is_sorted_last(opened: Page) -> None:
+def test_missing_values_are_sorted_last(opened: Page) -> None:
     heads = opened.locator("#compression th")
     column = heads.all_inner_texts().index("FID (Stu.)")
     for _ in range(2):
@@ -92,39 +92,39 @@ def test_the_table_is_copied_as_text(opened: Page, finished: Path, style: str) -
     assert opened.evaluate("navigator.clipboard.readText()") == as_text(built, style)
 
 
-def test_pictures_have_alternative_texts_and_the_rows_of_the_paper_s_figure_11(opened: Page) -> None:
+def test_samples_have_alternative_texts_and_the_rows_of_the_paper_s_figure_11(opened: Page) -> None:
     rows = opened.locator(".strip img").evaluate_all("all => all.map(i => [i.alt, i.naturalWidth / i.naturalHeight])")
     teacher, *others = (alt.removeprefix("12 samples of the ") for alt, _ in rows[:4])
     assert teacher.startswith("teacher, d=")
     assert others[:2] == ["mse student, d=1, at 8 updates", "joint student, d=1"]
-    assert others[2].startswith("control, d="), "of another d than the teacher's"
+    assert others[2].startswith("control, d="), "a control of the teacher's d would be the teacher"
     assert others[2][-1] != teacher[-1]
     assert {ratio for _, ratio in rows} == {float(pages.TILES)}
     assert sum("interpolation" in alt for alt, _ in rows) == 3
 
 
-def test_it_is_dark_or_light_as_the_system_is_and_by_its_button(written: Path, browser: Browser) -> None:
-    grounds = {}
+def test_the_theme_follows_the_system_and_the_button(written: Path, browser: Browser) -> None:
+    backgrounds = {}
     for scheme in ("light", "dark"):
         context = browser.new_context(color_scheme=scheme)
         page = context.new_page()
         page.goto(written.as_uri())
-        ground = "getComputedStyle(document.body).backgroundColor"
-        grounds[scheme] = page.evaluate(ground)
+        background = "getComputedStyle(document.body).backgroundColor"
+        backgrounds[scheme] = page.evaluate(background)
         page.locator("#theme").click()
-        grounds[f"not {scheme}"] = page.evaluate(ground)
+        backgrounds[f"not {scheme}"] = page.evaluate(background)
         context.close()
-    assert grounds["light"] == grounds["not dark"] != grounds["dark"] == grounds["not light"]
+    assert backgrounds["light"] == backgrounds["not dark"] != backgrounds["dark"] == backgrounds["not light"]
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_it_never_scrolls_sideways(opened: Page, width: int) -> None:
+def test_the_page_does_not_scroll_horizontally(opened: Page, width: int) -> None:
     opened.set_viewport_size({"width": width, "height": 800})
     opened.wait_for_timeout(300)
     assert opened.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_it_prints_in_light_without_its_buttons_and_is_dark_again_afterwards(opened: Page) -> None:
+def test_printing_uses_the_light_theme_without_buttons_and_restores_the_dark_theme(opened: Page) -> None:
     opened.emulate_media(color_scheme="dark")
     theme = "document.documentElement.dataset.theme"
     opened.wait_for_function(f"{theme} === 'dark'")
@@ -136,7 +136,7 @@ def test_it_prints_in_light_without_its_buttons_and_is_dark_again_afterwards(ope
     assert opened.evaluate(theme) == "dark"
 
 
-def test_it_says_how_it_was_computed_and_by_which_commands(opened: Page, finished: Path) -> None:
+def test_the_page_states_protocols_and_commands(opened: Page, finished: Path) -> None:
     text = opened.inner_text("main")
     comparison = Comparison.read(Store(finished / "runs"), None, None)
     for expected in (
@@ -147,53 +147,53 @@ def test_it_says_how_it_was_computed_and_by_which_commands(opened: Page, finishe
         assert expected in text
 
 
-def test_it_is_one_file_below_8_mb_with_the_table_in_three_formats_beside_it(written: Path, finished: Path) -> None:
+def test_the_page_is_below_8_mb_and_the_table_is_written_in_three_formats(written: Path, finished: Path) -> None:
     assert written.stat().st_size < 8e6
     built = Comparison.read(Store(finished / "runs"), None, None).table
-    for style, ending in pages.BESIDE.items():
-        assert written.with_suffix(f".{ending}").read_text() == as_text(built, style) + "\n"
+    for style, suffix in pages.TABLE_SUFFIXES.items():
+        assert written.with_suffix(f".{suffix}").read_text() == as_text(built, style) + "\n"
 
 
-def test_the_command_writes_it_into_the_store(finished: Path, sweeper: Any) -> None:
+def test_the_command_writes_the_page_into_the_store(finished: Path, sweeper: Any) -> None:
     done: Done = sweeper("report", cwd=finished)
     assert done.code == 0, done.err
     assert done.out.splitlines()[0] == str(finished / "runs" / "reports" / "mnist5k-students.html")
 
 
-def test_of_an_unfinished_sweep_it_says_so(tmp_path: Path) -> None:
+def test_an_unfinished_sweep_has_a_banner_with_its_command(tmp_path: Path) -> None:
     store = Store(tmp_path)
     trials = [trial(store, teacher(2), 40.0), trial(store, teacher(2, lr=0.1), 30.0)]
     sweep(store, "teacher", trials, command="sweeper run teachers --dataset mnist5k")
     text = pages.render_page(Comparison.read(store, None, None), COMMAND)
     assert "mnist5k-teachers is not finished (1 waiting, 1 pruned)" in text
-    assert "It goes on with <code>sweeper run teachers --dataset mnist5k</code>" in text
+    assert "Continue with <code>sweeper run teachers --dataset mnist5k</code>" in text
 
 
-def test_nothing_in_a_name_can_close_the_script_that_carries_it() -> None:
+def test_json_cannot_close_its_script_element() -> None:
     assert "</script>" not in pages._json({"label": "</script><script>alert(1)</script>"})
     assert json.loads(pages._json({"label": "</script>"})) == {"label": "</script>"}
 
 
-def test_where_fid_is_the_metric_the_limit_is_marked_on_the_logarithmic_axis(
+def test_with_fid_as_the_metric_the_limit_is_marked_on_the_logarithmic_axis(
     tmp_path: Path, browser: Browser, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = Store(tmp_path / "runs")
     best = trial(store, teacher(16), 1.0, {"selection": (20.0, 9.0), "report": (20.0, 9.0)})
     control = trial(store, teacher(2), 1.0, {"selection": (90.0, 5.0), "report": (90.0, 5.0)})
     sweep(store, "teacher", [best, control], metric="fid")
-    of_four = trial(store, student(4), 9.0, {"selection": (21.0, 9.0), "report": (21.0, 9.0)})
-    sweep(store, "student", [of_four], Teacher(best, 30, "w", "mnist5k-teachers", "best"), metric="fid")
+    distilled = trial(store, student(4), 9.0, {"selection": (21.0, 9.0), "report": (21.0, 9.0)})
+    sweep(store, "student", [distilled], Teacher(best, 30, "w", "mnist5k-teachers", "best"), metric="fid")
     pages.write(Comparison.read(store, None, None), tmp_path / "page.html", COMMAND)
     page = browser.new_page()
     page.goto((tmp_path / "page.html").as_uri())
     low, high = page.evaluate("document.getElementById('chart-pareto-fid').layout.yaxis.range")
-    assert 0 < low < high < 3, "decades around FID 20 to 90"
+    assert 0 < low < high < 3, "log10 of FIDs from 20 to 90"
     assert "within 10% of the teacher: from d=4" in page.locator("#chart-pareto-fid").inner_text()
     assert page.inner_text("#pictures").count("its weights are not in the store") == 2
     page.close()
 
 
-def test_a_page_is_not_written_over_by_its_own_table(finished: Path, sweeper: Any, tmp_path: Path) -> None:
+def test_a_page_may_not_have_the_name_of_its_table(finished: Path, sweeper: Any, tmp_path: Path) -> None:
     done: Done = sweeper("report", "-o", str(tmp_path / "x.csv"), cwd=finished)
     assert done.code == 2
     assert "try -o" in done.err

@@ -1,4 +1,4 @@
-"""The table: what joins what, and what every format says."""
+"""The compression table and its formats."""
 
 import csv
 import dataclasses
@@ -19,7 +19,10 @@ from trainables.errors import NotYetError, UserError
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A teacher of d = 16, controls at d = 2 and 4, students at d = 2 (two seeds) and 4 (pruned, nothing finished)."""
+    """Return a store with a teacher of d = 16, controls of d = 2 and 4, and students.
+
+    The student of d = 2 has two finished seeds, the one of d = 4 is unfinished.
+    """
     store = Store(tmp_path)
     best = trial(store, teacher(16), 1.0, {"selection": (20.0, 8.0), "report": (21.0, 8.1)})
     controls = [trial(store, teacher(d), 1.0, {"selection": (90.0, 5.0), "report": (91.0, 5.1)}) for d in (2, 4)]
@@ -28,8 +31,8 @@ def store(tmp_path: Path) -> Store:
         trial(store, student(2, seed=s), 1.0, {"selection": (60.0, 7.0), "report": (60.0 + s, 7.5 + s / 10)})
         for s in (0, 2)
     ]
-    waiting = trial(store, student(4, loss="joint", alpha=0.02, d_discriminator=4), 1.0)
-    sweep(store, "student", [*seeds, waiting], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    unfinished = trial(store, student(4, loss="joint", alpha=0.02, d_discriminator=4), 1.0)
+    sweep(store, "student", [*seeds, unfinished], Teacher(best, 30, "w", "mnist5k-teachers", "best"))
     return store
 
 
@@ -54,7 +57,7 @@ def test_rows_join_students_with_the_controls_of_their_teacher_s_sweep(built: Ta
     assert built.rows[1].student is None
 
 
-def test_the_ratio_is_of_the_networks_that_were_trained(built: Table) -> None:
+def test_the_ratio_is_of_the_generators_parameters(built: Table) -> None:
     assert built.rows[0].parameters == shape(2).parameters
     assert built.rows[0].ratio == shape(16).parameters / shape(2).parameters
 
@@ -88,7 +91,7 @@ def test_every_format_has_every_row(built: Table, style: str) -> None:
         assert expected in text
 
 
-def test_csv_holds_the_plain_numbers_of_every_row(built: Table) -> None:
+def test_csv_has_the_plain_numbers_of_every_row(built: Table) -> None:
     lines = list(csv.DictReader(io.StringIO(formats.as_text(built, "csv"))))
     assert [(line["d"], line["teacher"]) for line in lines] == [("2", "False"), ("4", "False"), ("16", "True")]
     assert float(lines[0]["student_fid"]) == mean(built.rows[0].student, "fid")
@@ -105,26 +108,26 @@ def test_discriminators_of_different_width_are_flagged(store: Store) -> None:
     )
     built = Comparison.read(store, None, None).table
     assert formats.cells(built)[1][-1] == "4/8 ≠"
-    assert formats.cells(built)[0][-1] == "—/8"  # mse has none: nothing to flag
+    assert formats.cells(built)[0][-1] == "—/8"  # mse trains no discriminator
 
 
-def test_the_teacher_stays_when_its_sweep_goes_on_without_it(store: Store, built: Table) -> None:
+def test_the_table_keeps_a_teacher_that_was_removed_from_its_sweep(store: Store, built: Table) -> None:
     manifest = store.sweep("mnist5k-teachers")
     assert manifest is not None
     assert built.teacher is not None
-    kept = [s for s in manifest.signatures if s != built.teacher.signature]
-    sweep(store, "teacher", kept)
+    others = [s for s in manifest.signatures if s != built.teacher.signature]
+    sweep(store, "teacher", others)
     assert Comparison.read(store, None, None).table.teacher == built.teacher
 
 
-def test_controls_are_taken_at_the_students_budget(store: Store, built: Table) -> None:
-    """Extending the teachers afterwards changes neither the teacher nor the controls of the table."""
+def test_controls_have_the_students_budget(store: Store, built: Table) -> None:
+    """Extending the teacher sweep changes neither the teacher nor the controls of the table."""
     manifest = store.sweep("mnist5k-teachers")
     assert manifest is not None
     sweep(store, "teacher", manifest.signatures, updates=90, rungs=[10, 30, 90])
-    again = Comparison.read(store, None, None).table
-    assert again.rows == built.rows
-    assert again.teacher == built.teacher
+    extended = Comparison.read(store, None, None).table
+    assert extended.rows == built.rows
+    assert extended.teacher == built.teacher
 
 
 def test_unequal_budgets_are_flagged(built: Table) -> None:
@@ -135,17 +138,17 @@ def test_unequal_budgets_are_flagged(built: Table) -> None:
     assert "d=2: 30 updates against 90 ≠" in formats.caption(dataclasses.replace(built, rows=[unequal]))
 
 
-def test_teachers_alone_make_a_table_of_controls(tmp_path: Path) -> None:
+def test_without_students_the_table_has_controls_only(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    found = [trial(store, teacher(d), 1.0, {"selection": (9.0, d), "report": (9.0, d)}) for d in (2, 4)]
-    sweep(store, "teacher", found)
+    trials = [trial(store, teacher(d), 1.0, {"selection": (9.0, d), "report": (9.0, d)}) for d in (2, 4)]
+    sweep(store, "teacher", trials)
     built = Comparison.read(store, "mnist5k", None).table
     assert built.teacher is not None
     assert built.teacher.d == 4
     assert [(row.d, row.student) for row in built.rows] == [(2, None)]
 
 
-def test_nothing_to_show_and_too_much_to_show_are_one_line(store: Store, tmp_path: Path) -> None:
+def test_no_sweep_and_several_sweeps_are_errors(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotYetError, match="holds no such sweep; run `sweeper run teachers --dataset mnist`"):
         find(store, "mnist", None)
     sweep(store, "student", [], store.sweeps()[0].teacher, name="again")
