@@ -1,4 +1,4 @@
-"""sweeper: the sweep of teachers, students and controls that compresses a GAN by knowledge distillation."""
+"""sweeper: compress GANs by knowledge distillation, with sweeps of teachers, students and controls."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +11,9 @@ __version__ = "0.1.0"
 
 
 def open(store: str | Path = "runs", plugins: Sequence[str] = ()) -> "Runs":
-    """The sweeps of a store as DataFrames and figures. Raises UserError if the folder is no store.
+    """Open a store to read its sweeps as DataFrames and figures. Raises UserError if the folder is not a store.
 
-    plugins: Python files or modules, as after --plugin.
+    plugins: Python files or modules, as for --plugin.
     """
     from sweeper.results.notebook import Runs
     from sweeper.store import Store
@@ -21,7 +21,7 @@ def open(store: str | Path = "runs", plugins: Sequence[str] = ()) -> "Runs":
     from trainables.plugins import load, load_installed
 
     if not Path(store).exists():
-        raise UserError(f"{store} is not there; name the folder that `sweeper run` was given with --store")
+        raise UserError(f"{store} does not exist; name the --store folder of `sweeper run`")
     load_installed()
     for reference in plugins:
         load(reference)

@@ -95,7 +95,7 @@ def plan_command(
     from sweeper.forecast.plan import PlanRequest, run
 
     planned = {key: given.pop(key) for key in ("gpus", "gpu_type", "throughputs", "price", "as_json")}
-    run(PlanRequest(request=_request(given), **planned))
+    run(PlanRequest(sweep=_request(given), **planned))
 
 
 @app.command("simulate", cls=PanelCommand, rich_help_panel=TRAIN)

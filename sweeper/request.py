@@ -1,4 +1,4 @@
-"""What is asked for: the command line's request, resolved against the store and the search space."""
+"""The request of `sweeper run` and `sweeper plan`, resolved against the store and the search space."""
 
 import dataclasses
 import re
@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sweeper.scheduling.selection import resolve_teacher
-from sweeper.spaces import Space, expand, listed, load_space, override
+from sweeper.spaces import Space, as_list, expand, load_space, override
 from sweeper.store import Manifest, Store, Teacher
 from trainables.errors import UserError
 from trainables.identity import identify
@@ -21,10 +21,10 @@ say = console.print
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the command line asks for."""
+    """The options of `sweeper run` and `sweeper plan` that describe a sweep."""
 
     role: str  # teacher or student
-    dataset: str | None = None  # a name or a folder; students take their teacher's
+    dataset: str | None = None  # a name or a folder; for students by default their teacher's
     space: Path | None = None
     assignments: list[str] = field(default_factory=list)
     teacher: str = "best"
@@ -38,24 +38,24 @@ class Request:
     eta: int | None = None
     rungs: int | None = None
     pruning: bool = True
-    features: str | None = None  # by default the set's, for students their teacher's
+    features: str | None = None  # by default the data set's; for students their teacher's
     wandb: str = "offline"
-    plugins: list[str] = field(default_factory=list)  # as they were named; they are loaded already
+    plugins: list[str] = field(default_factory=list)  # as for --plugin; already loaded
     command: str = "sweeper run"
 
 
 @dataclass(frozen=True)
-class Resolved:
-    """A request, as far as it can be understood without writing anything."""
+class ResolvedRequest:
+    """A request with its defaults filled in. Resolving it writes nothing to the store."""
 
     request: Request
     store: Store
     dataset: str
-    folder: Path | None
+    folder: Path | None  # the data set, if it is a folder of images
     space: Space
     image_size: int
-    teacher: Teacher | None  # pinned
-    source: Manifest | None  # the sweep that the teacher is from
+    teacher: Teacher | None  # for students: the pinned teacher
+    source: Manifest | None  # the teacher's sweep
 
     @property
     def name(self) -> str:
@@ -67,14 +67,15 @@ class Resolved:
 
     @property
     def n(self) -> dict[str, int]:
-        """Images per score."""
+        """purpose (rung, selection, report) → images per score."""
         return {"rung": self.space.n_rung, "selection": self.space.n_selection, "report": self.space.n_report}
 
-    def features(self, of_set: str) -> str:
-        """What FID is computed on: what is asked for, else the teacher's, else the set's own."""
-        return self.request.features or (self.source.features if self.source else of_set)
+    def features(self, default: str) -> str:
+        """Return the feature network for FID: the request's, else the teacher's, else the data set's default."""
+        return self.request.features or (self.source.features if self.source else default)
 
     def specs(self, channels: int) -> list[TrialSpec]:
+        """Return the sweep's trials. Raises UserError for a wrong value in the space."""
         precision = {"precision": self.request.precision} if self.request.precision else {}
         return expand(
             self.space,
@@ -86,49 +87,50 @@ class Resolved:
         )
 
 
-def resolve(request: Request) -> Resolved:
-    """Raises UserError where the request itself is at fault, NotYetError where there is no teacher yet."""
+def resolve(request: Request) -> ResolvedRequest:
+    """Resolve a request. Raises UserError for a wrong value, NotYetError without a finished teacher."""
     store = Store(request.store)
     if request.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", request.name):
-        raise UserError(f"--name {request.name}: letters, digits, '.', '_' and '-' alone; try --name mine")
+        raise UserError(f"--name {request.name}: use only letters, digits, '.', '_' and '-'; try --name mine")
     folder = Path(request.dataset).expanduser() if request.dataset else None
     dataset = (
         identify(request.dataset, store.datasets, request.data_root, request.download) if request.dataset else None
     )
-    pinned, source = None, None
+    teacher, source = None, None
     if request.role == "student":
-        pinned, source = _teacher(request, store, dataset)
+        teacher, source = _teacher(request, store, dataset)
         dataset = source.dataset
     if dataset is None:
         raise UserError("run teachers needs a data set; try `sweeper run teachers --dataset mnist5k`")
     space = _space(request, dataset)
-    resolved = Resolved(request, store, dataset, folder, space, _image_size(space, source), pinned, source)
-    resolved.specs(channels=1)  # a wrong value in the space is an error of the request
+    resolved = ResolvedRequest(request, store, dataset, folder, space, _image_size(space, source), teacher, source)
+    resolved.specs(channels=1)  # raises for a wrong value in the space
     return resolved
 
 
 def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest]:
-    """The pinned teacher of a sweep that exists; else the one that --teacher names."""
+    """Return the teacher that an existing sweep has pinned, else the one that --teacher selects; and its sweep."""
     datasets = {m.dataset for m in store.sweeps() if m.role == "teacher"}
-    known = dataset or (datasets.pop() if len(datasets) == 1 else None)
-    name = request.name or f"{known}-students"
+    dataset_of_name = dataset or (datasets.pop() if len(datasets) == 1 else None)
+    name = request.name or f"{dataset_of_name}-students"
     old = store.sweep(name)
     if old is None or old.teacher is None or old.teacher.by != request.teacher or dataset not in (None, old.dataset):
         return resolve_teacher(store, request.teacher, dataset)
     source = store.sweep(old.teacher.sweep)
     assert source is not None
-    # Pinned: what is better by now is only named. A teacher sweep that is being extended changes nothing here.
+    # A better teacher is only reported, so that extending the teacher sweep does not change this one.
     with suppress(UserError):
-        found, _ = resolve_teacher(store, request.teacher, dataset)
-        if found != old.teacher:
+        current, _ = resolve_teacher(store, request.teacher, dataset)
+        if current != old.teacher:
             say(
-                f"{name} keeps its teacher {old.teacher.signature}; {request.teacher} is now {found.signature}: "
-                f"for a sweep with that one, add --name {name}-{found.signature[:4]}"
+                f"{name} keeps its teacher {old.teacher.signature}; `{request.teacher}` is now {current.signature}. "
+                f"For a sweep with that teacher, add --name {name}-{current.signature[:4]}"
             )
     return old.teacher, source
 
 
 def _space(request: Request, dataset: str) -> Space:
+    """Return the search space with the request's overrides."""
     space = override(load_space(dataset, request.role, request.space), request.assignments, request.role)
     return dataclasses.replace(
         space, eta=request.eta or space.eta, rungs=space.rungs if request.rungs is None else request.rungs
@@ -136,11 +138,14 @@ def _space(request: Request, dataset: str) -> Space:
 
 
 def _image_size(space: Space, source: Manifest | None) -> int:
+    """Return the one image size of a sweep. Raises UserError for several, or for another than the teacher's."""
     default = source.image_size if source else DEFAULTS["image_size"]
-    sizes = {size for grid in space.grids for size in listed(grid.get("image_size", default))}
+    sizes = {size for grid in space.grids for size in as_list(grid.get("image_size", default))}
     if len(sizes) > 1:
-        raise UserError(f"image_size={sizes}: a sweep has one size; run one sweep per size, each with its --name")
+        raise UserError(f"image_size={sizes}: a sweep has one size; run one sweep per size, each with its own --name")
     size = int(sizes.pop())
     if source and size != source.image_size:
-        raise UserError(f"image_size={size}, but the teacher makes {source.image_size}² ones; leave it out")
+        raise UserError(
+            f"image_size={size}: the teacher's images are {source.image_size}×{source.image_size}; leave image_size out"
+        )
     return size

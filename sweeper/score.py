@@ -1,4 +1,4 @@
-"""What `sweeper score` does: folders of images against a folder or a data set."""
+"""`sweeper score`: score folders of images against a folder or a data set."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +20,13 @@ _DIGITS = {"fid": 3, "kid": 6, "is": 3, "sharpness": 1}
 
 @dataclass(frozen=True)
 class ScoreRequest:
-    """What the command line asks for."""
+    """The options of `sweeper score`."""
 
-    samples: list[Path]
-    against: str
+    samples: list[Path]  # folders of images
+    against: str  # a folder of images, or the name of a data set
     features: str | None
-    dims: str | None
-    n: int | None
+    dims: str | None  # feature dimensions of FID, comma-separated; None: all of the network's
+    n: int | None  # images per folder; None: all of them
     as_json: bool
     store: Path
     data_root: Path
@@ -34,16 +34,16 @@ class ScoreRequest:
 
 
 def run(request: ScoreRequest) -> None:
-    """Print the scores of each folder. Raises UserError, also where the folders' scores could not be compared."""
+    """Print the scores of each folder. Raises UserError if the folders' scores cannot be compared."""
     for folder in request.samples:
         if not folder.is_dir():
-            raise UserError(f"{folder} is no folder; name a folder of images")
-    wanted = _dimensions(request.dims)
+            raise UserError(f"{folder} is not a folder; name a folder of images")
+    dimensions = _dimensions(request.dims)
     store, real = Store(request.store), Path(request.against)
     is_folder = request.against not in DATASETS and real.is_dir()
-    images = None if is_folder and request.features != "classifier" else _prepared(request, store, is_folder)
+    images = None if is_folder and request.features != "classifier" else _prepare_images(request, store, is_folder)
 
-    # torch, from here on.
+    # These import torch, which is slow. Check the request first.
     from trainables.scores.comparing import image_set, score
     from trainables.scores.loading import load_features
 
@@ -52,25 +52,25 @@ def run(request: ScoreRequest) -> None:
     reference = image_set(real if is_folder or images is None else images)
     cache = None if is_folder else store.scores
     sets = [image_set(folder, request.n) for folder in request.samples]
-    found = [(samples.name, score(samples, reference, network, dims=wanted, cache=cache)) for samples in sets]
-    comparable(scores["fid"] for _, scores in found)
+    results = [(samples.name, score(samples, reference, network, dims=dimensions, cache=cache)) for samples in sets]
+    comparable(scores["fid"] for _, scores in results)
     if request.as_json:
-        entries = [_entry(folder, scores) for folder, scores in found]
+        entries = [_json_entry(folder, scores) for folder, scores in results]
         print(dump({"schema": 1, **entries[0]} if len(entries) == 1 else {"schema": 1, "scores": entries}))
     else:
-        _show(found, request.against)
+        _show(results, request.against)
 
 
-def _entry(folder: str, scores: dict[str, Score]) -> dict[str, Any]:
+def _json_entry(folder: str, scores: dict[str, Score]) -> dict[str, Any]:
     entry: dict[str, Any] = {"images": folder, "n": scores["fid"]["n"], "protocol": scores["fid"]["protocol"]}
     entry |= {name: scores.get(name) for name in NAMES}
     by_dims = {name.removeprefix("fid-"): value for name, value in scores.items() if name.startswith("fid-")}
     return entry | ({"fid_by_dims": by_dims} if by_dims else {})
 
 
-def _show(found: list[tuple[str, dict[str, Score]]], against: str) -> None:
+def _show(results: list[tuple[str, dict[str, Score]]], against: str) -> None:
     say = Console(highlight=False, soft_wrap=True).print
-    for folder, scores in found:
+    for folder, scores in results:
         say(f"[bold]{folder}[/bold] against {against}")
         for name, value in scores.items():
             digits = _DIGITS[name.split("-")[0]]
@@ -79,8 +79,8 @@ def _show(found: list[tuple[str, dict[str, Score]]], against: str) -> None:
             say(f"  {label:<10}{shown:>24}  n={value['n']:,}  [dim]{value['protocol']}[/dim]")
 
 
-def _prepared(request: ScoreRequest, store: Store, is_folder: bool) -> Images:
-    """The data set at the samples' size; for a folder, what its classifier is trained on."""
+def _prepare_images(request: ScoreRequest, store: Store, is_folder: bool) -> Images:
+    """Return the data set at the samples' size; for a folder, the images that its classifier is trained on."""
     name = identify(request.against, store.datasets, request.data_root, request.download)
     size = 32 if is_folder else _size(request.samples)
     store.create()
@@ -89,7 +89,7 @@ def _prepared(request: ScoreRequest, store: Store, is_folder: bool) -> Images:
 
 
 def _size(samples: list[Path]) -> int:
-    """The size of the samples, which a data set is prepared at."""
+    """Return the side of the samples in pixels. Raises UserError if they are not square or differ in size."""
     sizes = {image_size(file) for folder in samples for file in image_files(folder)[:50]}
     if len(sizes) > 1 or len(set(next(iter(sizes)))) > 1:
         raise UserError(f"images of {sizes} cannot be scored against a data set; make them square and of one size")

@@ -1,6 +1,7 @@
-"""A search space → a deterministic list of TrialSpecs.
+"""Search spaces, and their expansion to a deterministic list of TrialSpecs.
 
-A space is a Python file (`search_spaces/DATASET.py`, or `--space FILE`) with a Space TEACHERS and a Space STUDENTS.
+A search space is a Python file (`search_spaces/DATASET.py`, or `--space FILE`) that defines a Space TEACHERS and a
+Space STUDENTS.
 """
 
 import dataclasses
@@ -24,32 +25,32 @@ Grid = Mapping[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Space:
-    """What one sweep trains: grids of TrialSpec fields, and the sweep's own settings."""
+    """The search space of one sweep: grids of TrialSpec fields, and settings of the sweep."""
 
     grids: Sequence[Grid]  # each: field → a value or a list of values; a grid is the product of its lists
     updates: int  # the budget of a trial, in generator updates
     first_rung: int  # r: updates at the first rung; the next are r·eta, r·eta² … below the budget
-    eta: int = 3  # one configuration of eta goes on at each rung, in each stratum (one d)
-    rungs: int | None = None  # at most this many rungs before the budget; None: as many as fit
-    n_rung: int = 2_000  # images in a score that prunes
-    n_selection: int = 10_000  # images in the score that chooses
-    n_report: int = 50_000  # images in each of the three sets of the score that is printed
+    eta: int = 3  # at each rung, one of eta configurations of a stratum is promoted
+    rungs: int | None = None  # maximum number of rungs before the budget; None: as many as fit
+    n_rung: int = 2_000  # images in a rung score, which decides on pruning
+    n_selection: int = 10_000  # images in a selection score, which decides on the best trial
+    n_report: int = 50_000  # images in each of the three sets of a report score, which the table prints
 
     def ladder(self) -> list[int]:
-        """The rungs, in updates: r·eta^k below the budget, then the budget. A longer budget moves no rung."""
-        steps = itertools.takewhile(
+        """Return the rungs in updates: r·eta^k below the budget, then the budget. A longer budget moves no rung."""
+        rungs = itertools.takewhile(
             lambda u: u < self.updates, (self.first_rung * self.eta**k for k in itertools.count())
         )
-        return [*itertools.islice(steps, self.rungs), self.updates]
+        return [*itertools.islice(rungs, self.rungs), self.updates]
 
 
 SETTINGS = {f.name: f for f in dataclasses.fields(Space) if f.name != "grids"}
-# What the sweep itself decides, so that no grid may.
-_GIVEN = {"role", "dataset", "channels", "teacher", "plugin", "revision"}
+# Fields that the sweep sets. --set refuses them.
+_SWEEP_FIELDS = {"role", "dataset", "channels", "teacher", "plugin", "revision"}
 
 
 def load_space(dataset: str, role: str, file: Path | None) -> Space:
-    """The space of a dataset and role. Raises UserError for a file that holds none."""
+    """Load the search space of a data set and role, from `file` if given. Raises UserError if there is none."""
     attribute = f"{role.upper()}S"
     if file is None:
         name = registered_name(dataset)
@@ -64,16 +65,19 @@ def load_space(dataset: str, role: str, file: Path | None) -> Space:
             namespace = _namespace(file)
         except UserError:
             raise
-        except Exception as error:  # whatever a user's file raises is theirs to see, in one line
+        except Exception as error:  # a user's file can raise anything
             raise UserError(f"{file} does not load: {type(error).__name__}: {error}") from error
     space = namespace.get(attribute)
     if not isinstance(space, Space):
-        raise UserError(f"{where} defines no {attribute} = Space(…); see search_spaces/mnist5k.py for one")
+        raise UserError(f"{where} defines no {attribute} = Space(…); see search_spaces/mnist5k.py for an example")
     return space
 
 
 def _namespace(file: Path) -> dict[str, Any]:
-    """Run a space's file, which may register nothing; or take what it is as a plug-in, which may."""
+    """Return the names that a space's file defines. Run it, unless it is loaded as a plug-in.
+
+    A file that is not a plug-in must not register losses, data sets or the like: workers would not know them.
+    """
     for plugin in plugins.LOADED.values():
         if plugin.file == file.expanduser().resolve():
             return vars(plugin.module)
@@ -82,54 +86,58 @@ def _namespace(file: Path) -> dict[str, Any]:
 
 
 def override(space: Space, assignments: Sequence[str], role: str) -> Space:
-    """Apply `KEY=V1,V2` assignments: settings of the sweep, or fields of a trial in every grid that uses them."""
+    """Apply `KEY=V1,V2` assignments to settings of the sweep, or to fields of every grid that uses them.
+
+    Raises UserError for an unknown key, a wrong value, or a field that no grid uses.
+    """
     grids = [dict(grid) for grid in space.grids]
     settings: dict[str, Any] = {}
-    # Which fields mean something depends on loss and objective: these first.
+    # Loss and objective first: they decide which other fields a grid uses.
     for assignment in sorted(assignments, key=lambda text: text.partition("=")[0] not in ("loss", "objective")):
         key, equals, text = assignment.partition("=")
         if not equals or not text:
             raise UserError(f"--set {assignment}: write --set KEY=VALUE or KEY=V1,V2; for example --set d=2,4")
         if key in SETTINGS:
-            settings[key] = _whole(key, text)
-        elif key in FIELDS and key not in _GIVEN:
+            settings[key] = _parse_int(key, text)
+        elif key in FIELDS and key not in _SWEEP_FIELDS:
             values = [parse(key, word) for word in text.split(",")]
             if key == "loss":
-                grids = _with_losses(grids, values)
+                grids = _select_losses(grids, values)
                 continue
-            users = [grid for grid in grids if key == "objective" or _uses(grid, key)]
-            if not users:
+            affected = [grid for grid in grids if key == "objective" or _uses(grid, key)]
+            if not affected:
                 raise UserError(f"--set {assignment}: no {role} of this space uses {key}; leave it out")
-            for grid in users:
+            for grid in affected:
                 grid[key] = values
         else:
-            known = ", ".join(sorted((set(FIELDS) | set(SETTINGS)) - _GIVEN))
-            raise UserError(f"--set {assignment}: {key!r} is unknown; the keys are {known}")
-    changed = dataclasses.replace(space, grids=grids, **settings)
-    if changed.rungs is not None and changed.rungs < 0:
-        raise UserError(f"rungs={changed.rungs} is negative; use --rungs 0 for none before the budget")
+            keys = ", ".join(sorted((set(FIELDS) | set(SETTINGS)) - _SWEEP_FIELDS))
+            raise UserError(f"--set {assignment}: {key!r} is unknown; the keys are {keys}")
+    overridden = dataclasses.replace(space, grids=grids, **settings)
+    if overridden.rungs is not None and overridden.rungs < 0:
+        raise UserError(f"rungs={overridden.rungs} is negative; use --rungs 0 for no rung before the budget")
     if (
-        changed.updates < 1
-        or changed.first_rung < 1
-        or changed.eta < 2
-        or min(changed.n_rung, changed.n_selection, changed.n_report) < 2
+        overridden.updates < 1
+        or overridden.first_rung < 1
+        or overridden.eta < 2
+        or min(overridden.n_rung, overridden.n_selection, overridden.n_report) < 2
     ):
-        shown = ", ".join(f"{name}={getattr(changed, name)}" for name in SETTINGS if name in settings)
-        raise UserError(f"{shown}: out of range; updates and first_rung are at least 1, eta and every n at least 2")
-    return changed
+        wrong = ", ".join(f"{name}={getattr(overridden, name)}" for name in SETTINGS if name in settings)
+        raise UserError(f"{wrong}: out of range; use updates and first_rung of at least 1, eta and n_… of at least 2")
+    return overridden
 
 
 def expand(
     space: Space, *, role: str, dataset: str, channels: int, teacher: str | None, fixed: Grid
 ) -> list[TrialSpec]:
-    """Every trial of a space, without repeats, in the order of their signatures.
+    """Return the trials of a space without duplicates, sorted by signature.
 
-    fixed: fields that are the same in all trials (precision; for students the teacher's image size).
-    Fields that a trial's loss does not read are dropped, so that a grid over losses stays one grid.
+    fixed: fields that are equal in all trials (image_size, and precision if it is set).
+    Fields that a trial's loss does not read are dropped, so that one grid can list several losses.
+    Raises UserError for an empty space, an unknown field, or a wrong value.
     """
     specs: dict[str, TrialSpec] = {}
     for grid in space.grids:
-        lists = {key: listed(value) for key, value in grid.items()}
+        lists = {key: as_list(value) for key, value in grid.items()}
         for values in itertools.product(*lists.values()):
             fields = {**dict(zip(lists, values, strict=True)), **fixed}
             spec = _spec(fields, role=role, dataset=dataset, channels=channels, teacher=teacher)
@@ -139,7 +147,7 @@ def expand(
     for spec in specs.values():
         if spec.warmup >= space.ladder()[0]:
             raise UserError(
-                f"warmup={spec.warmup}: at the first rung, {space.ladder()[0]} updates, every alpha is still mse; "
+                f"warmup={spec.warmup}: the first rung, at {space.ladder()[0]} updates, scores the warm-up alone; "
                 "add --set warmup=… below it, or --set first_rung=… above it"
             )
     return [specs[signature] for signature in sorted(specs)]
@@ -147,9 +155,9 @@ def expand(
 
 def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, teacher: str | None) -> TrialSpec:
     loss, objective = fields.get("loss", DEFAULTS["loss"]), fields.get("objective", DEFAULTS["objective"])
-    given = {"role": role, "dataset": dataset, "channels": channels, "teacher": teacher}
+    identity = {"role": role, "dataset": dataset, "channels": channels, "teacher": teacher}
     defaults = GAMES[objective].defaults if objective in GAMES else {}
-    fields = {**defaults, **fields, **given}
+    fields = {**defaults, **fields, **identity}
     if loss in LOSSES:
         fields = {key: value for key, value in fields.items() if key not in irrelevant(loss, objective)}
         if LOSSES[loss].needs_discriminator:
@@ -159,32 +167,37 @@ def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, tea
     unknown = set(fields) - set(FIELDS)
     if unknown:
         raise UserError(
-            f"the search space sets {sorted(unknown)[0]!r}, which is no field of a trial; see trainables/spec.py"
+            f"the search space sets {sorted(unknown)[0]!r}, which is not a field of a trial; see trainables/spec.py"
         )
     return TrialSpec(**fields)
 
 
-def _with_losses(grids: list[dict[str, Any]], losses: list[str]) -> list[dict[str, Any]]:
-    """The grids of these losses alone; a loss that no grid has is tried in all of them."""
-    of = [(grid, listed(grid.get("loss", DEFAULTS["loss"]))) for grid in grids]
-    kept = [{**grid, "loss": [loss for loss in losses if loss in has]} for grid, has in of if set(losses) & set(has)]
-    new = [loss for loss in losses if not any(loss in has for _, has in of)]
-    return kept + [{**grid, "loss": new} for grid in grids if new]
+def _select_losses(grids: list[dict[str, Any]], losses: list[str]) -> list[dict[str, Any]]:
+    """Return the grids restricted to these losses. A loss that no grid lists is added as a copy of every grid."""
+    listed = [as_list(grid.get("loss", DEFAULTS["loss"])) for grid in grids]
+    restricted = [
+        {**grid, "loss": [loss for loss in losses if loss in of_grid]}
+        for grid, of_grid in zip(grids, listed, strict=True)
+        if set(losses) & set(of_grid)
+    ]
+    unlisted = [loss for loss in losses if not any(loss in of_grid for of_grid in listed)]
+    return restricted + [{**grid, "loss": unlisted} for grid in grids if unlisted]
 
 
 def _uses(grid: Grid, key: str) -> bool:
+    """Return whether a field means something with any loss and objective of a grid."""
     losses = grid.get("loss", DEFAULTS["loss"])
     objectives = grid.get("objective", DEFAULTS["objective"])
-    pairs = itertools.product(listed(losses), listed(objectives))
+    pairs = itertools.product(as_list(losses), as_list(objectives))
     return any(loss not in LOSSES or key not in irrelevant(loss, objective) for loss, objective in pairs)
 
 
-def listed(value: Any) -> Sequence[Any]:
-    """The values of a grid's key: a list as it is, one value as a list."""
+def as_list(value: Any) -> Sequence[Any]:
+    """Return the values of a grid's field: a list or tuple as it is, a single value in a list."""
     return value if isinstance(value, list | tuple) else [value]
 
 
-def _whole(key: str, text: str) -> int:
+def _parse_int(key: str, text: str) -> int:
     try:
         return int(text)
     except ValueError:

@@ -1,1 +1,1 @@
-"""What will it cost? Known before it runs: the plan, the costs, the simulator."""
+"""What will it cost? The plan of a sweep, the costs of its trials, and the simulator of its schedule."""

@@ -1,4 +1,4 @@
-"""What an update and a score cost: timed on this machine, once, or computed from a table of throughputs."""
+"""The cost of an update and of a score: timed once per machine, or computed from a table of throughputs."""
 
 import dataclasses
 import hashlib
@@ -29,116 +29,119 @@ if TYPE_CHECKING:
 
 TABLE = Path(__file__).with_name("throughputs.toml")
 VERSION = 2  # of the file of timings
-SECONDS = 0.3  # how long each of the three timings of one kind of trial takes, about
+SECONDS = 0.3  # approximate time of each of the three timings of a kind of trial
+# Fields of the spec that affect the cost of an update.
 _COSTLY = ["d", "d_discriminator", "loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
 _COSTLY += ["precision", "threads", "compile", "family", "loss_features"]
-COMPILE_SECONDS = 60.0  # assumed of a card that is not here
+COMPILE_SECONDS = 60.0  # assumed, for a GPU of the table
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one kind of trial. The spread is what repeated timings deviate by, as a part of the median."""
+    """Cost of one kind of trial."""
 
     seconds_per_update: float
-    seconds_per_image: float  # to make it; its features are on top
+    seconds_per_image: float  # to generate it; without its features
     seconds_to_compile: float  # at each start of the trial: 0 unless spec.compile
-    spread: float
+    spread: float  # range of repeated timings, relative to their median
 
 
 class TimedCosts:
-    """Costs timed with the real training loop on random images, kept in a file of this machine's cache."""
+    """Costs timed with the training loop on random images, and cached in a file per machine."""
 
-    def __init__(self, tell: Callable[[str], None], teacher: TrialSpec | None) -> None:
-        """tell: is told what is being timed. teacher: the students' teacher."""
+    def __init__(self, report: Callable[[str], None], teacher: TrialSpec | None) -> None:
+        """report: callback for messages to the user. teacher: the students' teacher."""
         import torch
 
         device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
-        self.where = f"{platform.node()}, {device}, torch {torch.__version__}"
-        name = hashlib.sha256(self.where.encode()).hexdigest()[:12]
+        self.machine = f"{platform.node()}, {device}, torch {torch.__version__}"
+        name = hashlib.sha256(self.machine.encode()).hexdigest()[:12]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        self.file, self.tell, self.teacher = cache / "sweeper" / f"calibration-{VERSION}-{name}.json", tell, teacher
-        self.known: dict[str, Any] = self._read()
-        self.timed = 0
+        self.file, self.report, self.teacher = cache / "sweeper" / f"calibration-{VERSION}-{name}.json", report, teacher
+        self.timings: dict[str, Any] = self._read()
+        self.new_timings = 0
 
     @property
     def basis(self) -> str:
-        return f"timed on {self.where}" + ("" if self.timed else ", earlier") + f" ({self.file})"
+        """Description of where the costs come from."""
+        return f"timed on {self.machine}" + ("" if self.new_timings else ", earlier") + f" ({self.file})"
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
-        """As if it were alone on its device: what neighbours cost is not timed."""
+        """Return the cost of a trial alone on its device, whatever its share. Time it, unless it is cached."""
         facts = {name: getattr(spec, name) for name in _COSTLY} | {"ema": spec.ema > 0, "plugin": spec.plugin}
         if Part.TEACHER in spec.rule.loads and self.teacher is not None:
             facts["teacher"] = [self.teacher.generator.label, self.teacher.d_discriminator]
         key = json.dumps(facts, sort_keys=True)
-        if key not in self.known:
-            self.tell(f"timing {spec.label()}")
-            self._keep(key, dataclasses.asdict(_time(spec, self.teacher)))
-        return Cost(**self.known[key])
+        if key not in self.timings:
+            self.report(f"timing {spec.label()}")
+            self._save(key, dataclasses.asdict(_time_trial(spec, self.teacher)))
+        return Cost(**self.timings[key])
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
-        """Of one image of the spec's kind through the network that scores are computed on, as if alone."""
+        """Return the seconds that a feature network takes for one image of the spec's size, alone on its device."""
         key = f"features {features} {spec.image_size} {spec.channels}"
-        if key not in self.known:
-            self.tell(f"timing features {features}")
-            self._keep(key, _time_features(features, spec))
-        return float(self.known[key])
+        if key not in self.timings:
+            self.report(f"timing features {features}")
+            self._save(key, _time_features(features, spec))
+        return float(self.timings[key])
 
     def _read(self) -> dict[str, Any]:
-        """What was timed before; a file that is not readable is timed anew."""
+        """Read the cached timings. Ignore a file that is not readable: its timings are repeated."""
         try:
             return dict(read_json(self.file))
         except (OSError, ValueError, TypeError):
-            return {"where": self.where}
+            return {"where": self.machine}
 
-    def _keep(self, key: str, value: Any) -> None:
-        self.known[key], self.timed = value, self.timed + 1
+    def _save(self, key: str, value: Any) -> None:
+        self.timings[key], self.new_timings = value, self.new_timings + 1
         try:
-            write_json(self.file, self.known)
+            write_json(self.file, self.timings)
         except OSError as error:
-            self.tell(f"{self.file} is not kept ({error.strerror}): the next plan will time again")
+            self.report(f"{self.file} cannot be written ({error.strerror}): the next plan repeats the timings")
 
 
 class TableCosts:
-    """Costs of a GPU that is not here, from a table of throughputs."""
+    """Costs on a GPU of a table of throughputs."""
 
     def __init__(self, gpu: str, table: Path, teacher: TrialSpec | None) -> None:
-        """teacher: the students' teacher. Raises UserError for a file that is no table, or a GPU that is not in it."""
+        """teacher: the students' teacher. Raises UserError for a wrong table, or a GPU that it lacks."""
         try:
-            cards = tomllib.loads(table.read_text())
-            if gpu not in cards:
-                raise UserError(
-                    f"--gpu-type {gpu}: {table} has {', '.join(cards)}; add it to a copy, for --throughputs"
-                )
-            card = {name: float(cards[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
-            if not all(0 < value < math.inf for value in card.values()):
+            gpus = tomllib.loads(table.read_text())
+            if gpu not in gpus:
+                raise UserError(f"--gpu-type {gpu}: {table} has {', '.join(gpus)}; add it to a copy for --throughputs")
+            row = {name: float(gpus[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
+            if not all(0 < value < math.inf for value in row.values()):
                 raise ValueError(f"[{gpu}] has a value that is not positive and finite")
         except (OSError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"--throughputs {table}: {error}; see {TABLE} for one that works") from None
+            raise UserError(f"--throughputs {table}: {error}; see {TABLE} for an example") from None
         self.teacher = teacher
-        self.macs_per_second = card["teraflops"] * 1e12 / 2 * card["use"]
-        self.least, self.memory = card["milliseconds"] / 1000, card["memory_gb"] * 1e9
-        self.basis = f"computed from {table}'s line for {gpu}, not timed"
+        self.macs_per_second = row["teraflops"] * 1e12 / 2 * row["use"]
+        self.min_seconds, self.memory = row["milliseconds"] / 1000, row["memory_gb"] * 1e9  # per update; bytes
+        self.basis = f"computed from the entry {gpu} of {table}, not timed"
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
-        """share: of the card, which is all that neighbours leave of its arithmetic."""
+        """Return the cost of a trial that has `share` of the GPU's throughput."""
         rate = self.macs_per_second * share
         image = spec.generator.macs / rate
         compiling = COMPILE_SECONDS if spec.compile else 0.0
-        return Cost(max(self.least, update_macs(spec, self.teacher) / rate), image, compiling, spread=2.0)
+        return Cost(max(self.min_seconds, update_macs(spec, self.teacher) / rate), image, compiling, spread=2.0)
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
+        """Return the seconds that a feature network takes for one image on `share` of the GPU."""
         return FEATURES[features].macs / (self.macs_per_second * share)
 
 
-def _time(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
+def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
     from trainables.bank import Bank
     from trainables.rendering import render
     from trainables.training import train
 
-    random = np.random.default_rng(0)
-    pixels = random.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
-    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # no folder: it stays in memory
-    spec = dataclasses.replace(spec, warmup=0)  # the adversary's phase: most of a joint student's updates
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
+    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # not a folder, so that the bank stays in memory
+    spec = dataclasses.replace(
+        spec, warmup=0
+    )  # time the adversarial phase, which most updates of a joint student are in
 
     def trained(rungs: list[int]) -> list[Any]:
         return list(train(spec, rungs, pixels=pixels, bank=bank, extras=_untrained_extras(spec, teacher)))
@@ -156,7 +159,7 @@ def _time(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
 
 
 def _untrained_extras(spec: TrialSpec, teacher: TrialSpec | None) -> "Extras":
-    """What the loss loads, with weights that do not matter."""
+    """Return the networks that the loss needs, with random weights: weights do not affect the cost."""
     import torch
 
     from trainables.networks import build
@@ -183,8 +186,7 @@ def _time_features(features: str, spec: TrialSpec) -> float:
 
 
 def _untrained_features(name: str, channels: int) -> Any:
-    """A feature network that costs what the real one does: without a data set or a weights file, its weights are
-    random."""
+    """Return a feature network with random weights. It costs the same, and needs no data set and no weights file."""
     from trainables.scores.classifier import Classifier, LeNet
     from trainables.scores.inception import RandomInception
     from trainables.scores.loading import load_features

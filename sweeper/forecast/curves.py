@@ -1,4 +1,4 @@
-"""Learning curves: what trials would do if they were trained to the end. Of a store, of a file, or shuffled."""
+"""Learning curves of trials: of a sweep in the store, of a file, or shuffled."""
 
 import json
 import math
@@ -17,60 +17,60 @@ from trainables.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class Curve:
-    """What one trial would do if it were trained to the end of its points."""
+    """The learning curve of one trial, and its cost."""
 
     stratum: str
     trial: str
-    configuration: str  # trials of one configuration differ in their seed alone
+    configuration: str  # trials of a configuration differ only in their seed
     seconds_per_update: float
     points: Sequence[tuple[int, float]]  # (updates, FID), ascending
     share: float = 1.0  # of a slot
-    seconds_per_rung: float = 0.0  # scoring at a rung
-    seconds_at_end: float = 0.0  # what the budget's rung takes beyond that
+    seconds_per_rung: float = 0.0  # of scoring at a rung
+    seconds_at_end: float = 0.0  # of the final scores at the budget, in addition
 
     def reaches(self, updates: int) -> bool:
-        """Whether its score there is known; that of a diverged trial is, for ever."""
+        """Return whether the curve has a score at `updates`. A diverged trial has one everywhere after it."""
         return self.points[-1][0] >= updates or self.points[-1][1] == math.inf
 
     def score(self, updates: int) -> float:
-        """The FID there, on a straight line between two points. Raises UserError outside them."""
+        """Return the FID at `updates`, interpolated linearly. Raises UserError outside the curve."""
         if updates < self.points[0][0]:
             raise UserError(
-                f"the curve of {self.trial} begins at {self.points[0][0]} updates and {updates} are asked for; "
+                f"the curve of {self.trial} begins at {self.points[0][0]} updates, after {updates}; "
                 f"simulate with --first-rung {self.points[0][0]} or more"
             )
         if not self.reaches(updates):
             raise UserError(
-                f"the curve of {self.trial} ends at {self.points[-1][0]} updates and {updates} are asked for; "
+                f"the curve of {self.trial} ends at {self.points[-1][0]} updates, before {updates}; "
                 "record it with `sweeper run … --no-pruning`, or simulate fewer --updates"
             )
-        place = min(bisect_left(self.points, (updates, -math.inf)), len(self.points) - 1)
-        right, after = self.points[place]
-        if right <= updates or place == 0:
+        index = min(bisect_left(self.points, (updates, -math.inf)), len(self.points) - 1)
+        right, after = self.points[index]
+        if right <= updates or index == 0:
             return after
-        left, before = self.points[place - 1]
+        left, before = self.points[index - 1]
         return before + (after - before) * (updates - left) / (right - left)
 
 
 def configurations(curves: Iterable[Curve]) -> dict[str, Configurations]:
-    """stratum → configuration → its trials."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """Return stratum → configuration → its trials."""
+    strata: dict[str, dict[str, list[str]]] = {}
     for curve in curves:
-        found.setdefault(curve.stratum, {}).setdefault(curve.configuration, []).append(curve.trial)
-    return dict(found)
+        strata.setdefault(curve.stratum, {}).setdefault(curve.configuration, []).append(curve.trial)
+    return dict(strata)
 
 
 def true_best(curves: Sequence[Curve], budget: int) -> dict[str, float]:
-    """stratum → the best score that any configuration reaches at the budget."""
-    of = {curve.trial: curve for curve in curves}
+    """Return stratum → the best score of any configuration at the budget. Raises UserError if a curve ends earlier."""
+    by_trial = {curve.trial: curve for curve in curves}
     return {
-        stratum: min(fmean(of[trial].score(budget) for trial in trials) for trials in members.values())
+        stratum: min(fmean(by_trial[trial].score(budget) for trial in trials) for trials in members.values())
         for stratum, members in configurations(curves).items()
     }
 
 
 def shuffled(curves: Sequence[Curve], seed: int) -> list[Curve]:
-    """The same curves in another order, and under names that sort in that order."""
+    """Return the curves in a random order, renamed so that their names sort in that order."""
     order = list(curves)
     random.Random(seed).shuffle(order)
     numbers = {name: f"{n:06}" for n, name in enumerate(dict.fromkeys(curve.configuration for curve in order))}
@@ -81,8 +81,11 @@ def shuffled(curves: Sequence[Curve], seed: int) -> list[Curve]:
 
 
 def read_curves(file: Path) -> list[Curve]:
-    """JSON lines of stratum, trial, seconds_per_update, points [[updates, fid], …]; configuration and share if they
-    differ from the trial and 1. A FID that is null or NaN is a trial that diverged. Raises UserError."""
+    """Read curves from JSON lines with stratum, trial, seconds_per_update, points [[updates, fid], …].
+
+    configuration (default: trial) and share (default: 1) are optional. The trial diverged at a FID of null or NaN.
+    Raises UserError for a wrong file, naming the line.
+    """
     try:
         lines = file.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -100,30 +103,31 @@ def read_curves(file: Path) -> list[Curve]:
             ) from None
         curves[curve.trial] = curve
     if not curves:
-        raise UserError(f"{file} holds no curve; each line is one trial's")
+        raise UserError(f"{file} holds no curve; write one JSON object per trial and line")
     return list(curves.values())
 
 
 def _curve(fields: dict[str, Any]) -> Curve:
-    """Raises what Python raises for a line that is no curve."""
+    """Build a curve from a line's fields. Raises ValueError, TypeError, KeyError … for wrong fields."""
     names = {name: fields.get(name, fields["trial"]) for name in ("stratum", "trial", "configuration")}
     if not all(isinstance(name, str) for name in names.values()):
-        raise ValueError("stratum, trial and configuration are text")
+        raise ValueError("stratum, trial and configuration must be strings")
     points: list[tuple[int, float]] = []
     for updates, fid in sorted(fields["points"], key=lambda point: int(point[0])):
         value = math.nan if fid is None else float(fid)
         points.append((int(updates), value if math.isfinite(value) else math.inf))
         if value != points[-1][1]:
-            break  # it diverged: what comes after says nothing
+            break  # it diverged: later points mean nothing
     curve = Curve(**{**fields, **names, "points": points})
     if not points or points[0][0] < 1 or len({updates for updates, _ in points}) < len(points):
-        raise ValueError("points need ascending updates from 1")
+        raise ValueError("points need distinct updates of at least 1")
     if not 0 < curve.seconds_per_update < math.inf or not 0 < curve.share < math.inf:
-        raise ValueError("seconds_per_update and share are positive and finite")
+        raise ValueError("seconds_per_update and share must be positive and finite")
     return curve
 
 
 def write_curves(curves: Iterable[Curve], file: Path) -> None:
+    """Write curves as JSON lines, without their shares and scoring times."""
     with file.open("w") as out:
         for curve in curves:
             points = [[updates, fid if math.isfinite(fid) else None] for updates, fid in curve.points]
@@ -133,12 +137,12 @@ def write_curves(curves: Iterable[Curve], file: Path) -> None:
 
 
 def curves_of(sweep: Sweep) -> list[Curve]:
-    """The curves that a sweep in the store has recorded, as far as each trial came."""
+    """Return the curve of every trial with a rung record, as far as the trial was trained."""
     curves = []
     for signature, record in sweep.records.items():
-        numbers = sorted({rung.updates for rung in record.rungs})
-        found = [record.rung(updates, sweep.manifest.protocols["rung"]) for updates in numbers]
-        rungs = [rung for rung in found if rung]
+        protocol = sweep.manifest.protocols["rung"]
+        steps = sorted({rung.updates for rung in record.rungs})
+        rungs = [rung for updates in steps if (rung := record.rung(updates, protocol))]
         if rungs:
             curves.append(
                 Curve(

@@ -1,4 +1,4 @@
-"""`sweeper simulate`: which curves, which ladder, and the comparison as text."""
+"""`sweeper simulate`: read the curves and the rungs, and print the comparison."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ NAMES = {"sweeper": "sweeper's", "no_pruning": "no pruning", "stop_only": "stop-
 
 @dataclass(frozen=True, kw_only=True)
 class SimulateRequest:
-    """What the command line asks for."""
+    """The options of `sweeper simulate`."""
 
     curves: Path | None
     name: str | None  # a sweep of the store
@@ -27,14 +27,14 @@ class SimulateRequest:
     slots: float
     eta: int | None
     first_rung: int | None
-    rungs: int | None  # at most so many before the budget
+    rungs: int | None  # maximum number of rungs before the budget
     updates: int | None
     orders: int
     as_json: bool
 
 
 def run(request: SimulateRequest) -> None:
-    """Print what the rule would do. Raises UserError."""
+    """Print the simulated sweeps. Raises UserError for a wrong option, NotYetError without a rung record."""
     if not math.isfinite(request.slots):
         raise UserError(f"--slots {request.slots}: give a number of slots, for example --slots 8")
     result = compare(_scenario(request))
@@ -48,13 +48,15 @@ def _scenario(request: SimulateRequest) -> Scenario:
     manifest: Manifest | None = None
     if request.curves is not None:
         if not request.curves.is_file():
-            raise UserError(f"there is no file {request.curves}; name one of JSON lines, or leave out --curves")
+            raise UserError(
+                f"--curves {request.curves}: there is no such file; name a file of JSON lines, or leave out --curves"
+            )
         curves = read_curves(request.curves)
     else:
         manifest = _manifest(Store(request.store), request.name)
         curves = curves_of(Sweep.read(manifest, Store(request.store)))
     if not curves:
-        raise NotYetError("no trial of that sweep has reached a rung yet; run its command first")
+        raise NotYetError("no trial of that sweep has a score at a rung yet; run its command first")
     eta = request.eta or (manifest.eta if manifest and manifest.eta > 1 else 3)
     return Scenario(curves, _ladder(request, curves, manifest, eta), eta, request.slots, request.orders)
 
@@ -62,20 +64,27 @@ def _scenario(request: SimulateRequest) -> Scenario:
 def _manifest(store: Store, name: str | None) -> Manifest:
     sweeps = {manifest.name: manifest for manifest in store.sweeps()}
     if not sweeps:
-        raise NotYetError(f"{store.root} holds no sweep; name a file with --curves, or `sweeper run teachers` first")
+        raise NotYetError(
+            f"{store.root} holds no sweep; name a file with --curves, or run `sweeper run teachers` first"
+        )
     if name is None and len(sweeps) > 1:
         raise UserError(f"{store.root} holds {', '.join(sweeps)}; add --name {next(iter(sweeps))}")
     if name is not None and name not in sweeps:
-        raise UserError(f"--name {name}: {store.root} holds {', '.join(sweeps)}")
+        raise UserError(f"--name {name}: {store.root} holds {', '.join(sweeps)}; name one of them")
     return sweeps[name] if name else next(iter(sweeps.values()))
 
 
 def _ladder(request: SimulateRequest, curves: list[Curve], manifest: Manifest | None, eta: int) -> list[int]:
-    """The sweep's own unless it is asked for another; of a file from its first points up to its last."""
-    own = manifest.rungs if manifest else [min(c.points[0][0] for c in curves), max(c.points[-1][0] for c in curves)]
+    """Return the rungs in updates.
+
+    By default the sweep's own; of a file, a geometric ladder from its first points to its last.
+    """
+    default = (
+        manifest.rungs if manifest else [min(c.points[0][0] for c in curves), max(c.points[-1][0] for c in curves)]
+    )
     if manifest and not (request.eta or request.first_rung or request.updates) and request.rungs is None:
-        return own
-    budget, rung = request.updates or own[-1], request.first_rung or own[0]
+        return default
+    budget, rung = request.updates or default[-1], request.first_rung or default[0]
     ladder: list[int] = []
     while rung < budget and (request.rungs is None or len(ladder) < request.rungs):
         ladder.append(rung)
@@ -91,11 +100,11 @@ def _show(result: dict[str, Any]) -> None:
     console.print(
         f"{result['trials']} trials on {result['slots']:g} slots; rungs at {rungs} updates, eta {result['eta']}"
     )
-    none = result["rules"].get("no_pruning")
+    unpruned = result["rules"].get("no_pruning")
     strata = list(result["rules"]["sweeper"]["best"])
     shown = strata if len(strata) <= 6 else []
     table = Table(box=None, padding=(0, 2))
-    headings = ["rule", "updates", "of no pruning", "makespan, s", "lower bound, s", *(f"best, {s}" for s in shown)]
+    headings = ["rule", "updates", "of unpruned", "makespan, s", "lower bound, s", *(f"best, {s}" for s in shown)]
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "rule" else "right")
     for key, name in NAMES.items():
@@ -106,13 +115,13 @@ def _show(result: dict[str, Any]) -> None:
         table.add_row(
             name,
             f"{rule['updates']:,.0f}",
-            f"{rule['updates'] / none['updates']:.1%}" if none else "—",
+            f"{rule['updates'] / unpruned['updates']:.1%}" if unpruned else "—",
             f"{rule['makespan_seconds']:,.0f}",
             f"{rule['lower_bound_seconds']:,.0f}" if rule["lower_bound_seconds"] else "—",
             *("diverged" if score is None else f"{score:.2f}" for score in best),
         )
     console.print(table)
-    if none is None:
-        console.print("no comparison: the curves of pruned trials end where they were pruned; record with --no-pruning")
+    if unpruned is None:
+        console.print("no comparison: the curves of pruned trials end early; record complete curves with --no-pruning")
     if result["orders"] > 1:
         console.print(f"means over {result['orders']} orders")

@@ -1,4 +1,4 @@
-"""A sweep without training: the real rule in the real order, driven by a discrete-event clock over learning curves."""
+"""Discrete-event simulation of a sweep over learning curves, with the scheduling code of a real sweep."""
 
 import heapq
 import math
@@ -16,16 +16,16 @@ from trainables.errors import UserError
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a simulated sweep came to."""
+    """The result of a simulated sweep."""
 
-    updates: int = 0  # spent
+    updates: int = 0
     makespan: float = 0.0  # seconds
-    bound: float | None = None  # seconds: no schedule of the same S is shorter
-    speculative: int | None = None  # updates outside S, as it ended
+    bound: float | None = None  # lower bound of the makespan of any schedule of the same S, in seconds
+    speculative: int | None = None  # updates of steps outside the final S
     busy: float = 0.0  # slot-seconds
-    best: dict[str, float] = field(default_factory=dict)  # stratum → score at the budget; +∞ if nobody got there
+    best: dict[str, float] = field(default_factory=dict)  # stratum → best score at the budget; +∞ without a finisher
     sets: dict[str, list[list[str]]] = field(default_factory=dict)  # stratum → S_0, S_1, …
-    steps: list[Step] = field(default_factory=list)  # in the order in which they began
+    steps: list[Step] = field(default_factory=list)  # in the order in which they started
 
 
 def simulate(
@@ -35,60 +35,67 @@ def simulate(
     slots: float,
     *,
     speculates: bool = True,
-    known: Mapping[Step, float] = MappingProxyType({}),
-    at_a_time: int | None = None,
+    recorded: Mapping[Step, float] = MappingProxyType({}),
+    max_concurrent: int | None = None,
 ) -> Outcome:
-    """Run a sweep of these curves on slots that shares add up to. eta = 1 is no pruning. known: scores that are there
-    before it starts. at_a_time: at most so many trials, whatever their shares. Raises UserError if a share is larger
-    than all slots."""
-    of, before, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
+    """Simulate a sweep of these curves.
+
+    ladder: the rungs in updates, the budget last. eta: 1 prunes nothing. slots: the sum of shares that fit at once.
+    recorded: scores that the store holds before the sweep starts. max_concurrent: maximum number of running trials.
+    Raises UserError if a share exceeds the slots, or a curve ends before its trial does.
+    """
+    by_trial, starts, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
     _check_shares(curves, slots)
     strata = {name: Stratum(members, len(ladder), eta) for name, members in configurations(curves).items()}
 
-    def left(trial: str, rung: int) -> float:
-        return of[trial].seconds_per_update * (budget - before[rung])
+    def remaining_cost(trial: str, rung: int) -> float:
+        return by_trial[trial].seconds_per_update * (budget - starts[rung])
 
     def seconds(trial: str, rung: int) -> float:
-        curve, last = of[trial], rung == len(ladder) - 1
-        training = curve.seconds_per_update * (before[rung + 1] - before[rung])
+        curve, last = by_trial[trial], rung == len(ladder) - 1
+        training = curve.seconds_per_update * (starts[rung + 1] - starts[rung])
         return training + curve.seconds_per_rung + (curve.seconds_at_end if last else 0.0)
 
-    for (trial, rung), score in known.items():
-        strata[of[trial].stratum].report(trial, rung, score)
-    queue, outcome = Queue(strata.values(), left, speculates=speculates), Outcome()
-    clock = _Clock(slots, at_a_time)
+    for (trial, rung), score in recorded.items():
+        strata[by_trial[trial].stratum].report(trial, rung, score)
+    queue, outcome = Queue(strata.values(), remaining_cost, speculates=speculates), Outcome()
+    clock = _Clock(slots, max_concurrent)
     while True:
-        while (step := queue.next()) and clock.fits(of[step[0]].share):
+        while (step := queue.next()) and clock.fits(by_trial[step[0]].share):
             queue.start(step)
-            clock.start(step, seconds(*step), of[step[0]].share)
+            clock.start(step, seconds(*step), by_trial[step[0]].share)
             outcome.steps.append(step)
-            outcome.updates += before[step[1] + 1] - before[step[1]]
-            outcome.busy += seconds(*step) * of[step[0]].share
+            outcome.updates += starts[step[1] + 1] - starts[step[1]]
+            outcome.busy += seconds(*step) * by_trial[step[0]].share
         if not clock:
             break
         trial, rung = clock.tick()
-        queue.report(trial, rung, of[trial].score(ladder[rung]))
+        queue.report(trial, rung, by_trial[trial].score(ladder[rung]))
     outcome.makespan = clock.now
     demanded: set[Step] = set()
     for name, stratum in strata.items():
         outcome.sets[name] = stratum.sets()
         finishers = [stratum.configurations[finisher] for finisher in stratum.finishers()]
-        outcome.best[name] = min((fmean(of[t].score(budget) for t in trials) for trials in finishers), default=math.inf)
+        finals = (fmean(by_trial[trial].score(budget) for trial in trials) for trials in finishers)
+        outcome.best[name] = min(finals, default=math.inf)
         for rung, members in enumerate(outcome.sets[name]):
             demanded.update((trial, rung) for member in members for trial in stratum.configurations[member])
-    work, outcome.speculative, chains = 0.0, 0, dict[str, float]()
+    work, outcome.speculative, chains = 0.0, 0, dict[str, float]()  # slot-seconds of S; trial → seconds in sequence
     for trial, rung in outcome.steps:
         if (trial, rung) in demanded:
-            work += seconds(trial, rung) * of[trial].share
+            work += seconds(trial, rung) * by_trial[trial].share
             chains[trial] = chains.get(trial, 0.0) + seconds(trial, rung)
         else:
-            outcome.speculative += before[rung + 1] - before[rung]
+            outcome.speculative += starts[rung + 1] - starts[rung]
     outcome.bound = max(work / slots, max(chains.values(), default=0.0))
     return outcome
 
 
 def simulate_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int, slots: float) -> Outcome:
-    """The same by Ray Tune's own ASHAScheduler, one per stratum, trials in the order given: it stops or goes on."""
+    """Simulate the same sweep under Ray Tune's ASHAScheduler, one per stratum, with trials in the order of `curves`.
+
+    At each rung this scheduler stops a trial or lets it continue. It never pauses one.
+    """
     from ray.tune.schedulers import ASHAScheduler
     from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
@@ -96,7 +103,7 @@ def simulate_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int,
     class Trial:
         trial_id: str
 
-    of, before, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
+    by_trial, starts, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
     schedulers: dict[str, Any] = {
         stratum: ASHAScheduler(
             time_attr="updates", metric="fid", mode="min", max_t=budget, grace_period=ladder[0], reduction_factor=eta
@@ -104,22 +111,22 @@ def simulate_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int,
         for stratum in {curve.stratum for curve in curves}
     }
     outcome, clock, waiting = Outcome(best=dict.fromkeys(schedulers, math.inf)), _Clock(slots), list(reversed(curves))
-    finished: dict[tuple[str, str], list[float]] = {}  # seeds that got to the end; Tune knows no configurations
+    finished: dict[tuple[str, str], list[float]] = {}  # (stratum, configuration) → scores of its seeds at the budget
     while waiting or clock:
         while waiting and clock.fits(waiting[-1].share):
             curve = waiting.pop()
             schedulers[curve.stratum].on_trial_add(None, Trial(curve.trial))
             clock.start((curve.trial, 0), curve.seconds_per_update * ladder[0], curve.share)
         trial, rung = clock.tick()
-        curve, score = of[trial], of[trial].score(ladder[rung])
-        outcome.updates += before[rung + 1] - before[rung]
+        curve, score = by_trial[trial], by_trial[trial].score(ladder[rung])
+        outcome.updates += starts[rung + 1] - starts[rung]
         outcome.steps.append((trial, rung))
         if rung + 1 == len(ladder):
             finished.setdefault((curve.stratum, curve.configuration), []).append(score)
             continue
         result = {"updates": ladder[rung], "fid": score}
-        verdict = schedulers[curve.stratum].on_trial_result(None, Trial(trial), result)
-        if verdict == TrialScheduler.CONTINUE:
+        decision = schedulers[curve.stratum].on_trial_result(None, Trial(trial), result)
+        if decision == TrialScheduler.CONTINUE:
             clock.start((trial, rung + 1), curve.seconds_per_update * (ladder[rung + 1] - ladder[rung]), curve.share)
     outcome.makespan = clock.now
     for (stratum, _), scores in finished.items():
@@ -130,29 +137,29 @@ def simulate_stop_only(curves: Sequence[Curve], ladder: Sequence[int], eta: int,
 def _check_shares(curves: Iterable[Curve], slots: float) -> None:
     for curve in curves:
         if curve.share > slots:
-            raise UserError(f"trial {curve.trial} takes share {curve.share:g} of {slots:g} slots; give more --slots")
+            raise UserError(f"trial {curve.trial} needs share {curve.share:g} of {slots:g} slots; use more --slots")
 
 
 class _Clock:
-    """Steps under way on a number of slots."""
+    """The simulated time, and the steps that run on the slots."""
 
-    def __init__(self, slots: float, at_a_time: int | None = None) -> None:
-        self.at_a_time = math.inf if at_a_time is None else at_a_time
+    def __init__(self, slots: float, max_concurrent: int | None = None) -> None:
+        self.max_concurrent = math.inf if max_concurrent is None else max_concurrent
         self.slots, self.now, self.used, self.count = slots, 0.0, 0.0, 0
-        self.steps: list[tuple[float, int, Step, float]] = []
+        self.steps: list[tuple[float, int, Step, float]] = []  # a heap of (end, start order, step, share)
 
     def __bool__(self) -> bool:
         return bool(self.steps)
 
     def fits(self, share: float) -> bool:
-        return len(self.steps) < self.at_a_time and self.used + share <= self.slots + 1e-9
+        return len(self.steps) < self.max_concurrent and self.used + share <= self.slots + 1e-9
 
     def start(self, step: Step, seconds: float, share: float) -> None:
         heapq.heappush(self.steps, (self.now + seconds, self.count, step, share))
         self.count, self.used = self.count + 1, self.used + share
 
     def tick(self) -> Step:
-        """The step that ends next; it is then."""
+        """Advance the clock to the next step to finish, and return it."""
         self.now, _, step, share = heapq.heappop(self.steps)
         self.used -= share
         return step
@@ -160,26 +167,26 @@ class _Clock:
 
 @dataclass(frozen=True)
 class Scenario:
-    """What is simulated."""
+    """The input of a simulation."""
 
     curves: list[Curve]
     ladder: list[int]
     eta: int
     slots: float
-    orders: int  # how many times, each in another order
+    orders: int  # number of repetitions, each with the curves in another order
 
 
 def compare(scenario: Scenario) -> dict[str, Any]:
-    """Our rule, no pruning and stop-only ASHA on the same curves: what `sweeper simulate --json` prints.
+    """Compare sweeper's rule, no pruning and stop-only ASHA on the same curves. `sweeper simulate --json` prints this.
 
-    Numbers are means over the orders. A rule that needs more of a curve than was recorded is left out.
+    Numbers are means over the orders. Without complete curves, sweeper's rule alone is simulated, without speculation.
     """
     s, budget = scenario, scenario.ladder[-1]
     orders = [s.curves] if s.orders == 1 else [shuffled(s.curves, number) for number in range(s.orders)]
-    # What was pruned when the curves were recorded cannot be followed further: no comparison then, no speculation.
-    whole = all(curve.reaches(budget) for curve in s.curves)
-    rules = {"sweeper": [simulate(curves, s.ladder, s.eta, s.slots, speculates=whole) for curves in orders]}
-    if whole:
+    # The curves of trials that were pruned while recording end early: the other rules, and speculation, need more.
+    complete = all(curve.reaches(budget) for curve in s.curves)
+    rules = {"sweeper": [simulate(curves, s.ladder, s.eta, s.slots, speculates=complete) for curves in orders]}
+    if complete:
         rules["no_pruning"] = [simulate(s.curves, s.ladder, 1, s.slots)]
         rules["stop_only"] = [simulate_stop_only(curves, s.ladder, s.eta, s.slots) for curves in orders]
     return {
@@ -189,7 +196,7 @@ def compare(scenario: Scenario) -> dict[str, Any]:
         "eta": s.eta,
         "rungs": s.ladder,
         "orders": s.orders,
-        "true_best": {k: _finite(v) for k, v in true_best(s.curves, budget).items()} if whole else None,
+        "true_best": {k: _finite(v) for k, v in true_best(s.curves, budget).items()} if complete else None,
         "rules": {name: _summary(outcomes) for name, outcomes in rules.items()},
     }
 
@@ -197,18 +204,18 @@ def compare(scenario: Scenario) -> dict[str, Any]:
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
     return {
         "updates": fmean(outcome.updates for outcome in outcomes),
-        "speculative_updates": _known_mean(outcome.speculative for outcome in outcomes),
+        "speculative_updates": _mean(outcome.speculative for outcome in outcomes),
         "makespan_seconds": fmean(outcome.makespan for outcome in outcomes),
-        "lower_bound_seconds": _known_mean(outcome.bound for outcome in outcomes),
+        "lower_bound_seconds": _mean(outcome.bound for outcome in outcomes),
         "best": {
             stratum: _finite(fmean(outcome.best[stratum] for outcome in outcomes)) for stratum in outcomes[0].best
         },
     }
 
 
-def _known_mean(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return fmean(known) if known else None
+def _mean(values: Iterable[float | None]) -> float | None:
+    numbers = [value for value in values if value is not None]
+    return fmean(numbers) if numbers else None
 
 
 def _finite(value: float) -> float | None:

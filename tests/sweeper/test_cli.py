@@ -48,7 +48,7 @@ def mistake(done: Done, code: int, *said: str) -> None:
         (["run", "teachers", "--dataset", "mnist5k", "--name", "a/b"], 2, ["--name a/b"]),
         (["run", "teachers", "--dataset", "mnist5k", "--store", "/proc/x"], 2, ["/proc/x cannot be created", "--store"]),
         (["run", "teachers", "--dataset", "mnist5k", "--set", "rungs=-1"], 2, ["rungs=-1"]),
-        (["score", "nope", "--against", "mnist5k"], 2, ["nope is no folder"]),
+        (["score", "nope", "--against", "mnist5k"], 2, ["nope is not a folder"]),
         (["run"], 2, ["'ROLE'", "teachers, students", "see `sweeper run --help`"]),
         (["run", "cats"], 2, ["'cats'", "see `sweeper run --help`"]),
         (["run", "teachers", "--eta", "1"], 2, ["'--eta'", "see `sweeper run --help`"]),

@@ -1,4 +1,4 @@
-"""Clusters: cluster.yaml is one that Ray accepts, and a sweep runs on a cluster that is already there."""
+"""Clusters: Ray accepts cluster.yaml, and a sweep runs on an existing cluster."""
 
 import os
 import subprocess
@@ -26,8 +26,8 @@ def test_ray_accepts_cluster_yaml() -> None:
     assert worker["max_workers"] > worker["min_workers"]
 
 
-def test_a_sweep_runs_on_logical_gpus_of_a_cluster_that_is_there(sweeper: Callable[..., Done], fresh: Path) -> None:
-    """Ray believes in two GPUs; the trials find none and train on the CPU. Takes a Ray cluster's start."""
+def test_a_sweep_runs_on_logical_gpus_of_an_existing_cluster(sweeper: Callable[..., Done], fresh: Path) -> None:
+    """Ray has two logical GPUs. The trials find no real ones, and train on the CPU. Starts a Ray cluster."""
     code = """
 import sys
 from ray.cluster_utils import Cluster
@@ -55,8 +55,8 @@ cluster.shutdown()
         host.communicate(timeout=60)
 
 
-def test_a_cluster_that_is_not_there_is_one_line(sweeper: Callable[..., Done], fresh: Path) -> None:
-    words = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address", "127.0.0.1:1"]
-    done = sweeper(*words, cwd=fresh)
+def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done], fresh: Path) -> None:
+    command = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address", "127.0.0.1:1"]
+    done = sweeper(*command, cwd=fresh)
     assert done.code == 5
     assert "no Ray cluster at 127.0.0.1:1" in done.err.splitlines()[-1]

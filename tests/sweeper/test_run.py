@@ -1,4 +1,4 @@
-"""Lives of whole sweeps, on real digits, under Ray: finished, repeated, killed, continued."""
+"""Whole sweeps on real digits under Ray: finished, repeated, killed, resumed."""
 
 import json
 import os
@@ -22,40 +22,40 @@ from tests.conftest import STUDENTS, TEACHERS, TINY, Done
 Call = Callable[..., Done]
 
 
-def sweep_of(folder: Path, name: str) -> tuple[Sweep, Manifest]:
+def read_sweep(folder: Path, name: str) -> tuple[Sweep, Manifest]:
     store = Store(folder / "runs")
     manifest = store.sweep(name)
     assert manifest is not None
     return Sweep.read(manifest, store), manifest
 
 
-def table_of(sweeper: Call, folder: Path) -> dict[str, object]:
+def read_table(sweeper: Call, folder: Path) -> dict[str, object]:
     done = sweeper("table", "--format", "json", cwd=folder)
     assert done.code == 0, done.err
     return dict(json.loads(done.out))
 
 
-def written(folder: Path) -> dict[str, int]:
-    """When each trial's record was written."""
+def write_times(folder: Path) -> dict[str, int]:
+    """Return signature → when the trial's record was written, in nanoseconds."""
     return {path.parent.name: path.stat().st_mtime_ns for path in folder.glob("runs/trials/*/record.json")}
 
 
-def test_a_sweep_prunes_within_each_d_and_finishes_somebody_in_each(finished: Path) -> None:
-    sweep, _ = sweep_of(finished, "mnist5k-teachers")
+def test_a_sweep_prunes_within_each_d_and_has_a_finisher_in_each(finished: Path) -> None:
+    sweep, _ = read_sweep(finished, "mnist5k-teachers")
     for stratum in sweep.strata.values():
         states = [sweep.states()[trial] for trials in stratum.configurations.values() for trial in trials]
         assert sorted(states) == ["done", "pruned", "pruned"]
 
 
 def test_the_table_joins_both_sweeps(finished: Path, sweeper: Call) -> None:
-    table = table_of(sweeper, finished)
+    table = read_table(sweeper, finished)
     assert table["schema"] == 1
     (row,) = [row for row in table["rows"] if row["d"] == 1]  # type: ignore[attr-defined]
     assert row["student"]["scores"]["fid"]["n"] == 64
     assert row["student"]["scores"]["fid"]["protocol"] == table["teacher"]["scores"]["fid"]["protocol"]  # type: ignore[index]
 
 
-def test_the_sheet_of_samples_has_a_row_for_each_network(finished: Path) -> None:
+def test_the_sheet_of_samples_has_a_row_per_network(finished: Path) -> None:
     with Image.open(finished / "runs" / "pictures" / "mnist5k-students.png") as sheet:
         pixels = np.asarray(sheet.convert("L"))
     rows = samples(Comparison.read(Store(finished / "runs"), None, None))
@@ -64,23 +64,23 @@ def test_the_sheet_of_samples_has_a_row_for_each_network(finished: Path) -> None
     assert pixels.std() > 10
 
 
-def test_ray_is_not_heard_and_the_next_command_is(finished: Path, sweeper: Call) -> None:
+def test_the_output_names_the_next_command_and_hides_ray_s_own(finished: Path, sweeper: Call) -> None:
     done = sweeper(*STUDENTS, cwd=finished)
     assert done.code == 0
     assert done.err.splitlines()[-1] == "mnist5k-students is finished; next: `sweeper table`"
     assert not any(word in done.err for word in ("ray", "WARNING", "Warning", "tune", "wandb"))
 
 
-def test_the_same_command_trains_nothing_and_is_quick(finished: Path, sweeper: Call) -> None:
-    before, begun = written(finished), time.monotonic()
+def test_the_same_command_again_trains_nothing_and_is_fast(finished: Path, sweeper: Call) -> None:
+    before, begun = write_times(finished), time.monotonic()
     for command in (TEACHERS, STUDENTS):
         assert sweeper(*command, cwd=finished).code == 0
-    assert written(finished) == before
+    assert write_times(finished) == before
     assert time.monotonic() - begun < 20
 
 
 @pytest.mark.long
-def test_a_finished_sweep_is_known_without_torch(finished: Path, sweeper: Call) -> None:
+def test_a_finished_sweep_is_recognised_without_importing_torch(finished: Path, sweeper: Call) -> None:
     done = sweeper(*STUDENTS, cwd=finished, PYTHONPROFILEIMPORTTIME="1")
     assert done.code == 0
     imported = {line.rpartition("|")[2].strip() for line in done.err.splitlines() if line.startswith("import time")}
@@ -88,12 +88,12 @@ def test_a_finished_sweep_is_known_without_torch(finished: Path, sweeper: Call) 
     assert not imported & {"torch", "ray", "wandb"}
 
 
-def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
+def test_a_changed_space_trains_only_new_trials_and_keeps_the_records_of_old_ones(
     finished: Path, sweeper: Call, tmp_path: Path
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    before = written(folder)
+    before = write_times(folder)
     done = sweeper(
         "run",
         "teachers",
@@ -111,32 +111,32 @@ def test_a_wider_space_trains_only_what_is_new_and_a_narrower_one_keeps_records(
     assert done.code == 0, done.err
     assert "2 trials (" in done.err
     assert "1 new, 5 leave" in done.err
-    after = written(folder)
-    assert {name: after[name] for name in before} == before, "what was there was trained again"
+    after = write_times(folder)
+    assert {name: after[name] for name in before} == before, "an old trial was trained again"
     assert len(after) == len(before) + 1
-    sweep, _ = sweep_of(folder, "mnist5k-teachers")
+    sweep, _ = read_sweep(folder, "mnist5k-teachers")
     assert set(sweep.strata) == {1, 3}
 
 
 @pytest.mark.long
-def test_pruned_trials_return_when_the_rule_is_more_lenient(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+def test_pruned_trials_return_without_pruning(finished: Path, sweeper: Call, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
     done = sweeper(*TEACHERS, "--no-pruning", "--set", "d=1", cwd=folder)
     assert done.code == 0, done.err
     assert "3 trials (1 done, 2 return, 0 new, 3 leave)" in done.err
-    sweep, _ = sweep_of(folder, "mnist5k-teachers")
+    sweep, _ = read_sweep(folder, "mnist5k-teachers")
     assert set(sweep.states().values()) == {"done"}
 
 
 @pytest.mark.long
-def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+def test_a_longer_budget_resumes_the_trials_of_a_shorter_one(finished: Path, sweeper: Call, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    before, _ = sweep_of(folder, "mnist5k-teachers")
+    before, _ = read_sweep(folder, "mnist5k-teachers")
     done = sweeper(*[w.replace("updates=24", "updates=72") for w in TEACHERS], cwd=folder)
     assert done.code == 0, done.err
-    after, manifest = sweep_of(folder, "mnist5k-teachers")
+    after, manifest = read_sweep(folder, "mnist5k-teachers")
     assert manifest.rungs == [8, 72]
     assert "6 trials (0 done, 0 new)" in done.err
     assert before.records.keys() == after.records.keys()
@@ -144,45 +144,45 @@ def test_a_longer_budget_continues_the_trials_of_a_shorter_one(finished: Path, s
         assert after.records[signature].rungs[: len(record.rungs)] == record.rungs
 
 
-def reached(folder: Path, updates: int) -> list[str]:
-    """Trials with a record at a rung."""
+def trials_at(folder: Path, updates: int) -> list[str]:
+    """Return the signatures of the trials with a record at a rung."""
     store = Store(folder / "runs")
-    names = [path.parent.name for path in folder.glob("runs/trials/*/record.json")]
-    return [name for name in names if any(r.updates == updates for r in store.require(name).rungs)]
+    signatures = [path.parent.name for path in folder.glob("runs/trials/*/record.json")]
+    return [s for s in signatures if any(rung.updates == updates for rung in store.require(s).rungs)]
 
 
-def kill_everything(process: subprocess.Popen[bytes]) -> None:
+def kill_group(process: subprocess.Popen[bytes]) -> None:
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
 @pytest.mark.parametrize("kills", [[(24, 1)], pytest.param([(8, 2), (24, 1)], marks=pytest.mark.long)])
-def test_killed_in_mid_sweep_it_goes_on_to_the_same_table(
+def test_a_killed_sweep_resumes_to_the_same_table(
     finished: Path, sweeper: Call, fresh: Path, kills: list[tuple[int, int]]
 ) -> None:
-    """kill -9 of the driver, Ray and every actor, each time that so many trials have a record at a rung."""
+    """Kill the driver, Ray and every actor. kills: (rung in updates, number of trials with a record there) pairs."""
     script = Path(sys.executable).with_name("sweeper")
-    kept: dict[str, int] = {}
+    finished_before: dict[str, int] = {}
     for rung, records in kills:
         process = subprocess.Popen([script, *TEACHERS], cwd=fresh, start_new_session=True, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 120
-        while len(reached(fresh, rung)) < records:
+        while len(trials_at(fresh, rung)) < records:
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
-        kill_everything(process)
-        after = written(fresh)
-        assert {t: after[t] for t in kept} == kept, "a finished rung was trained again"
-        kept |= {t: after[t] for t in reached(fresh, 24)}
-    assert kept
+        kill_group(process)
+        after = write_times(fresh)
+        assert {t: after[t] for t in finished_before} == finished_before, "a finished rung was trained again"
+        finished_before |= {t: after[t] for t in trials_at(fresh, 24)}
+    assert finished_before
     for command in (TEACHERS, STUDENTS):
         assert sweeper(*command, cwd=fresh).code == 0
-    after = written(fresh)
-    assert {t: after[t] for t in kept} == kept, "a finished trial was trained again"
-    assert table_of(sweeper, fresh) == table_of(sweeper, finished)
+    after = write_times(fresh)
+    assert {t: after[t] for t in finished_before} == finished_before, "a finished trial was trained again"
+    assert read_table(sweeper, fresh) == read_table(sweeper, finished)
 
 
-def test_interrupted_it_exits_130_and_names_the_command(fresh: Path) -> None:
+def test_an_interrupted_sweep_exits_with_130_and_names_the_command(fresh: Path) -> None:
     script = Path(sys.executable).with_name("sweeper")
     process = subprocess.Popen([script, *TEACHERS], cwd=fresh, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
@@ -190,13 +190,13 @@ def test_interrupted_it_exits_130_and_names_the_command(fresh: Path) -> None:
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 130, said
-    assert "goes on with `sweeper run teachers" in said.splitlines()[-1]
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "continue with `sweeper run teachers" in err.splitlines()[-1]
 
 
-def test_a_folder_of_colour_pictures_is_swept(colour_folder: Path, tmp_path: Path, sweeper: Call) -> None:
-    """Mixed sizes, one subfolder per class, a text file among them; their classifier gives the features."""
+def test_a_sweep_on_a_folder_of_colour_images(colour_folder: Path, tmp_path: Path, sweeper: Call) -> None:
+    """The images have mixed sizes, one subfolder per class, and a text file among them. FID uses their classifier."""
     command = [
         "run",
         "teachers",
@@ -212,7 +212,7 @@ def test_a_folder_of_colour_pictures_is_swept(colour_folder: Path, tmp_path: Pat
     ]
     done = sweeper(*command, cwd=tmp_path)
     assert done.code == 0, done.err
-    sweep, manifest = sweep_of(tmp_path, next(tmp_path.glob("runs/sweeps/*.json")).stem)
+    sweep, manifest = read_sweep(tmp_path, next(tmp_path.glob("runs/sweeps/*.json")).stem)
     assert manifest.metric == "fid"
     assert manifest.protocols["report"].startswith("classifier-")
     assert next(iter(sweep.records.values())).spec.channels == 3
@@ -227,20 +227,20 @@ def test_a_second_command_on_the_same_store_is_refused(finished: Path, sweeper: 
 
 
 @pytest.mark.long
-def test_no_pruning_trains_everything_and_divergence_is_no_failure(sweeper: Call, fresh: Path) -> None:
+def test_no_pruning_trains_every_trial_and_divergence_is_not_a_failure(sweeper: Call, fresh: Path) -> None:
     space = ["--set", "d=1", "--set", "lr=0.004,1e30", "--set", "lr_discriminator=0.001", "--no-pruning"]
     command = ["run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--wandb", "disabled"]
     done = sweeper(*command, cwd=fresh)
     assert done.code == 0, done.err
     assert "diverged" in done.err
-    sweep, manifest = sweep_of(fresh, "mnist5k-teachers")
+    sweep, manifest = read_sweep(fresh, "mnist5k-teachers")
     assert manifest.rungs == [8, 24]
     assert sorted(sweep.states().values()) == ["diverged", "done"]
     assert sweeper(*command, cwd=fresh).code == 0
 
 
 @pytest.mark.long
-def test_a_precision_that_no_machine_has_is_an_error_of_the_environment(sweeper: Call, fresh: Path) -> None:
+def test_a_precision_that_the_machine_lacks_is_an_environment_error(sweeper: Call, fresh: Path) -> None:
     space = ["--set", "d=1", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
     done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--precision", "fp16", cwd=fresh)
     assert done.code == 5, done.err

@@ -1,4 +1,4 @@
-"""`sweeper score`: folders against folders and data sets, as a user types it."""
+"""`sweeper score`: folders against folders and data sets, on the command line and from Python."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ Call = Callable[..., Done]
 
 @pytest.fixture(scope="module")
 def folders(digits: Images, finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """a: digits, with a text file among them; b: inverted digits, fewer; both 32×32 grey PNGs. And a store."""
+    """Return a folder with a store and two folders of 32×32 grey PNGs: a (digits, and a text file), b (inverted)."""
     folder = tmp_path_factory.mktemp("folders")
     shutil.copytree(finished / "runs", folder / "runs")
     for name, start, n in (("a", 0, 80), ("b", 1, 70)):
@@ -39,15 +39,15 @@ def folders(digits: Images, finished: Path, tmp_path_factory: pytest.TempPathFac
 def test_scores_come_with_n_and_protocol(folders: Path, sweeper: Call) -> None:
     done = sweeper("score", "a", "--against", "mnist5k", "--json", cwd=folders)
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert (found["schema"], found["n"]) == (1, 80)
+    result = json.loads(done.out)
+    assert (result["schema"], result["n"]) == (1, 80)
     for name in ("fid", "kid", "is", "sharpness"):
-        assert found[name]["n"] == 80
-        assert found[name]["protocol"] == found["protocol"]
-    assert found["is"]["mean"] > 8
-    assert found["kid"]["std"] > 0
-    people = sweeper("score", "a", "--against", "mnist5k", cwd=folders)
-    assert people.out.count(found["protocol"]) == 4
+        assert result[name]["n"] == 80
+        assert result[name]["protocol"] == result["protocol"]
+    assert result["is"]["mean"] > 8
+    assert result["kid"]["std"] > 0
+    text = sweeper("score", "a", "--against", "mnist5k", cwd=folders)
+    assert text.out.count(result["protocol"]) == 4
 
 
 def test_folders_of_different_n_are_not_compared(folders: Path, sweeper: Call) -> None:
@@ -56,14 +56,16 @@ def test_folders_of_different_n_are_not_compared(folders: Path, sweeper: Call) -
     assert "scores of different protocols are not compared" in done.err
     done = sweeper("score", "a", "b", "--against", "mnist5k", "--n", "70", "--json", cwd=folders)
     assert done.code == 0, done.err
-    mine, theirs = json.loads(done.out)["scores"]
-    assert mine["fid"]["mean"] < theirs["fid"]["mean"]
+    a, b = json.loads(done.out)["scores"]
+    assert a["fid"]["mean"] < b["fid"]["mean"]
 
 
 @pytest.mark.long
-def test_it_is_pytorch_fid_s_number_on_the_same_folders(folders: Path, sweeper: Call, tmp_path: Path) -> None:
-    """The real pytorch-fid as its users run it, at 64 dimensions; wider ones need more images than they have
-    dimensions: `benchmarks/scores.py parity`."""
+def test_fid_equals_that_of_pytorch_fid_on_the_same_folders(folders: Path, sweeper: Call, tmp_path: Path) -> None:
+    """Compare with `python -m pytorch_fid` at 64 dimensions.
+
+    More dimensions need more images than that: `benchmarks/scores.py parity` compares those.
+    """
     save_random_weights(tmp_path / "hub" / "checkpoints" / "pt_inception-2015-12-05-6726825d.pth")
     done = subprocess.run(
         [sys.executable, "-m", "pytorch_fid", "a", "b", "--dims", "64", "--num-workers", "0"],
@@ -74,13 +76,13 @@ def test_it_is_pytorch_fid_s_number_on_the_same_folders(folders: Path, sweeper: 
         check=True,
     )
     expected = float(done.stdout.split("FID:")[-1])
-    mine = sweeper("score", "a", "--against", "b", "--dims", "64", "--json", cwd=folders, TORCH_HOME=str(tmp_path))
-    assert mine.code == 0, mine.err
-    assert json.loads(mine.out)["fid"]["mean"] == pytest.approx(expected, rel=1e-6)
+    ours = sweeper("score", "a", "--against", "b", "--dims", "64", "--json", cwd=folders, TORCH_HOME=str(tmp_path))
+    assert ours.code == 0, ours.err
+    assert json.loads(ours.out)["fid"]["mean"] == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["a", "--against", "nope"], 2, "'nope' is unknown"),
         (["a", "--against", "mnist5k", "--n", "81"], 2, "fewer than n=81"),
@@ -89,14 +91,14 @@ def test_it_is_pytorch_fid_s_number_on_the_same_folders(folders: Path, sweeper: 
         (["a", "--against", "b", "--features", "classifier"], 2, "needs classes"),
         (["a", "--against", "b", "--features", "vgg"], 2, "features=vgg is unknown"),
         (["a", "--against", "b"], 5, "pt_inception-2015-12-05-6726825d.pth"),
-        (["one", "--against", "a", "--features", "imagenet"], 2, "at least 2 images, and here is 1"),
+        (["one", "--against", "a", "--features", "imagenet"], 2, "at least 2 images, not 1"),
         (["empty", "--against", "a", "--features", "imagenet"], 2, "holds no image"),
         (["tiny", "--against", "a", "--features", "imagenet"], 2, "2×2 are too small"),
         (["mixed", "--against", "mnist5k"], 2, "make them square and of one size"),
     ],
 )
-def test_what_cannot_be_scored_is_one_line(
-    folders: Path, words: list[str], code: int, said: str, sweeper: Call, tmp_path: Path
+def test_images_that_cannot_be_scored_are_an_error_of_one_line(
+    folders: Path, words: list[str], code: int, message: str, sweeper: Call, tmp_path: Path
 ) -> None:
     for name, sizes in (("one", [32]), ("empty", []), ("tiny", [2, 2]), ("mixed", [32, 40])):
         (folders / name).mkdir(exist_ok=True)
@@ -105,37 +107,37 @@ def test_what_cannot_be_scored_is_one_line(
     done = sweeper("score", *words, cwd=folders, TORCH_HOME=str(tmp_path))
     assert (done.code, done.out) == (code, ""), done
     assert len(done.err.strip().splitlines()) == 1
-    assert said in done.err
+    assert message in done.err
 
 
-def test_from_python_tensors_score_as_their_pictures_do(folders: Path, digits: Images) -> None:
+def test_arrays_and_tensors_score_like_files_of_the_same_images(folders: Path, digits: Images) -> None:
     network, real = ImageNet(), image_set(folders / "b")
     levels = np.stack([digits.pixels[60 * number] for number in range(80)])
-    by_folder = score(image_set(folders / "a"), real, network)
-    by_array = score(image_set(levels), real, network)
-    by_floats = score(image_set(torch.from_numpy(levels).float() / 127.5 - 1), real, network)
+    of_folder = score(image_set(folders / "a"), real, network)
+    of_array = score(image_set(levels), real, network)
+    of_floats = score(image_set(torch.from_numpy(levels).float() / 127.5 - 1), real, network)
     for name in ("fid", "kid", "sharpness"):
-        assert by_array[name]["mean"] == pytest.approx(by_folder[name]["mean"], rel=1e-6)
-        assert by_floats[name]["mean"] == by_array[name]["mean"]
+        assert of_array[name]["mean"] == pytest.approx(of_folder[name]["mean"], rel=1e-6)
+        assert of_floats[name]["mean"] == of_array[name]["mean"]
 
 
-def test_alpha_channels_and_mixed_sizes_and_identical_images_have_an_answer(tmp_path: Path, folders: Path) -> None:
+def test_alpha_channels_mixed_sizes_and_identical_images_can_be_scored(tmp_path: Path, folders: Path) -> None:
     (tmp_path / "odd").mkdir()
     for number, size in enumerate([(20, 30), (40, 40), (40, 40)]):
         Image.new("RGBA", size, (200, 10, 10, 128)).save(tmp_path / "odd" / f"{number}.png")
-    found = score(image_set(tmp_path / "odd"), image_set(folders / "a"), ImageNet())
-    assert all(np.isfinite(value["mean"]) for value in found.values())
-    assert found["sharpness"]["mean"] == 0
+    scores = score(image_set(tmp_path / "odd"), image_set(folders / "a"), ImageNet())
+    assert all(np.isfinite(value["mean"]) for value in scores.values())
+    assert scores["sharpness"]["mean"] == 0
 
 
 @pytest.mark.parametrize(
-    ("images", "said"),
+    ("images", "message"),
     [
         (torch.full((4, 1, 8, 8), float("nan")), "hold NaN"),
         (torch.zeros(4, 8, 8), r"shape \[4, 8, 8\]"),
         (torch.zeros(4, 1, 8, 8, dtype=torch.int64), "torch.int64"),
     ],
 )
-def test_tensors_that_are_no_images_are_refused(images: torch.Tensor, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_tensors_that_are_not_images_are_refused(images: torch.Tensor, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         image_set(images)

@@ -1,4 +1,4 @@
-"""Spaces: from grids to trials, and what `--set` does to them."""
+"""Search spaces: expansion of grids to trials, and `--set`."""
 
 from pathlib import Path
 from typing import Any
@@ -15,16 +15,16 @@ def space(*grids: dict[str, Any], **settings: Any) -> Space:
     return Space(**{"grids": grids, "updates": 90, "first_rung": 10, **settings})
 
 
-def teachers(given: Space) -> list[TrialSpec]:
-    return expand(given, role="teacher", dataset="mnist5k", channels=1, teacher=None, fixed={})
+def teachers(searched: Space) -> list[TrialSpec]:
+    return expand(searched, role="teacher", dataset="mnist5k", channels=1, teacher=None, fixed={})
 
 
-def students(given: Space) -> list[TrialSpec]:
-    return expand(given, role="student", dataset="mnist5k", channels=1, teacher="t@1-x", fixed={"latents": 10})
+def students(searched: Space) -> list[TrialSpec]:
+    return expand(searched, role="student", dataset="mnist5k", channels=1, teacher="t@1-x", fixed={"latents": 10})
 
 
 @pytest.mark.parametrize("dataset", [*DATASETS, "folder"])
-def test_every_shipped_space_is_valid_and_gives_students_what_controls_get(dataset: str) -> None:
+def test_every_shipped_space_gives_students_and_controls_equal_configurations(dataset: str) -> None:
     """Equal configurations per d and budget, equal widths of the discriminator."""
     control, student = (load_space(dataset, role, None) for role in ("teacher", "student"))
     assert (control.updates, control.first_rung, control.eta) == (student.updates, student.first_rung, student.eta)
@@ -37,18 +37,18 @@ def test_every_shipped_space_is_valid_and_gives_students_what_controls_get(datas
         assert widths[0] == widths[1]
 
 
-def test_the_digits_space_prunes() -> None:
-    given = load_space("mnist5k", "teacher", None)
-    assert len(given.ladder()) > 1
-    assert max(sum(spec.d == d for spec in teachers(given)) for d in (2, 4, 16)) >= 3
+def test_the_digits_space_has_enough_trials_to_prune() -> None:
+    digits = load_space("mnist5k", "teacher", None)
+    assert len(digits.ladder()) > 1
+    assert max(sum(spec.d == d for spec in teachers(digits)) for d in (2, 4, 16)) >= 3
 
 
-def test_a_grid_is_the_product_of_its_lists_without_repeats() -> None:
+def test_a_grid_is_the_product_of_its_lists_without_duplicates() -> None:
     specs = teachers(space({"d": [2, 4], "lr": [0.1, 0.2]}, {"d": 2, "lr": 0.1}))
     assert sorted((spec.d, spec.lr) for spec in specs) == [(2, 0.1), (2, 0.2), (4, 0.1), (4, 0.2)]
 
 
-def test_order_does_not_depend_on_how_the_space_is_written() -> None:
+def test_the_order_of_trials_does_not_depend_on_the_order_of_fields() -> None:
     assert teachers(space({"d": [2, 4], "lr": [0.1, 0.2]})) == teachers(space({"lr": [0.2, 0.1], "d": [4, 2]}))
 
 
@@ -57,12 +57,12 @@ def test_fields_that_a_loss_does_not_read_are_dropped() -> None:
     assert sorted((spec.loss, spec.alpha or 0) for spec in specs) == [("joint", 0.1), ("joint", 0.2), ("mse", 0)]
 
 
-def test_wgan_starts_from_its_authors_values() -> None:
+def test_wgan_defaults_to_its_authors_values() -> None:
     (spec,) = teachers(space({"d": 2, "objective": "wgan"}))
     assert (spec.lr, spec.n_critic, spec.clip) == (5e-5, 5, 0.01)
 
 
-def test_the_discriminator_is_as_wide_as_the_generator_unless_it_is_said() -> None:
+def test_the_discriminator_is_by_default_as_wide_as_the_generator() -> None:
     assert {(s.d, s.d_discriminator) for s in teachers(space({"d": [2, 4]}))} == {(2, 2), (4, 4)}
 
 
@@ -85,7 +85,7 @@ def test_set_replaces_values_and_settings() -> None:
     assert changed.updates == 7
 
 
-def test_set_loss_chooses_the_grids_that_have_it_whatever_the_order() -> None:
+def test_set_loss_selects_the_grids_that_list_it_in_any_order() -> None:
     grids = {"d": 2, "loss": "mse"}, {"d": 2, "loss": "joint", "alpha": 0.5, "d_discriminator": 8}
     for assignments in (["loss=joint", "alpha=0.1"], ["alpha=0.1", "loss=joint"]):
         (spec,) = students(override(space(*grids), assignments, "student"))
@@ -94,7 +94,7 @@ def test_set_loss_chooses_the_grids_that_have_it_whatever_the_order() -> None:
 
 def test_a_warm_up_that_covers_the_first_rung_is_refused() -> None:
     joint = {"d": 2, "loss": "joint", "alpha": 0.1, "d_discriminator": 2}
-    with pytest.raises(UserError, match="warmup=10: at the first rung, 10 updates"):
+    with pytest.raises(UserError, match="warmup=10: the first rung, at 10 updates"):
         students(space({**joint, "warmup": 10}))
     assert students(space({**joint, "warmup": 9}))
 
@@ -104,13 +104,13 @@ def test_an_empty_space_is_refused() -> None:
         teachers(space())
 
 
-def test_set_touches_only_grids_that_use_the_field() -> None:
+def test_set_changes_only_grids_that_use_the_field() -> None:
     changed = override(space({"d": 2, "loss": "mse"}, {"d": 2, "loss": "joint"}), ["alpha=0.1"], "student")
     assert sorted(spec.loss for spec in students(changed)) == ["joint", "mse"]
 
 
 @pytest.mark.parametrize(
-    ("assignment", "said"),
+    ("assignment", "message"),
     [
         ("d=3.5", r"d=3\.5: not a whole number; try --set d=2,4,8"),
         ("lr=abc", "lr=abc: not a number"),
@@ -124,27 +124,27 @@ def test_set_touches_only_grids_that_use_the_field() -> None:
         ("teacher=x", "'teacher' is unknown"),
     ],
 )
-def test_a_wrong_assignment_is_named(assignment: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_wrong_assignment_is_an_error_that_names_it(assignment: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         override(space({"d": [2, 4]}), [assignment], "teacher")
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("1/0", "does not load: ZeroDivisionError"),
         ("TEACHERS = 3", "defines no TEACHERS"),
         (None, "there is no search space"),
     ],
 )
-def test_a_broken_space_file_is_one_line(text: str | None, said: str, tmp_path: Path) -> None:
+def test_a_broken_space_file_is_an_error(text: str | None, message: str, tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     if text is not None:
         file.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_space("mnist5k", "teacher", file)
 
 
-def test_a_field_that_is_none_of_a_trial_is_named() -> None:
-    with pytest.raises(UserError, match="sets 'depth', which is no field"):
+def test_an_unknown_field_is_an_error_that_names_it() -> None:
+    with pytest.raises(UserError, match="sets 'depth', which is not a field"):
         teachers(space({"d": 2, "depth": 3}))

@@ -1,4 +1,4 @@
-"""The plan: the trials and updates of the real rule, costs of this machine or of a table, and nothing trained."""
+"""The plan: trials and updates of the pruning rule, and costs timed on this machine or taken from a table."""
 
 import json
 from collections.abc import Callable
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sweeper.forecast.cost import TABLE, TableCosts, TimedCosts
-from sweeper.scheduling.sweep import update_macs
 from tests.conftest import TEACHERS, Done
 from tests.sweeper.stores import teacher
+from trainables.arithmetic import update_macs
 from trainables.errors import UserError
 
 SMALL = ["--set", "d=2,4", "--set", "updates=900", "--set", "first_rung=100", "--set", "lr_discriminator=0.001"]
@@ -27,45 +27,45 @@ def plan(sweeper: Callable[..., Done], tmp_path: Path) -> Callable[..., dict[str
     return call
 
 
-def test_it_counts_what_the_rule_will_train_and_writes_no_store(
+def test_it_counts_the_updates_of_the_rule_and_creates_no_store(
     plan: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    found = plan(*PLAN, "--set", "lr=0.001,0.002,0.004", "--gpus", "2", "--gpu-type", "T4", "--price", "0.5")
-    assert found["trials"] == 6
-    assert found["rungs"] == [100, 300, 900]
-    assert [row["updates_without_pruning"] for row in found["rows"]] == [2700, 2700]
-    assert found["updates"] >= 2 * (3 * 100 + 1 * 200 + 1 * 600)  # and speculation on what is idle
-    assert found["money"] == pytest.approx(0.5 * 2 * found["seconds"] / 3600)
+    result = plan(*PLAN, "--set", "lr=0.001,0.002,0.004", "--gpus", "2", "--gpu-type", "T4", "--price", "0.5")
+    assert result["trials"] == 6
+    assert result["rungs"] == [100, 300, 900]
+    assert [row["updates_without_pruning"] for row in result["rows"]] == [2700, 2700]
+    assert result["updates"] >= 2 * (3 * 100 + 1 * 200 + 1 * 600)  # and speculation on idle slots
+    assert result["money"] == pytest.approx(0.5 * 2 * result["seconds"] / 3600)
     assert not (tmp_path / "runs").exists()
 
 
-def test_on_this_machine_it_counts_with_what_it_times(plan: Callable[..., dict[str, Any]]) -> None:
-    found = plan(*PLAN, "--set", "lr=0.001,0.002", "--slots", "1")
-    assert found["updates"] == 2 * (2 * 100 + 200 + 600)
-    assert all(row["seconds_per_update"] > 0.001 for row in found["rows"])
-    assert sum(row["hours"] for row in found["rows"]) * 3600 == pytest.approx(found["seconds"])
+def test_without_a_gpu_type_it_times_this_machine(plan: Callable[..., dict[str, Any]]) -> None:
+    result = plan(*PLAN, "--set", "lr=0.001,0.002", "--slots", "1")
+    assert result["updates"] == 2 * (2 * 100 + 200 + 600)
+    assert all(row["seconds_per_update"] > 0.001 for row in result["rows"])
+    assert sum(row["hours"] for row in result["rows"]) * 3600 == pytest.approx(result["seconds"])
 
 
-def test_what_the_store_holds_costs_nothing_more(finished: Path, plan: Callable[..., dict[str, Any]]) -> None:
-    found = plan("plan", *TEACHERS[1:], "--gpu-type", "T4", cwd=finished)
-    assert (found["updates"], found["seconds"]) == (0, 0)
+def test_recorded_scores_cost_nothing(finished: Path, plan: Callable[..., dict[str, Any]]) -> None:
+    result = plan("plan", *TEACHERS[1:], "--gpu-type", "T4", cwd=finished)
+    assert (result["updates"], result["seconds"]) == (0, 0)
     rescored = plan("plan", *TEACHERS[1:], "--set", "n_rung=32", "--gpu-type", "T4", cwd=finished)
     assert rescored["updates"] > 0, "scores of another n do not count"
-    elsewhere = plan("plan", *TEACHERS[1:], "--name", "other", "--gpu-type", "T4", cwd=finished)
-    assert elsewhere["updates"] == 0, "a trial is known by its signature, whatever the sweep"
+    other_name = plan("plan", *TEACHERS[1:], "--name", "other", "--gpu-type", "T4", cwd=finished)
+    assert other_name["updates"] == 0, "records belong to trials, not to sweeps"
     longer = plan("plan", *[w.replace("updates=24", "updates=72") for w in TEACHERS[1:]], "--slots", "1", cwd=finished)
-    assert longer["updates"] == 2 * (72 - 8)  # the winner of each d goes on from the first rung
+    assert longer["updates"] == 2 * (72 - 8)  # the best trial of each d resumes from the first rung
 
 
-def test_a_limit_of_trials_at_a_time_gives_nobody_more_of_the_card(plan: Callable[..., dict[str, Any]]) -> None:
-    words = [*PLAN, "--set", "lr=0.001,0.002,0.004", "--set", "batch_size=512", "--gpus", "1", "--gpu-type", "T4"]
-    free, many, one = plan(*words), plan(*words, "--slots", "64"), plan(*words, "--slots", "1")
-    assert free["seconds"] == many["seconds"] < one["seconds"]
-    assert sum(row["hours"] for row in free["rows"]) * 3600 <= free["seconds"] * 1.001
+def test_a_limit_of_concurrent_trials_does_not_enlarge_their_shares(plan: Callable[..., dict[str, Any]]) -> None:
+    command = [*PLAN, "--set", "lr=0.001,0.002,0.004", "--set", "batch_size=512", "--gpus", "1", "--gpu-type", "T4"]
+    unlimited, many, one = plan(*command), plan(*command, "--slots", "64"), plan(*command, "--slots", "1")
+    assert unlimited["seconds"] == many["seconds"] < one["seconds"]
+    assert sum(row["hours"] for row in unlimited["rows"]) * 3600 <= unlimited["seconds"] * 1.001
 
 
 @pytest.mark.parametrize("words", [["--gpus", "4"], ["--throughputs", "mine.toml"]])
-def test_cards_that_are_not_here_need_a_name(words: list[str], sweeper: Callable[..., Done], tmp_path: Path) -> None:
+def test_options_for_other_gpus_need_their_type(words: list[str], sweeper: Callable[..., Done], tmp_path: Path) -> None:
     done = sweeper(*PLAN, *words, cwd=tmp_path)
     assert done.code == 2
     assert "add --gpu-type" in done.err
@@ -75,7 +75,7 @@ def test_students_need_a_teacher(sweeper: Callable[..., Done], tmp_path: Path) -
     assert sweeper("plan", "students", cwd=tmp_path).code == 4
 
 
-def test_a_table_gives_its_rate_shared_among_neighbours_and_never_less_than_its_floor() -> None:
+def test_table_costs_scale_with_the_share_and_have_a_minimum() -> None:
     costs = TableCosts("T4", TABLE, None)
     small, large = teacher(2), teacher(256, image_size=64, d_discriminator=256)
     assert costs.cost(small, 1.0).seconds_per_update == 0.005
@@ -84,7 +84,7 @@ def test_a_table_gives_its_rate_shared_among_neighbours_and_never_less_than_its_
     assert costs.cost(large, 0.5).seconds_per_update == pytest.approx(2 * expected)
 
 
-def test_a_card_that_is_not_in_the_table_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
+def test_a_gpu_that_the_table_lacks_is_an_error_that_names_its_entries(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"TPU: .* has T4, V100"):
         TableCosts("TPU", TABLE, None)
     (tmp_path / "mine.toml").write_text("[TPU]\nteraflops = 1")
@@ -93,34 +93,36 @@ def test_a_card_that_is_not_in_the_table_is_an_error_that_names_those_that_are(t
 
 
 @pytest.mark.parametrize("line", ["teraflops = 0", "teraflops = -1", "teraflops = inf", "teraflops = 'many'"])
-def test_a_table_with_an_impossible_value_is_an_error(line: str, tmp_path: Path) -> None:
+def test_a_table_with_a_wrong_value_is_an_error(line: str, tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f"[TPU]\n{line}\nuse = 1\nmilliseconds = 1\nmemory_gb = 1\n")
     with pytest.raises(UserError, match="--throughputs"):
         TableCosts("TPU", tmp_path / "mine.toml", None)
 
 
-def test_a_spoiled_or_unwritable_cache_of_timings_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_corrupt_or_unwritable_cache_of_timings_is_not_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     file = TimedCosts(print, None).file
     file.parent.mkdir()
-    for spoiled in ("{", "[]", "3"):
-        file.write_text(spoiled)
-        assert TimedCosts(print, None).known.keys() <= {"where"}
+    for corrupt in ("{", "[]", "3"):
+        file.write_text(corrupt)
+        assert TimedCosts(print, None).timings.keys() <= {"where"}
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    told: list[str] = []
-    TimedCosts(told.append, None)._keep("a", 1.0)
-    assert "the next plan will time again" in told[0]
+    messages: list[str] = []
+    TimedCosts(messages.append, None)._save("a", 1.0)
+    assert "the next plan repeats the timings" in messages[0]
 
 
 def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    told: list[str] = []
-    costs = TimedCosts(told.append, None)
+    messages: list[str] = []
+    costs = TimedCosts(messages.append, None)
     narrow, wide = (costs.cost(teacher(d), 1.0) for d in (2, 32))
     assert wide.seconds_per_update > 1.3 * narrow.seconds_per_update
     costs.cost(teacher(2, lr=0.5, seed=3), 1.0)
-    assert len(told) == 2, "learning rate and seed cost nothing"
-    again = TimedCosts(told.append, None)
-    assert again.cost(teacher(2), 1.0) == narrow
-    assert len(told) == 2, "timed once per machine"
-    assert "earlier" in again.basis
+    assert len(messages) == 2, "learning rate and seed do not affect the cost"
+    restarted = TimedCosts(messages.append, None)
+    assert restarted.cost(teacher(2), 1.0) == narrow
+    assert len(messages) == 2, "timed once per machine"
+    assert "earlier" in restarted.basis

@@ -1,4 +1,4 @@
-"""The simulator: laws of schedules, closed forms, and the baselines that it is compared with."""
+"""The simulator: bounds on schedules, closed forms, the baselines, and learning curves in files."""
 
 import json
 import math
@@ -42,7 +42,7 @@ def test_27_configurations_and_eta_3_cost_81_updates_of_729() -> None:
 
 @given(CURVES, st.integers(1, 12), st.booleans())
 @settings(max_examples=80, deadline=None)
-def test_no_schedule_beats_the_bound_and_s_never_depends_on_it(
+def test_no_schedule_beats_the_bound_and_s_does_not_depend_on_the_schedule(
     curves: list[Curve], slots: int, speculates: bool
 ) -> None:
     outcome = simulate(curves, LADDER, 3, slots, speculates=speculates)
@@ -52,16 +52,16 @@ def test_no_schedule_beats_the_bound_and_s_never_depends_on_it(
     assert speculates or outcome.speculative == 0
 
 
-def test_speculation_fills_slots_that_would_be_idle_and_is_counted_apart() -> None:
-    curves = [curve(f"{n}", 9.0 - n, seconds=1.0 + n) for n in range(9)]  # who is early is bad
-    eager, patient = (simulate(curves, LADDER, 3, 9, speculates=speculates) for speculates in (True, False))
-    assert eager.speculative > 0 == patient.speculative
-    assert eager.updates - eager.speculative == patient.updates
-    assert eager.makespan <= patient.makespan
+def test_speculation_fills_idle_slots_and_is_counted_separately() -> None:
+    curves = [curve(f"{n}", 9.0 - n, seconds=1.0 + n) for n in range(9)]  # fast trials have bad scores
+    with_speculation, without = (simulate(curves, LADDER, 3, 9, speculates=speculates) for speculates in (True, False))
+    assert with_speculation.speculative > 0 == without.speculative
+    assert with_speculation.updates - with_speculation.speculative == without.updates
+    assert with_speculation.makespan <= without.makespan
 
 
 def test_a_large_share_does_not_starve() -> None:
-    """It is waited for: what would fit beside the others and is cheaper does not slip in front."""
+    """Cheaper trials with smaller shares do not overtake a trial whose share is not free."""
     first = [curve(f"first{n}", 1.0 + n, "2", seconds=20.0 + n, share=0.5) for n in range(2)]
     tiny = [curve(f"tiny{n}", 1.0 + n, "8", seconds=0.1, share=0.5) for n in range(9)]
     large = curve("large", 1.0, "4", seconds=9.0, share=1.0)
@@ -69,19 +69,19 @@ def test_a_large_share_does_not_starve() -> None:
     assert names.index("first0") < names.index("large") < min(names.index(c.trial) for c in tiny)
 
 
-def test_a_trial_that_needs_more_than_there_is_is_an_error() -> None:
+def test_a_share_larger_than_all_slots_is_an_error() -> None:
     with pytest.raises(UserError, match="share 2"):
         simulate([curve("a", 1.0, share=2.0)], LADDER, 3, 1)
 
 
-def test_what_is_known_is_not_done_again() -> None:
+def test_steps_with_recorded_scores_are_not_repeated() -> None:
     first = simulate(TWENTY_SEVEN, LADDER, 3, 1)
     half = first.steps[: len(first.steps) // 2]
-    known = {(trial, rung): TWENTY_SEVEN[int(trial)].score(LADDER[rung]) for trial, rung in half}
-    assert simulate(TWENTY_SEVEN, LADDER, 3, 1, known=known).steps == first.steps[len(half) :]
+    recorded = {(trial, rung): TWENTY_SEVEN[int(trial)].score(LADDER[rung]) for trial, rung in half}
+    assert simulate(TWENTY_SEVEN, LADDER, 3, 1, recorded=recorded).steps == first.steps[len(half) :]
 
 
-def test_seeds_that_a_diverged_one_spares_are_not_counted() -> None:
+def test_the_other_seeds_of_a_diverged_configuration_are_not_trained() -> None:
     curves = [
         Curve(stratum="2", trial=f"{c}{seed}", configuration=c, seconds_per_update=1.0, points=[(1, fid), (27, fid)])
         for c, fids in (("a", (math.inf, 1.0)), ("b", (2.0, 2.0)))
@@ -92,8 +92,8 @@ def test_seeds_that_a_diverged_one_spares_are_not_counted() -> None:
     assert (outcome.updates, outcome.speculative) == (1 + 2 * 27, 0)
 
 
-def test_scoring_counts_in_time_and_not_in_updates() -> None:
-    one = Curve(
+def test_scoring_takes_time_and_no_updates() -> None:
+    scored = Curve(
         stratum="2",
         trial="a",
         configuration="a",
@@ -102,29 +102,29 @@ def test_scoring_counts_in_time_and_not_in_updates() -> None:
         seconds_per_rung=10.0,
         seconds_at_end=100.0,
     )
-    outcome = simulate([one], LADDER, 3, 1)
+    outcome = simulate([scored], LADDER, 3, 1)
     assert (outcome.updates, outcome.makespan) == (27, 27 + 4 * 10 + 100)
 
 
-def test_stop_only_runs_all_of_improving_trials_to_the_end() -> None:
-    """Ray Tune's own scheduler: each is the best so far when it reports, so none is stopped."""
+def test_stop_only_stops_none_of_ever_better_trials() -> None:
+    """Each trial is the best so far when it reports, so Ray Tune's ASHA stops none."""
     improving = list(reversed(TWENTY_SEVEN))
     assert simulate_stop_only(improving, LADDER, 3, 1).updates == 27 * 27
     assert simulate_stop_only(TWENTY_SEVEN, LADDER, 3, 1).updates < 27 * 27 / 4
 
 
-def test_a_shuffle_changes_order_and_names_and_nothing_else() -> None:
-    again = shuffled(TWENTY_SEVEN, 3)
-    assert [c.points[0] for c in again] != [c.points[0] for c in TWENTY_SEVEN]
-    assert sorted(c.points[0] for c in again) == sorted(c.points[0] for c in TWENTY_SEVEN)
-    assert [c.trial for c in again] == sorted(c.trial for c in again)
+def test_a_shuffle_changes_only_order_and_names() -> None:
+    renamed = shuffled(TWENTY_SEVEN, 3)
+    assert [c.points[0] for c in renamed] != [c.points[0] for c in TWENTY_SEVEN]
+    assert sorted(c.points[0] for c in renamed) == sorted(c.points[0] for c in TWENTY_SEVEN)
+    assert [c.trial for c in renamed] == sorted(c.trial for c in renamed)
 
 
-def test_a_score_between_two_points_lies_on_the_line_and_beyond_the_last_is_unknown() -> None:
-    one = curve("a", 9.0)
-    assert one.score(2) == pytest.approx((9.0 + 3.0) / 2)
-    with pytest.raises(UserError, match="ends at 27 updates and 81 are asked for"):
-        one.score(81)
+def test_scores_are_interpolated_and_not_extrapolated() -> None:
+    interpolated = curve("a", 9.0)
+    assert interpolated.score(2) == pytest.approx((9.0 + 3.0) / 2)
+    with pytest.raises(UserError, match="ends at 27 updates, before 81"):
+        interpolated.score(81)
 
 
 def test_a_diverged_curve_stays_diverged(tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_a_diverged_curve_stays_diverged(tmp_path: Path) -> None:
         '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1, 2], [1, 3]]}',
     ],
 )
-def test_a_broken_line_is_named(line: str, tmp_path: Path) -> None:
+def test_a_wrong_line_is_an_error_that_names_it(line: str, tmp_path: Path) -> None:
     file = tmp_path / "curves.jsonl"
     file.write_text(line + "\n")
     with pytest.raises(UserError, match=r"line 1: .*each line is a JSON object"):
         read_curves(file)
 
 
-def test_a_trial_has_one_curve_and_a_file_is_text(tmp_path: Path) -> None:
+def test_two_curves_of_a_trial_and_a_binary_file_are_errors(tmp_path: Path) -> None:
     write_curves([curve("a", 1.0), curve("a", 2.0, "4")], tmp_path / "twice.jsonl")
     with pytest.raises(UserError, match="line 2: a second curve of trial a"):
         read_curves(tmp_path / "twice.jsonl")
@@ -170,7 +170,7 @@ def test_a_trial_has_one_curve_and_a_file_is_text(tmp_path: Path) -> None:
         read_curves(tmp_path / "binary.jsonl")
 
 
-def test_a_stratum_that_diverges_as_a_whole_is_null_in_json(tmp_path: Path, sweeper: Callable[..., Done]) -> None:
+def test_a_stratum_where_all_diverged_is_null_in_json(tmp_path: Path, sweeper: Callable[..., Done]) -> None:
     line = '{"stratum": "2", "trial": "a", "seconds_per_update": 1, "points": [[1, 5.0], [3, NaN], [9, 2.0]]}\n'
     (tmp_path / "curves.jsonl").write_text(line)
     done = sweeper("simulate", "--curves", "curves.jsonl", "--json", cwd=tmp_path)
@@ -182,17 +182,17 @@ def test_the_command_compares_three_rules(tmp_path: Path, sweeper: Callable[...,
     write_curves(TWENTY_SEVEN, tmp_path / "curves.jsonl")
     done = sweeper("simulate", "--curves", "curves.jsonl", "--orders", "3", "--json", cwd=tmp_path)
     assert done.code == 0, done.err
-    found = json.loads(done.out)
-    assert found["rungs"] == LADDER
-    assert found["rules"]["sweeper"]["updates"] == 81
-    assert found["rules"]["no_pruning"]["updates"] == 729
-    assert 81 < found["rules"]["stop_only"]["updates"] < 729
-    assert found["rules"]["sweeper"]["best"] == found["true_best"]
+    result = json.loads(done.out)
+    assert result["rungs"] == LADDER
+    assert result["rules"]["sweeper"]["updates"] == 81
+    assert result["rules"]["no_pruning"]["updates"] == 729
+    assert 81 < result["rules"]["stop_only"]["updates"] < 729
+    assert result["rules"]["sweeper"]["best"] == result["true_best"]
     assert "81" in sweeper("simulate", "--curves", "curves.jsonl", cwd=tmp_path).out
 
 
-def test_a_store_s_own_sweep_is_simulated(finished: Path, sweeper: Callable[..., Done]) -> None:
+def test_a_sweep_of_the_store_is_simulated(finished: Path, sweeper: Callable[..., Done]) -> None:
     done = sweeper("simulate", "--name", "mnist5k-teachers", "--json", cwd=finished)
     assert done.code == 0, done.err
-    assert json.loads(done.out)["rules"].keys() == {"sweeper"}  # what was pruned has no further curve
-    assert sweeper("simulate", cwd=finished).code == 2  # there are two sweeps
+    assert json.loads(done.out)["rules"].keys() == {"sweeper"}  # the curves of pruned trials end early
+    assert sweeper("simulate", cwd=finished).code == 2  # ambiguous: the store holds two sweeps
