@@ -31,10 +31,11 @@ from sweeper.execution.resources import Machine, Slots
 from sweeper.execution.tune import JobSearcher
 from sweeper.forecast.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
 from sweeper.forecast.simulator import Outcome, simulate, simulate_stop_only
-from sweeper.scheduling.sweep import Job, Sweep, update_macs
+from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import FinalRecord, RungRecord, Store
 from tests.sweeper import stores
 from tests.sweeper.replay import LADDER, fid
+from trainables.arithmetic import update_macs
 from trainables.spec import TrialSpec
 
 CURVES = Path(__file__).parent / "curves"
@@ -122,7 +123,7 @@ def makespan() -> None:
 
 def costs(specs: list[TrialSpec]) -> dict[str, float]:
     """Return seconds per update by signature: linear in multiply-accumulates, scaled to 1 … 4,000."""
-    macs = {spec.signature: update_macs(spec) for spec in specs}
+    macs = {spec.signature: update_macs(spec, None) for spec in specs}
     low, high = min(macs.values()), max(macs.values())
     return {name: 1 + 3_999 * (value - low) / (high - low) for name, value in macs.items()}
 

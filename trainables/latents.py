@@ -10,7 +10,8 @@ from functools import lru_cache
 
 import numpy as np
 
-LATENT_SIZE = 100
+from trainables.shapes import LATENT_SIZE
+
 _BLOCK = 1024
 
 

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainables.latents import LATENT_SIZE
 from trainables.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
 DEFAULT_FAMILY = "dcgan"  # the paper's
+LATENT_SIZE = 100  # the paper's
 
 
 @dataclass(frozen=True, order=True)
@@ -72,18 +73,27 @@ def hidden_widths(d: int, image_size: int) -> list[int]:
     return {64: [8 * d, 4 * d, 2 * d, d], 32: [4 * d, 2 * d, d]}[image_size]
 
 
+Build = Callable[[GeneratorShape, int], "nn.Module"]
+Count = Callable[[GeneratorShape], int]
+
+
 @dataclass(frozen=True)
 class Family:
     """A kind of generator: how it is built, its parameters and its multiply-accumulates."""
 
-    build: Callable[[GeneratorShape, int], nn.Module]
-    parameters: Callable[[GeneratorShape], int]
-    macs: Callable[[GeneratorShape], int]
+    builder: Build | str  # (shape, seed) → generator; MODULE:NAME for modules that only building imports
+    parameters: Count
+    macs: Count
+
+    def build(self, shape: GeneratorShape, seed: int) -> nn.Module:
+        if not isinstance(self.builder, str):
+            return self.builder(shape, seed)
+        module, _, name = self.builder.partition(":")
+        generator: nn.Module = getattr(import_module(module), name)(shape, seed)
+        return generator
 
 
 FAMILIES: Registry[Family] = Registry("generator family")
-Build = Callable[[GeneratorShape, int], "nn.Module"]
-Count = Callable[[GeneratorShape], int]
 
 
 def family(*, parameters: Count, macs: Count) -> Callable[[Build], Build]:
@@ -114,9 +124,4 @@ def _dcgan_macs(shape: GeneratorShape) -> int:
     return sum(16 * a * b * side * side for a, b, side in zip(widths, widths[1:], sides, strict=False))
 
 
-@family(parameters=_dcgan_parameters, macs=_dcgan_macs)
-def dcgan(shape: GeneratorShape, seed: int) -> nn.Module:
-    """Return the paper's generator."""
-    from trainables.networks import DCGANGenerator
-
-    return DCGANGenerator(shape, seed)
+FAMILIES[DEFAULT_FAMILY] = Family("trainables.networks:DCGANGenerator", _dcgan_parameters, _dcgan_macs)
