@@ -1,4 +1,4 @@
-"""What tests share: prepared digits, and one store made by the product itself."""
+"""Fixtures that tests share: the digits, a finished store, a browser, the console script."""
 
 import os
 import shutil
@@ -36,7 +36,7 @@ class Done:
 
 @pytest.fixture(scope="session")
 def sweeper() -> Callable[..., Done]:
-    """Run the console script as a user does: `sweeper("table", cwd=folder)`."""
+    """Return a function that runs the console script: `sweeper("table", cwd=folder)`."""
 
     def call(*words: str, cwd: Path, **environment: str) -> Done:
         script = Path(sys.executable).with_name("sweeper")
@@ -50,18 +50,18 @@ def sweeper() -> Callable[..., Done]:
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Images:
-    """The 5,000 real digits at 32×32."""
+    """Return the 5,000 real digits at 32×32."""
     return prepare("mnist5k", 32, tmp_path_factory.mktemp("digits"))
 
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium: the system's, else playwright's. Without one its tests are skipped, but in CI they fail."""
+    """Start a headless Chromium: the system's, else playwright's. Without one, skip the test, or fail it in CI."""
     system = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         if not system and not Path(playwright.chromium.executable_path).exists():
-            what = "there is no Chromium: install your system's package, or type `playwright install chromium`"
-            pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
+            reason = "no Chromium: install your system's package, or run `playwright install chromium`"
+            pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
         root = ["--no-sandbox"] if os.geteuid() == 0 else []
         started = playwright.chromium.launch(executable_path=system, args=root)
         yield started
@@ -70,27 +70,27 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done]) -> Path:
-    """A folder whose store `runs` holds a finished teacher and a finished student sweep. Takes Ray's start twice.
+    """Return a folder whose store `runs` holds a finished teacher sweep and a finished student sweep.
 
-    Made once for all processes that test (pytest-xdist); each works on a copy.
+    It is made once for all pytest-xdist processes; each gets a copy. Starts Ray twice.
     """
-    mine = tmp_path_factory.mktemp("finished")
-    root = tmp_path_factory.getbasetemp()  # of this process: of all of them it is the folder above
+    folder = tmp_path_factory.mktemp("finished")
+    root = tmp_path_factory.getbasetemp()  # with pytest-xdist, its parent is common to all processes
     shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "finished-by-all"
     with FileLock(f"{shared}.lock"):
         if not shared.exists():
-            made = tmp_path_factory.mktemp("made")
+            new = tmp_path_factory.mktemp("new")
             for command in (TEACHERS, STUDENTS):
-                done = sweeper(*command, cwd=made)
+                done = sweeper(*command, cwd=new)
                 assert done.code == 0, done.err
-            made.rename(shared)
-    shutil.copytree(shared, mine, dirs_exist_ok=True)
-    return mine
+            new.rename(shared)
+    shutil.copytree(shared, folder, dirs_exist_ok=True)
+    return folder
 
 
 @pytest.fixture
 def fresh(finished: Path, tmp_path: Path) -> Path:
-    """A folder whose store holds the digits and their classifier, which take 10 s to make, and no trial."""
+    """Return a folder whose store holds the digits and their classifier, which take 10 s to make, but no trial."""
     store = Store(tmp_path / "runs")
     store.create()
     for part in ("datasets", "scores"):
@@ -100,7 +100,7 @@ def fresh(finished: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def colour_folder(tmp_path: Path) -> Path:
-    """Colour PNGs of mixed sizes, one subfolder per class, with a text file among them."""
+    """Return a folder of colour PNGs of various sizes: one subfolder per class, each with a text file."""
     generator = np.random.default_rng(0)
     for label, colour in enumerate([(220, 40, 40), (40, 40, 220)]):
         folder = tmp_path / "photos" / f"class{label}"

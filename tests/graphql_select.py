@@ -1,16 +1,17 @@
-"""As much of GraphQL as reading a request takes: its name, and what it selects of an answer."""
+"""A parser of GraphQL requests: the operation's name, and the fields that it selects."""
 
 import re
 from typing import Any
 
 
 def operation(query: str) -> str:
-    found = re.search(r"\b(?:query|mutation)\s+(\w+)", query)
-    return found[1] if found else query.strip()[:60]
+    """Return the name of the operation, or the beginning of an unnamed query."""
+    match = re.search(r"\b(?:query|mutation)\s+(\w+)", query)
+    return match[1] if match else query.strip()[:60]
 
 
 def select(query: str, tree: Any, unknown: list[str]) -> Any:
-    """What a query selects of a tree; fields that the tree has not are written down."""
+    """Return the fields of a tree that a query selects. Append missing fields to `unknown`, and return them as None."""
     words = re.findall(r"\.\.\.|@?[A-Za-z_]\w*|[{}():]", re.sub(r'#[^\n]*|"[^"]*"', "", query))
     fragments: dict[str, list[Any]] = {}
     roots: list[Any] = []
@@ -27,15 +28,15 @@ def select(query: str, tree: Any, unknown: list[str]) -> Any:
 
     def fields() -> list[Any]:
         nonlocal position
-        found: list[Any] = []
+        selected: list[Any] = []
         position += 1
         while words[position] != "}":
             if words[position] == "...":
                 if words[position + 1] == "on":
                     position += 3
-                    found.append((None, None, fields()))
+                    selected.append((None, None, fields()))
                 else:
-                    found.append((None, words[position + 1], []))
+                    selected.append((None, words[position + 1], []))
                     position += 2
                 continue
             alias = name = words[position]
@@ -44,12 +45,12 @@ def select(query: str, tree: Any, unknown: list[str]) -> Any:
                 name, position = words[position + 1], position + 2
             if words[position] == "(":
                 arguments()
-            if words[position].startswith("@"):  # @include(if: …): it is answered anyway
+            if words[position].startswith("@"):  # @include(if: …): always included
                 position += 1
                 arguments()
-            found.append((alias, name, fields() if words[position] == "{" else []))
+            selected.append((alias, name, fields() if words[position] == "{" else []))
         position += 1
-        return found
+        return selected
 
     while position < len(words):
         kind = words[position]
@@ -65,20 +66,20 @@ def select(query: str, tree: Any, unknown: list[str]) -> Any:
             unknown.append(f"cannot read {query}")
             return tree
 
-    def take(selected: list[Any], value: Any) -> Any:
+    def pick(selected: list[Any], value: Any) -> Any:
         if not selected or value is None:
             return value
         if isinstance(value, list):
-            return [take(selected, item) for item in value]
-        taken: dict[str, Any] = {}
+            return [pick(selected, item) for item in value]
+        picked: dict[str, Any] = {}
         for alias, name, inner in selected:
             if alias is None:
-                taken |= take(fragments[name] if name else inner, value)
+                picked |= pick(fragments[name] if name else inner, value)
             elif name in value:
-                taken[alias] = take(inner, value[name])
+                picked[alias] = pick(inner, value[name])
             else:
                 unknown.append(f"field {name} of {sorted(value)}")
-                taken[alias] = None
-        return taken
+                picked[alias] = None
+        return picked
 
-    return take(roots, tree)
+    return pick(roots, tree)

@@ -1,24 +1,24 @@
-"""Of the stand-in's GraphQL (see tests/wandb_graphql.py): artifacts, reports (views), projects."""
+"""GraphQL operations of the W&B stand-in (tests/wandb_graphql.py) for artifacts, reports (views) and projects."""
 
 import json
 from collections.abc import Callable
 from typing import Any
 
-from tests.wandb_state import ENTITY, NEVER, Artifact, Refused, State, page_info, project_tree, viewer
+from tests.wandb_state import ENTITY, NEVER, Artifact, RequestError, State, page_info, project_tree, viewer
 
 
 def _artifact_type(state: State, variables: dict[str, Any]) -> Any:
-    found = _newest(state, variables["entity"], variables["project"], variables["name"])
+    artifact = _latest(state, variables["entity"], variables["project"], variables["name"])
     tree = project_tree(variables["entity"], variables["project"])
-    return {"project": tree | {"artifact": {"artifactType": {"name": found.type}} if found else None}}
+    return {"project": tree | {"artifact": {"artifactType": {"name": artifact.type}} if artifact else None}}
 
 
-def _newest(state: State, entity: str, project: str, name: str) -> Artifact | None:
+def _latest(state: State, entity: str, project: str, name: str) -> Artifact | None:
     versions = [a for a in state.project(entity, project).artifacts if a.name == name.removesuffix(":latest")]
     return versions[-1] if versions else None
 
 
-_ARTIFACT = (
+_ARTIFACT_FIELDS = (
     "aliases artifactCollectionName artifactCollectionNames artifactTypeName clientID clientMutationId description "
     "digest digestAlgorithm distributedID enableDigestDeduplication entityName historyStep labels metadata projectName "
     "runName sequenceClientID storageRegion ttlDurationSeconds"
@@ -27,22 +27,22 @@ _ARTIFACT = (
 
 def _create_artifact(state: State, variables: dict[str, Any]) -> Any:
     given = variables["input"]
-    if extra := set(given) - set(_ARTIFACT.split()):
+    if extra := set(given) - set(_ARTIFACT_FIELDS.split()):
         state.unknown.append(f"createArtifact with {extra}")
     project, name = state.project(given["entityName"], given["projectName"]), given["artifactCollectionName"]
-    before = _newest(state, given["entityName"], given["projectName"], name)
-    if before is not None and before.state == "COMMITTED" and before.digest == given["digest"]:
-        made = before  # enableDigestDeduplication
+    latest = _latest(state, given["entityName"], given["projectName"], name)
+    if latest is not None and latest.state == "COMMITTED" and latest.digest == given["digest"]:
+        artifact = latest  # enableDigestDeduplication
     else:
-        version = sum(artifact.name == name for artifact in project.artifacts)
+        version = sum(existing.name == name for existing in project.artifacts)
         identity = f"artifact{len(state.manifests)}"
-        made = Artifact(
+        artifact = Artifact(
             identity, given["runName"], name, given["artifactTypeName"], version, given["clientID"], given["digest"]
         )
-        project.artifacts.append(made)
-        state.manifests[identity] = made
-    latest = {"id": before.id} if before else None
-    tree = {"id": made.id, "state": made.state, "artifactSequence": {"latestArtifact": latest}}
+        project.artifacts.append(artifact)
+        state.manifests[identity] = artifact
+    sequence = {"latestArtifact": {"id": latest.id} if latest else None}
+    tree = {"id": artifact.id, "state": artifact.state, "artifactSequence": sequence}
     return {"createArtifact": {"artifact": tree}}
 
 
@@ -75,27 +75,27 @@ def _commit(state: State, variables: dict[str, Any]) -> Any:
     artifact = state.manifests[variables["artifactID"]]
     manifest = json.loads(artifact.files["wandb_manifest.json"])
     if missing := set(manifest["contents"]) - set(artifact.files):
-        raise Refused(400, f"{artifact.name} is committed without {sorted(missing)}")
+        raise RequestError(400, f"{artifact.name} is committed without {sorted(missing)}")
     artifact.state = "COMMITTED"
     return {"commitArtifact": {"artifact": {"id": artifact.id, "digest": artifact.digest}}}
 
 
 def _membership(state: State, variables: dict[str, Any]) -> Any:
     project = project_tree(variables["entity"], variables["project"])
-    found = _newest(state, variables["entity"], variables["project"], variables["name"])
-    if found is None:
+    artifact = _latest(state, variables["entity"], variables["project"], variables["name"])
+    if artifact is None:
         return {"project": project | {"artifactCollectionMembership": None}}
-    collection = {"__typename": "ArtifactSequence", "name": found.name, "project": project}
+    collection = {"__typename": "ArtifactSequence", "name": artifact.name, "project": project}
     tree = {
         "__typename": "Artifact",
-        "id": found.id,
+        "id": artifact.id,
         "artifactSequence": collection,
-        "versionIndex": found.version,
-        "artifactType": {"name": found.type},
-        "state": found.state,
-        "digest": found.digest,
-        "size": sum(map(len, found.files.values())),
-        "fileCount": len(found.files),
+        "versionIndex": artifact.version,
+        "artifactType": {"name": artifact.type},
+        "state": artifact.state,
+        "digest": artifact.digest,
+        "size": sum(map(len, artifact.files.values())),
+        "fileCount": len(artifact.files),
         "createdAt": NEVER,
         "updatedAt": NEVER,
         "tags": [],
@@ -106,7 +106,7 @@ def _membership(state: State, variables: dict[str, Any]) -> Any:
     membership = {
         "__typename": "ArtifactCollectionMembership",
         "id": "m",
-        "versionIndex": found.version,
+        "versionIndex": artifact.version,
         "createdAt": NEVER,
         "ttlDurationSeconds": -2,
         "aliases": [],
@@ -126,7 +126,7 @@ def _upsert_view(state: State, variables: dict[str, Any]) -> Any:
     given = dict(variables)
     identity = given.pop("id") or f"Vmlldzox{len(state.views)}"
     if variables["id"] and identity not in state.views:
-        raise Refused(404, f"view {identity} not found")
+        raise RequestError(404, f"view {identity} not found")
     is_new = identity not in state.views
     state.views[identity] = given
     return {"upsertView": {"view": _view_tree(identity, given), "inserted": is_new}}
@@ -140,10 +140,10 @@ def _view_tree(identity: str, view: dict[str, Any]) -> dict[str, Any]:
 
 
 def _project_views(state: State, variables: dict[str, Any]) -> Any:
-    where = variables["entity"], variables["project"]
-    found = [(i, v) for i, v in state.views.items() if (v["entityName"], v["projectName"]) == where]
-    edges = [{"node": _view_tree(i, view), "cursor": i} for i, view in found]
-    return {"project": project_tree(*where) | {"allViews": {"edges": edges} | page_info(len(found), len(found))}}
+    project = variables["entity"], variables["project"]
+    views = [(i, v) for i, v in state.views.items() if (v["entityName"], v["projectName"]) == project]
+    edges = [{"node": _view_tree(i, view), "cursor": i} for i, view in views]
+    return {"project": project_tree(*project) | {"allViews": {"edges": edges} | page_info(len(views), len(views))}}
 
 
 OPERATIONS: dict[str, tuple[Callable[[State, dict[str, Any]], Any], str]] = {

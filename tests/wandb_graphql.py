@@ -1,6 +1,6 @@
-"""The GraphQL of the stand-in (see tests/wandb_server.py): operations by name, each with the variables it knows.
+"""GraphQL operations of the W&B stand-in (tests/wandb_server.py), by name, with the variables of each.
 
-An answer is a whole tree, from which what the query selects is taken.
+An operation returns a complete tree, from which the query's fields are selected.
 """
 
 import base64
@@ -11,20 +11,20 @@ from typing import Any
 
 from tests import wandb_artifacts
 from tests.graphql_select import operation, select
-from tests.wandb_state import ENTITY, NEVER, Refused, Run, State, page_info, project_tree, viewer
+from tests.wandb_state import ENTITY, NEVER, RequestError, Run, State, page_info, project_tree, viewer
 
 
 def answer(state: State, request: dict[str, Any]) -> dict[str, Any]:
-    """To a GraphQL request. Raises Refused."""
+    """Answer a GraphQL request. Raises RequestError."""
     name, variables = operation(request["query"]), request.get("variables") or {}
     if name not in _OPERATIONS:
         state.unknown.append(f"operation {name}: {request['query']} with {variables}")
-        raise Refused(400, f"unknown operation {name}")
-    find, known = _OPERATIONS[name]
-    if extra := set(variables) - set(known.split()):
+        raise RequestError(400, f"unknown operation {name}")
+    resolve, allowed = _OPERATIONS[name]
+    if extra := set(variables) - set(allowed.split()):
         state.unknown.append(f"operation {name} with variables {sorted(extra)}")
-        raise Refused(400, f"unknown variables {sorted(extra)}")
-    return {"data": select(request["query"], find(state, variables), state.unknown)}
+        raise RequestError(400, f"unknown variables {sorted(extra)}")
+    return {"data": select(request["query"], resolve(state, variables), state.unknown)}
 
 
 def _run_tree(run: Run) -> dict[str, Any]:
@@ -74,10 +74,10 @@ def _upsert(state: State, variables: dict[str, Any]) -> Any:
         return _set_summary(state, variables)
     entity, name = variables["entity"] or ENTITY, variables["project"]
     if entity not in (ENTITY, "team"):
-        raise Refused(404, f"entity {entity} not found")
+        raise RequestError(404, f"entity {entity} not found")
     project = state.project(entity, name)
     if variables["name"] in project.deleted:
-        raise Refused(409, f"run {variables['name']} was previously created and deleted; try a new run name")
+        raise RequestError(409, f"run {variables['name']} was previously created and deleted; try a new run name")
     is_new = variables["name"] not in project.runs
     run = project.runs.setdefault(variables["name"], Run(variables["name"], f"{entity}/{name}/{variables['name']}"))
     run.fields |= {k: v for k, v in variables.items() if v is not None and k in ("displayName", "groupName", "jobType")}
@@ -109,9 +109,9 @@ def _features(state: State, variables: dict[str, Any]) -> Any:
 
 
 def _one_run(state: State, variables: dict[str, Any]) -> Any:
-    found = state.projects.get((variables["entity"], variables["project"]))
-    run = found.runs.get(variables["name"]) if found else None
-    if found is None:
+    stored = state.projects.get((variables["entity"], variables["project"]))
+    run = stored.runs.get(variables["name"]) if stored else None
+    if stored is None:
         return {"project": None}
     return {
         "project": project_tree(variables["entity"], variables["project"]) | {"run": _run_tree(run) if run else None}
@@ -144,17 +144,17 @@ def _files(state: State, variables: dict[str, Any]) -> Any:
 
 
 def _runs(state: State, variables: dict[str, Any]) -> Any:
-    """Pages of the runs that a filter by id or by groups finds."""
-    found = state.projects.get((variables["entity"], variables["project"]))
-    if found is None:
+    """Return a page of the runs that match a filter by id or by groups."""
+    stored = state.projects.get((variables["entity"], variables["project"]))
+    if stored is None:
         return {"project": None}
-    wanted = json.loads(variables["filters"])
-    if set(wanted) == {"name"}:
-        runs = [run for run in found.runs.values() if run.id == wanted["name"]]
-    elif set(wanted) == {"group"} and set(wanted["group"]) == {"$in"}:
-        runs = [run for run in found.runs.values() if run.fields.get("groupName") in wanted["group"]["$in"]]
+    filters = json.loads(variables["filters"])
+    if set(filters) == {"name"}:
+        runs = [run for run in stored.runs.values() if run.id == filters["name"]]
+    elif set(filters) == {"group"} and set(filters["group"]) == {"$in"}:
+        runs = [run for run in stored.runs.values() if run.fields.get("groupName") in filters["group"]["$in"]]
     else:
-        state.unknown.append(f"filters {wanted}")
+        state.unknown.append(f"filters {filters}")
         runs = []
     start = int(variables.get("cursor") or 0)
     page = runs[start : start + variables["perPage"]]

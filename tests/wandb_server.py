@@ -1,13 +1,13 @@
-"""A stand-in of the W&B server, on a port of 127.0.0.1: what `sweeper` asks of one, kept in memory.
+"""A stand-in of the W&B server on 127.0.0.1 that keeps its state in memory.
 
-It answers the GraphQL operations that wandb, its public Api and wandb-workspaces send here, takes history and summary
-(file_stream), files and artifacts, and keeps them as they come: a row that is sent twice is there twice. Whatever it
-does not know (an operation, a variable, a selected field, a path) it answers with an error AND writes into `unknown`,
-and the fixture fails the test for it.
+It answers the GraphQL operations that wandb, its public Api and wandb-workspaces send, and stores history and summary
+(file_stream), files and artifacts as they come: a step that is logged twice is stored twice. It answers an unknown
+operation, variable or path with an error, and an unknown field with null. It records each in `unknown`, for which the
+fixture fails the test.
 
-What it does not prove: that the real server accepts the same requests, answers in these shapes, shows a table or a
-report as it is meant, or is as quick to know what it has just been sent. It was written from the requests that wandb
-0.31 and wandb-workspaces 0.4 make, not from the server's schema.
+It was written from the requests of wandb 0.31 and wandb-workspaces 0.4, not from the server's schema. Tests against it
+do not prove that the real server accepts the same requests, gives the same answers, displays a table or report as
+intended, or lists an upload as quickly.
 """
 
 import base64
@@ -26,21 +26,21 @@ from urllib.parse import unquote
 
 from tests.graphql_select import operation
 from tests.wandb_graphql import answer
-from tests.wandb_state import ENTITY, Refused, Run, State
+from tests.wandb_state import ENTITY, RequestError, Run, State
 
 KEY = "0" * 40
 
 
 class Server(State):
-    """`with Server() as server:`; `environment` is what a command needs to talk to it."""
+    """A running stand-in: `with Server() as server:`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lock = threading.RLock()
-        self.asked: list[str] = []  # operations and paths, in the order of their coming
+        self.requests: list[str] = []  # operations and paths, in order of arrival
         self.mode = "ok"  # ok, 500, 429, hang, gone
-        self.held: Callable[[str], bool] = lambda request: False  # which requests hang, whatever the mode
-        self._go_on = threading.Event()
+        self.held: Callable[[str], bool] = lambda request: False  # which requests hang, in any mode
+        self._released = threading.Event()
         self._connections: set[socket.socket] = set()
         self._http: ThreadingHTTPServer | None = None
         self.port = 0
@@ -54,26 +54,27 @@ class Server(State):
 
     @property
     def environment(self) -> dict[str, str]:
+        """Return the environment variables that make wandb use this server."""
         return {"WANDB_BASE_URL": self.url, "WANDB_API_KEY": KEY, "WANDB_ERROR_REPORTING": "false"}
 
     def fail(self, mode: str) -> None:
-        """From now on answer by this mode; `ok` heals."""
+        """Set the mode: ok, 500 and 429 (answer with that status), hang (never answer), gone (refuse connections)."""
         self.mode = mode
         self.held = lambda request: False
         if mode != "hang":
-            self._go_on.set()
-            self._go_on = threading.Event()
+            self._released.set()
+            self._released = threading.Event()
         if mode == "gone" and self._http:
             self._http.shutdown()
             self._http.server_close()
             self._http = None
             for connection in list(self._connections):
-                with_suppressed(connection.shutdown, socket.SHUT_RDWR)
+                ignore_closed(connection.shutdown, socket.SHUT_RDWR)
         if mode != "gone" and self._http is None:
             self._open()
 
     def delete(self, run: str, entity: str = ENTITY, name: str = "sweeper") -> None:
-        """As a user does on the run's page: its id is not given again."""
+        """Delete a run. Its id cannot be used again, as on the real server."""
         project = self.project(entity, name)
         del project.runs[run]
         project.deleted.add(run)
@@ -99,8 +100,8 @@ class Server(State):
         threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
 
 
-def with_suppressed(call: Callable[..., object], *arguments: object) -> None:
-    """A connection that is closed already cannot be closed again."""
+def ignore_closed(call: Callable[..., object], *arguments: object) -> None:
+    """Call a function, and ignore the OSError of a closed connection."""
     with suppress(OSError):
         call(*arguments)
 
@@ -116,10 +117,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         self.stand_in._connections.discard(self.connection)
-        with_suppressed(super().finish)
+        ignore_closed(super().finish)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing on the terminal."""
+        """Log nothing."""
 
     def do_POST(self) -> None:
         self._handle()
@@ -136,10 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
             body = gzip.decompress(body)
         server, path = self.stand_in, unquote(self.path)
         graphql = json.loads(body) if path == "/graphql" else None
-        what = f"graphql {operation(graphql['query'])}" if graphql else f"{self.command} {path}"
-        server.asked.append(what)
-        if server.mode == "hang" or server.held(what):
-            server._go_on.wait(600)  # until it heals; nobody waits for this answer any more
+        request = f"graphql {operation(graphql['query'])}" if graphql else f"{self.command} {path}"
+        server.requests.append(request)
+        if server.mode == "hang" or server.held(request):
+            server._released.wait(600)  # until the mode changes; the client has given up by then
             self.close_connection = True
             return None
         if server.mode in ("500", "429"):
@@ -148,11 +149,11 @@ class _Handler(BaseHTTPRequestHandler):
             return self._reply({"errors": [{"message": "user is not logged in"}]}, 401)
         try:
             with server.lock:
-                found = answer(server, graphql) if graphql else _path(server, self.command, path, body)
-        except Refused as refused:
-            status, message = refused.args
+                content = answer(server, graphql) if graphql else _path(server, self.command, path, body)
+        except RequestError as error:
+            status, message = error.args
             return self._reply({"errors": [{"message": message}]}, status)
-        return self._reply(found)
+        return self._reply(content)
 
     def _has_key(self) -> bool:
         expected = base64.b64encode(f"api:{KEY}".encode()).decode()
@@ -167,41 +168,41 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(data)
 
 
-# Paths: file_stream, and the storage that files and artifacts are put to and read from.
+# Paths: file_stream, and the storage of files and artifacts.
 
 
 def _path(server: Server, method: str, path: str, body: bytes) -> Any:
-    if (found := re.fullmatch(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream", path)) and method == "POST":
-        entity, project, run = found.groups()
+    if (match := re.fullmatch(r"/files/([^/]+)/([^/]+)/([^/]+)/file_stream", path)) and method == "POST":
+        entity, project, run = match.groups()
         _stream(server, server.project(entity, project).runs[run], json.loads(body))
         return {}
-    if found := re.fullmatch(r"/storage/run/([^/]+)/([^/]+)/([^/]+)/(.+)", path):
-        entity, project, name, file = found.groups()
-        run_of = server.project(entity, project).runs[name]
+    if match := re.fullmatch(r"/storage/run/([^/]+)/([^/]+)/([^/]+)/(.+)", path):
+        entity, project, name, file = match.groups()
+        owner = server.project(entity, project).runs[name]
         if method == "GET":
-            return run_of.files[file]
-        run_of.files[file] = body
+            return owner.files[file]
+        owner.files[file] = body
         return {}
-    if found := re.fullmatch(r"/storage/artifact/([^/]+)/(.+)", path):
-        artifact, file = server.manifests[found[1]], found[2]
+    if match := re.fullmatch(r"/storage/artifact/([^/]+)/(.+)", path):
+        artifact, file = server.manifests[match[1]], match[2]
         if method == "GET":
             return artifact.files[file]
         artifact.files[file] = body
         return {}
     server.unknown.append(f"{method} {path}")
-    raise Refused(404, "unknown path")
+    raise RequestError(404, "unknown path")
 
 
-_STREAM = {"files", "uploaded", "complete", "exitcode", "dropped"}
+_STREAM_KEYS = {"files", "uploaded", "complete", "exitcode", "dropped"}
 
 
-def _stream(server: Server, run: Run, sent: dict[str, Any]) -> None:
-    if extra := set(sent) - _STREAM:
+def _stream(server: Server, run: Run, body: dict[str, Any]) -> None:
+    if extra := set(body) - _STREAM_KEYS:
         server.unknown.append(f"file_stream with {extra}")
-    for name, chunk in sent.get("files", {}).items():
+    for name, chunk in body.get("files", {}).items():
         rows = [json.loads(line) for line in chunk["content"]]
         if name == "wandb-history.jsonl":
-            # A line that is there is sent again when its answer was lost; another line in its place would be a loss.
+            # A client resends a line whose answer was lost. Overwriting it with another line would lose data.
             for number, row in enumerate(rows, chunk["offset"]):
                 if number < len(run.rows) and run.rows[number] != row:
                     server.unknown.append(f"line {number} of {run.id} is overwritten: {run.rows[number]} with {row}")
@@ -213,7 +214,7 @@ def _stream(server: Server, run: Run, sent: dict[str, Any]) -> None:
             run.summary = rows[-1]
         else:
             server.unknown.append(f"file_stream of {name}")
-    if sent.get("complete"):
-        run.state = "finished" if sent.get("exitcode") == 0 else "failed"
-    elif "files" in sent:
+    if body.get("complete"):
+        run.state = "finished" if body.get("exitcode") == 0 else "failed"
+    elif "files" in body:
         run.state = "running"

@@ -1,18 +1,18 @@
-"""What the stand-in of the W&B server keeps (see tests/wandb_server.py), and parts that its answers share."""
+"""The state of the W&B stand-in (tests/wandb_server.py), and common parts of its answers."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
-ENTITY = "me"  # whose key it is; "team" is another entity that the key may write to
+ENTITY = "me"  # the owner of the API key, which may also write to the entity "team"
 NEVER = "1970-01-01T00:00:00Z"
 
 
 @dataclass
 class Run:
-    """One run, as it was sent."""
+    """A run, as uploaded."""
 
     id: str
-    storage: str  # the server's own id of it
+    storage: str  # the server's internal id
     fields: dict[str, Any] = field(default_factory=dict)  # displayName, groupName, jobType …
     config: dict[str, Any] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -23,7 +23,7 @@ class Run:
 
 @dataclass
 class Artifact:
-    """One version of an artifact."""
+    """A version of an artifact."""
 
     id: str
     run: str
@@ -38,17 +38,19 @@ class Artifact:
 
 @dataclass
 class Project:
+    """The runs and artifacts of a project."""
+
     runs: dict[str, Run] = field(default_factory=dict)
     artifacts: list[Artifact] = field(default_factory=list)
-    deleted: set[str] = field(default_factory=set)  # ids of runs, which are not given again
+    deleted: set[str] = field(default_factory=set)  # ids of deleted runs, which cannot be used again
 
 
-class Refused(Exception):
-    """An error that the real server would answer with, too: status and message."""
+class RequestError(Exception):
+    """An error that the real server would return as well: status and message."""
 
 
 class State:
-    """What a server keeps."""
+    """The projects and reports of a server."""
 
     def __init__(self) -> None:
         self.projects: dict[tuple[str, str], Project] = {}
@@ -91,5 +93,5 @@ def project_tree(entity: str, project: str) -> dict[str, Any]:
     }
 
 
-def page_info(end: int, of: int) -> dict[str, Any]:
-    return {"pageInfo": {"__typename": "PageInfo", "endCursor": str(end), "hasNextPage": end < of}}
+def page_info(end: int, total: int) -> dict[str, Any]:
+    return {"pageInfo": {"__typename": "PageInfo", "endCursor": str(end), "hasNextPage": end < total}}

@@ -1,1 +1,1 @@
-"""What does Weights & Biases show? Sent from the store's records."""
+"""What does Weights & Biases show? Runs, tables and reports, from the store's records."""

@@ -1,4 +1,4 @@
-"""What W&B is sent, from the store's records alone: one run per trial, and one per finished sweep for its table."""
+"""Build the uploads to W&B from the store's records: a run per trial, and a run per finished sweep for its table."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ from sweeper.store import Manifest, Store, TrialRecord
 from trainables.errors import UserError
 from trainables.spec import irrelevant
 
-FIRST_FID = "fid at the first rung"  # which every trial reaches: so it can be drawn over alpha
-DISABLED = "disabled"  # the --wandb of a sweep that is never sent
+FIRST_FID = "fid at the first rung"  # which every trial reaches, so it can be plotted over alpha
+DISABLED = "disabled"  # --wandb of a sweep that is never uploaded
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Step:
 
     updates: int
     values: dict[str, Any]
-    picture: Path | None  # samples at that rung, where there are any
+    picture: Path | None  # samples at this rung, if there are any
 
 
 @dataclass(frozen=True)
 class Table:
-    """A wandb.Table: a cell that is a path is a picture."""
+    """The content of a wandb.Table. A cell that is a Path is an image file."""
 
     columns: list[str]
     rows: list[list[Any]]
@@ -38,7 +38,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """One run, as it is to stand on the server."""
+    """The content of one run."""
 
     id: str
     name: str
@@ -51,57 +51,64 @@ class Upload:
 
     @property
     def digest(self) -> str:
-        """What tells whether the server has it as it is now. A picture counts by its name and size: its content
-        follows from the trial and the rung."""
+        """Return a hash of the content. It covers a picture's name and size: trial and rung determine its pixels."""
         return _digest(asdict(self))
 
 
 def sent_sweeps(store: Store, name: str | None = None) -> list[Manifest]:
-    """The sweeps whose runs go to W&B: all, or the named one, but none that was run with `--wandb disabled`."""
-    found = [m for m in store.sweeps() if name in (None, m.name)]
-    if name is not None and not found:
-        raise UserError(f"--name {name}: {store.root} holds no such sweep; `sweeper status` lists them")
-    sent = [m for m in found if m.wandb != DISABLED]
-    if name is not None and not sent:
-        raise UserError(f"{name} was run with --wandb disabled; type its command with --wandb offline to allow it")
-    return sent
+    """Return the sweeps whose runs go to W&B: all, or the named one, without those run with `--wandb disabled`.
+
+    Raises UserError if the named sweep does not exist or is disabled.
+    """
+    sweeps = [m for m in store.sweeps() if name in (None, m.name)]
+    if name is not None and not sweeps:
+        raise UserError(f"--name {name}: {store.root} holds no such sweep; list its sweeps with `sweeper status`")
+    allowed = [m for m in sweeps if m.wandb != DISABLED]
+    if name is not None and not allowed:
+        raise UserError(f"{name} was run with --wandb disabled; run its command with --wandb offline to allow uploads")
+    return allowed
 
 
 def owners(store: Store) -> dict[str, Manifest]:
-    """signature → the sweep whose group its run is in and by whose protocols its final scores are: of several, the one
-    that trains it furthest."""
+    """Return signature → the sweep that determines its run's group and its final scores' protocols.
+
+    Of several sweeps it is the one with the largest budget.
+    """
     ordered = sorted(sent_sweeps(store), key=lambda m: (m.updates, m.name))
     return {signature: manifest for manifest in ordered for signature in manifest.signatures}
 
 
-def everything(store: Store, sweeps: Iterable[Manifest], failures: Mapping[str, str]) -> list[Upload]:
-    """Every run of these sweeps: trials that have reached a rung or failed, and the tables of finished sweeps."""
-    owner, read, found = owners(store), dict[str, Sweep](), dict[str, Upload]()
+def all_uploads(store: Store, sweeps: Iterable[Manifest], failures: Mapping[str, str]) -> list[Upload]:
+    """Return the runs of these sweeps: trials that have reached a rung or failed, and tables of finished sweeps.
 
-    def opened(manifest: Manifest) -> Sweep:
-        if manifest.name not in read:
-            read[manifest.name] = Sweep.read(manifest, store)
-        return read[manifest.name]
+    failures: signature → why the trial failed.
+    """
+    owner, cache, uploads = owners(store), dict[str, Sweep](), dict[str, Upload]()
+
+    def read(manifest: Manifest) -> Sweep:
+        if manifest.name not in cache:
+            cache[manifest.name] = Sweep.read(manifest, store)
+        return cache[manifest.name]
 
     for manifest in sweeps:
         by_owner: dict[str, list[str]] = {}
         for signature in manifest.signatures:
             by_owner.setdefault(owner[signature].name, []).append(signature)
         for signatures in by_owner.values():
-            sweep = opened(owner[signatures[0]])
+            sweep = read(owner[signatures[0]])
             states = sweep.states()
             for signature in signatures:
                 record = sweep.records[signature]
                 if record.rungs or signature in failures:
                     upload = trial(store, sweep.manifest, record, states[signature], failures.get(signature))
-                    found[upload.id] = upload
-        if opened(manifest).finished() and (made := table(store, manifest)):
-            found[made.id] = made
-    return list(found.values())
+                    uploads[upload.id] = upload
+        if read(manifest).finished() and (table_upload := table(store, manifest)):
+            uploads[table_upload.id] = table_upload
+    return list(uploads.values())
 
 
 def trial(store: Store, sweep: Manifest, record: TrialRecord, state: State, failure: str | None = None) -> Upload:
-    """A trial's run. state: as in Sweep.states; failure: why it failed, if it did just now."""
+    """Return a trial's run. state: as in Sweep.states. failure: why the trial failed in this command, if it did."""
     spec, signature = record.spec, record.spec.signature
     fields = {k: v for k, v in asdict(spec).items() if v is not None and k not in irrelevant(spec.loss, spec.objective)}
     steps = _steps(store, sweep, record)
@@ -122,7 +129,7 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: State, fail
         summary={
             **last,
             **({FIRST_FID: steps[0].values["rung/fid"]} if steps and "rung/fid" in steps[0].values else {}),
-            "state": (State.FAILED if failure else state).value,  # wandb writes an enum otherwise
+            "state": (State.FAILED if failure else state).value,  # wandb would store an enum
             "diverged": any(rung.diverged for rung in record.rungs),
             "failure": failure or "",
             **_final(sweep, record),
@@ -132,51 +139,51 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: State, fail
 
 
 def _steps(store: Store, sweep: Manifest, record: TrialRecord) -> list[Step]:
-    found = []
+    steps = []
     for updates in sorted({rung.updates for rung in record.rungs}):
         rung = record.rung(updates, sweep.protocols["rung"])
-        if rung is None:  # it was scored by another protocol, before the sweep's own was changed
+        if rung is None:  # scored by another protocol, before the sweep's was changed
             continue
         values: dict[str, Any] = {f"rung/{name}": score["mean"] for name, score in rung.scores.items()}
         values |= {f"loss/{name}": value for name, value in rung.losses.items()}
         values |= {"seconds": rung.seconds, "updates": updates, "diverged": rung.diverged}
         picture = store.samples(record.spec.signature, updates)
-        found.append(Step(updates, values, picture if picture.exists() else None))
-    return found
+        steps.append(Step(updates, values, picture if picture.exists() else None))
+    return steps
 
 
 def _final(sweep: Manifest, record: TrialRecord) -> dict[str, Any]:
-    """The scores of the table, and where they come from."""
+    """Return the table's scores of a trial, with their protocol, number of images, updates and weights."""
     final = record.final(sweep.updates, sweep.protocols)
     if final is None:
         return {}
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, score in final.report.items():
-        found |= {f"report/{name}": score["mean"], f"report/{name}/std": score["std"]}
+        values |= {f"report/{name}": score["mean"], f"report/{name}/std": score["std"]}
     fid = final.report["fid"]
-    found |= {"report/protocol": fid["protocol"], "report/n": fid["n"]}
-    found |= {"report/updates": final.updates, "report/weights": final.weights}
-    return {key: value for key, value in found.items() if value is not None}
+    values |= {"report/protocol": fid["protocol"], "report/n": fid["n"]}
+    values |= {"report/updates": final.updates, "report/weights": final.weights}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def table(store: Store, sweep: Manifest) -> Upload | None:
-    """The run that holds a sweep's compression table: as it is printed, as plain numbers, and with pictures."""
+    """Return the run with a sweep's table (plain numbers, printed cells, pictures), or None if there is no table."""
     teachers, students = (sweep, None) if sweep.teacher is None else (store.sweep(sweep.teacher.sweep), sweep)
-    if teachers is None or DISABLED in (teachers.wandb, sweep.wandb):  # its rows would show what is never sent
+    if teachers is None or DISABLED in (teachers.wandb, sweep.wandb):  # the table shows scores of both sweeps
         return None
     try:
         built = Comparison.of(store, teachers, students).table
-    except UserError:  # its teacher has no scores like its own any more
+    except UserError:  # its teacher has no scores by its protocol any more
         return None
     if not built.rows and not built.teacher:
         return None
     numbers = flat(built)
     heads = [head for head in columns(built) if head not in numbers[0]]
-    kept = [number for number, head in enumerate(columns(built)) if head in heads]
+    positions = [number for number, head in enumerate(columns(built)) if head in heads]
     rows = []
     for texts, line in zip(cells(built), numbers, strict=True):
-        pictures = [_picture(store, line, who) for who in ("student", "control")]
-        rows.append([*line.values(), *(texts[number] for number in kept), *pictures])
+        pictures = [_picture(store, line, kind) for kind in ("student", "control")]
+        rows.append([*line.values(), *(texts[number] for number in positions), *pictures])
     content = Table([*numbers[0], *heads, "student", "control"], rows)
     return Upload(
         id=f"{store.id}-table-{sweep.name}",
@@ -189,10 +196,10 @@ def table(store: Store, sweep: Manifest) -> Upload | None:
     )
 
 
-def _picture(store: Store, line: Mapping[str, Any], who: str) -> Path | None:
-    if line[f"{who}_signature"] is None:
+def _picture(store: Store, line: Mapping[str, Any], kind: str) -> Path | None:
+    if line[f"{kind}_signature"] is None:
         return None
-    path = store.samples(line[f"{who}_signature"], line[f"{who}_updates"])
+    path = store.samples(line[f"{kind}_signature"], line[f"{kind}_updates"])
     return path if path.exists() else None
 
 

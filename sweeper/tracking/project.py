@@ -1,7 +1,7 @@
-"""A project on a W&B server: sends runs, and checks that they are there. All that is said to W&B about runs is here.
+"""A project on a W&B server: uploads runs and verifies them. All requests to W&B about runs are made here.
 
-Two traps of wandb 0.31 shape it. `finish()` does not fail when rows, files or artifacts did not get through: so the
-server is asked afterwards. And a run that could not begin stays "in use" in wandb-core: so that is started anew.
+Two defects of wandb 0.31 require workarounds. `finish()` does not fail if rows, files or artifacts were not uploaded,
+so the server is queried afterwards. A run that could not start stays "in use" in wandb-core, so it is restarted.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from sweeper.tracking.payload import Table, Upload
 
 _T = TypeVar("_T")
 
-# Seconds. A server that does not answer is to be noticed soon; the command, not wandb, tries again.
+# Detect within seconds a server that does not answer. The uploader retries, not wandb.
 _REQUEST = {"timeout_seconds": 7, "retry_max": 1, "retry_wait_min_seconds": 0.5, "retry_wait_max_seconds": 2}
 _SETTINGS: dict[str, Any] = {
     "mode": "online",
@@ -40,47 +40,50 @@ _SETTINGS: dict[str, Any] = {
         for key, value in _REQUEST.items()
     },
 }
-_API_SECONDS = 18  # for an answer through wandb-core, its retries included
-_PATIENCE = (0.0, 0.0, 0.5, 1.0, 3.0, 8.0)  # a server may know a little later what it was sent
+_API_SECONDS = 18  # timeout of a request through wandb-core, including its retries
+_CHECK_PAUSES = (0.0, 0.0, 0.5, 1.0, 3.0, 8.0)  # seconds between checks; a server may list an upload with a delay
 _TABLE, _SUMMARY, _ALL = "compression", "summary", "everything"
 
 
 class UploadError(Exception):
-    """Why something is not there, in a few words."""
+    """Why an upload failed, in a few words."""
 
 
 class RunDeletedError(Exception):
-    """Someone deleted the run on the server, which gives no id twice."""
+    """The run was deleted on the server, which does not reuse its id."""
 
 
 def wandb_environment(store: Path) -> dict[str, str]:
-    """What the environment lacks so that wandb's own files go into the store. Its settings, where `wandb login` leaves
-    a server's address, stay where they are."""
+    """Environment variables that keep wandb's files inside the store.
+
+    Variables that are already set are omitted. wandb's settings directory, where `wandb login` saves the server's
+    address, is unchanged.
+    """
     folder = store / "wandb"
     folder.mkdir(parents=True, exist_ok=True)
-    wanted = {f"WANDB_{name}_DIR": str(folder / name.lower()) for name in ("CACHE", "DATA", "ARTIFACT")}
-    wanted |= {"WANDB_DIR": str(store), "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
-    return {name: value for name, value in wanted.items() if name not in os.environ}
+    variables = {f"WANDB_{name}_DIR": str(folder / name.lower()) for name in ("CACHE", "DATA", "ARTIFACT")}
+    variables |= {"WANDB_DIR": str(store), "WANDB_ERROR_REPORTING": "false", "WANDB_SILENT": "true"}
+    return {name: value for name, value in variables.items() if name not in os.environ}
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, for a user, from what wandb raises."""
+    """Return the cause of an error that wandb raised, for the user."""
     text = str(error)
-    if found := re.search(r"\b(?:HTTP|status:?|error) (\d{3})\b", text):
-        if found[1] in ("401", "403"):
-            return "the server refuses the API key; type `wandb login --relogin`"
-        return f"the server answers HTTP {found[1]}"
+    if status := re.search(r"\b(?:HTTP|status:?|error) (\d{3})\b", text):
+        if status[1] in ("401", "403"):
+            return "the server refuses the API key; run `wandb login --relogin`"
+        return f"the server answers HTTP {status[1]}"
     if re.search(r"refused|no such host|unreachable|reset by peer|EOF", text):
         return "the server cannot be reached"
     if re.search(r"in time|time.?out|timed out|deadline", text, re.IGNORECASE):
         return "the server does not answer"
     if re.search(r"not logged in|credentials|API key|relogin", text):
-        return "the server refuses the API key; type `wandb login --relogin`"
+        return "the server refuses the API key; run `wandb login --relogin`"
     return (text.strip() or type(error).__name__).splitlines()[0][:200]
 
 
 class Project:
-    """The project that WANDB_ENTITY and WANDB_PROJECT name, at WANDB_BASE_URL. Every method may raise UploadError."""
+    """The project of WANDB_ENTITY and WANDB_PROJECT at WANDB_BASE_URL. Every method may raise UploadError."""
 
     def __init__(self) -> None:
         import wandb
@@ -88,23 +91,24 @@ class Project:
         wandb.setup(wandb.Settings(**_SETTINGS))
         self._connected: Any = None
         self.name = os.environ.get("WANDB_PROJECT") or "sweeper"
-        self.entity: str = os.environ.get("WANDB_ENTITY") or self._ask(lambda: self._api.default_entity)
-        # What tells this project from every other one.
-        self.key = f"{self._ask(lambda: self._api.settings['base_url'])}/{self.entity}/{self.name}"
+        self.entity: str = os.environ.get("WANDB_ENTITY") or self._request(lambda: self._api.default_entity)
+        # Identifies the project among all servers.
+        self.key = f"{self._request(lambda: self._api.settings['base_url'])}/{self.entity}/{self.name}"
 
     @property
     def _api(self) -> Any:
-        """wandb.Api, which asks the server who we are when it is made."""
+        """Return wandb.Api, which queries the server for the user when it is created."""
         if self._connected is None:
             import wandb
 
             self._connected = wandb.Api(timeout=_API_SECONDS)
         return self._connected
 
-    def _ask(self, what: Callable[[], _T]) -> _T:
+    def _request(self, call: Callable[[], _T]) -> _T:
+        """Return the result of a call to wandb. Raises UploadError."""
         try:
-            return what()
-        except Exception as error:  # wandb raises a dozen kinds, and none of them may stop a training
+            return call()
+        except Exception as error:  # wandb raises many types; none may stop training
             raise UploadError(reason(error)) from error
 
     @property
@@ -114,11 +118,11 @@ class Project:
         return f"{wandb.setup().settings.app_url}/{self.entity}/{self.name}"
 
     def listed(self, groups: Iterable[str]) -> dict[str, int]:
-        """id → rows, of the runs of these groups."""
+        """Return run id → number of rows, for the runs of these groups."""
         return {run.id: run.historyLineCount or 0 for run in self._runs({"group": {"$in": sorted(groups)}}, lazy=True)}
 
     def _runs(self, filters: dict[str, Any], lazy: bool) -> list[Any]:
-        def ask() -> list[Any]:
+        def query() -> list[Any]:
             self._api.flush()
             try:
                 return list(self._api.runs(f"{self.entity}/{self.name}", filters=filters, per_page=500, lazy=lazy))
@@ -127,18 +131,18 @@ class Project:
                     return []
                 raise
 
-        return self._ask(ask)
+        return self._request(query)
 
     def reports(self) -> set[str]:
-        """The ids of the project's reports."""
-        return self._ask(lambda: {report.id for report in self._api.reports(f"{self.entity}/{self.name}")})
+        """Return the ids of the project's reports."""
+        return self._request(lambda: {report.id for report in self._api.reports(f"{self.entity}/{self.name}")})
 
     def send(self, upload: Upload) -> None:
-        """Bring a run to what it is to be: only what is not there is sent. Raises UploadError, RunDeletedError."""
-        lacks = self._lacks(upload)
-        if set(lacks) - {_SUMMARY}:
+        """Upload what the server is missing of a run, and verify it. Raises UploadError, RunDeletedError."""
+        missing = self._missing(upload)
+        if set(missing) - {_SUMMARY}:
             try:
-                self._log(upload, lacks)
+                self._log(upload, missing)
             except Exception as error:
                 self._restart()
                 if "previously created and deleted" in str(error):
@@ -147,7 +151,7 @@ class Project:
         self._check(upload)
 
     def _restart(self) -> None:
-        """Another wandb-core: the one there is holds a run that it could not begin or finish."""
+        """Restart wandb-core, which holds a run that it could not start or finish."""
         import wandb
 
         with contextlib.suppress(Exception):
@@ -155,7 +159,8 @@ class Project:
         wandb.setup(wandb.Settings(**_SETTINGS))
         self._connected = None
 
-    def _log(self, upload: Upload, lacks: list[str]) -> None:
+    def _log(self, upload: Upload, missing: list[str]) -> None:
+        """Create or resume the run, and log what is missing."""
         import wandb
 
         run = wandb.init(
@@ -174,89 +179,91 @@ class Project:
         folder = Path(run.dir).parent
         try:
             for step in upload.steps:
-                if step.updates >= run.starting_step:  # what is below it is there
+                if step.updates >= run.starting_step:  # earlier steps are on the server
                     picture = {"samples": wandb.Image(str(step.picture))} if step.picture else {}
                     run.log({**step.values, **picture}, step=step.updates)
-            if upload.table and not {_ALL, _TABLE}.isdisjoint(lacks):
+            if upload.table and not {_ALL, _TABLE}.isdisjoint(missing):
                 content = {_TABLE: _as_table(upload.table), "content": upload.summary["content"]}
                 run.log(content, step=run.starting_step)
             run.summary.update(upload.summary)
         finally:
             run.finish()
-        shutil.rmtree(folder, ignore_errors=True)  # the store has it all
-
-    # What has arrived.
+        shutil.rmtree(folder, ignore_errors=True)  # a copy of what the store has
 
     def _check(self, upload: Upload) -> None:
-        """Raise UploadError unless the server has all of it. Send again pictures whose row alone is there, and
-        the summary: wandb drops parts of it when it resumes a run."""
-        lacks: list[str] = []
-        for seconds in _PATIENCE:
-            time.sleep(seconds)
-            lacks = self._lacks(upload)
-            if lacks == [_SUMMARY]:
-                self._ask(lambda: self._run(upload).summary.update(upload.summary))
-            elif not lacks and not (lacks := self._mend_pictures(upload)):
-                return
-        raise UploadError(f"the server lacks {' and '.join(lacks)} of {upload.name}")
+        """Raise UploadError unless the server has the whole run.
 
-    def _lacks(self, upload: Upload) -> list[str]:
-        """What of a run is not there as it is to be, but for its pictures."""
+        Upload again missing pictures, and the summary: wandb drops parts of it when it resumes a run.
+        """
+        missing: list[str] = []
+        for seconds in _CHECK_PAUSES:
+            time.sleep(seconds)
+            missing = self._missing(upload)
+            if missing == [_SUMMARY]:
+                self._request(lambda: self._run(upload).summary.update(upload.summary))
+            elif not missing and not (missing := self._upload_pictures(upload)):
+                return
+        raise UploadError(f"the server is missing {' and '.join(missing)} of {upload.name}")
+
+    def _missing(self, upload: Upload) -> list[str]:
+        """Return the parts of a run, except pictures, that the server does not have."""
         run = self._run(upload)
         if run is None:
             return [_ALL]
         rows = self._rows(run)
         steps = [row["_step"] for row in rows]
-        wanted: dict[str, Any] = {**upload.config, "name": upload.name, "group": upload.group}
-        there: dict[str, Any] = {**run.config, "name": run.name, "group": run.group}
-        found = {
-            # W&B takes no row below the last: of a sweep whose rungs were moved down it keeps what it has.
+        expected: dict[str, Any] = {**upload.config, "name": upload.name, "group": upload.group}
+        actual: dict[str, Any] = {**run.config, "name": run.name, "group": run.group}
+        complete = {
+            # W&B accepts no row before the last one, so rungs that were added before it are never uploaded.
             "steps": all(step.updates in steps or step.updates < max(steps, default=0) for step in upload.steps),
-            "configuration": all(there.get(key) == value for key, value in wanted.items()),
-            "an end": run.state == "finished",
+            "configuration": all(actual.get(key) == value for key, value in expected.items()),
+            "the finished state": run.state == "finished",
             _TABLE: upload.table is None or self._has_table(run, rows, upload),
             _SUMMARY: all(run.summary.get(key) == value for key, value in upload.summary.items()),
         }
-        return [what for what, is_there in found.items() if not is_there]
+        return [part for part, is_complete in complete.items() if not is_complete]
 
     def _run(self, upload: Upload) -> Any:
-        found = self._runs({"name": upload.id}, lazy=False)
-        return found[0] if found else None
+        runs = self._runs({"name": upload.id}, lazy=False)
+        return runs[0] if runs else None
 
-    def _mend_pictures(self, upload: Upload) -> list[str]:
-        """Send those that are not there, or not whole; what was sent."""
+    def _upload_pictures(self, upload: Upload) -> list[str]:
+        """Upload the pictures that are missing or incomplete. Return their number in words, or an empty list."""
         pictures = {step.updates: step.picture for step in upload.steps if step.picture}
         if not pictures:
             return []
         run = self._run(upload)
         rows = [row for row in self._rows(run) if row.get("samples") and row["_step"] in pictures]
-        files = self._ask(lambda: list(run.files(names=[row["samples"]["path"] for row in rows], per_page=500)))
-        there = {(file.name, file.size) for file in files}
-        absent = [row for row in rows if (row["samples"]["path"], row["samples"]["size"]) not in there]
+        files = self._request(lambda: list(run.files(names=[row["samples"]["path"] for row in rows], per_page=500)))
+        complete = {(file.name, file.size) for file in files}
+        absent = [row for row in rows if (row["samples"]["path"], row["samples"]["size"]) not in complete]
         for row in absent:
-            self._send_file(run, row["samples"]["path"], pictures[row["_step"]])
+            self._upload_file(run, row["samples"]["path"], pictures[row["_step"]])
         return [f"{len(absent)} pictures"] if absent else []
 
     def _rows(self, run: Any) -> list[dict[str, Any]]:
-        return self._ask(lambda: list(run.history(samples=100_000, pandas=False)))
+        return self._request(lambda: list(run.history(samples=100_000, pandas=False)))
 
-    def _send_file(self, run: Any, path: str, picture: Path | None) -> None:
+    def _upload_file(self, run: Any, path: str, picture: Path | None) -> None:
         assert picture is not None
         with tempfile.TemporaryDirectory(prefix="sweeper-wandb-") as folder:
             copy = Path(folder) / path
             copy.parent.mkdir(parents=True)
             shutil.copyfile(picture, copy)
-            self._ask(lambda: run.upload_file(str(copy), root=folder))
+            self._request(lambda: run.upload_file(str(copy), root=folder))
 
     def _has_table(self, run: Any, rows: list[dict[str, Any]], upload: Upload) -> bool:
-        """Whether the newest table there is this one, and whole: else it is logged (again) as a further step, because
-        a row cannot be mended."""
+        """Return whether the server's latest table is this one, and complete.
+
+        If not, the table is logged as a further step, because a row cannot be changed.
+        """
         if not rows or rows[-1].get("content") != upload.summary["content"] or upload.table is None:
             return False
         file = rows[-1][_TABLE]
-        files = self._ask(lambda: list(run.files(names=[file["path"]])))
-        is_whole = any(found.size == file["size"] for found in files)
-        return is_whole and self._artifact_digest(upload.id) == _digest_of(upload.table)
+        files = self._request(lambda: list(run.files(names=[file["path"]])))
+        is_complete = any(stored.size == file["size"] for stored in files)
+        return is_complete and self._artifact_digest(upload.id) == _digest_of(upload.table)
 
     def _artifact_digest(self, run: str) -> str | None:
         import wandb
@@ -281,7 +288,7 @@ def _as_table(table: Table) -> Any:
 
 
 def _digest_of(table: Table) -> str:
-    """Of the artifact that wandb makes of a logged table: a function of its content."""
+    """Return the digest of the artifact that wandb makes of a logged table. It depends on the content only."""
     import wandb
 
     artifact = wandb.Artifact("table", type="table")

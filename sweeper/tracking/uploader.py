@@ -1,11 +1,12 @@
-"""`python -m sweeper.tracking.uploader`: the process that talks to W&B, so that nothing else waits for it.
+"""The uploader, a process of its own, so that nothing else waits for W&B: `python -m sweeper.tracking.uploader`.
 
-On stdin it reads which trials have something new, one `SIGNATURE` or `SIGNATURE<tab>why it failed` per line; at the end
-of stdin it goes once over everything. On stdout it writes what the command is to tell the user, as JSON lines:
-{"trouble": why}, {"better": true}, {"arrived": n, "of": n}, {"busy": true}, {"url": …, "report": …, "deleted": n}.
+It reads trials with new records from stdin, one `SIGNATURE` or `SIGNATURE<tab>FAILURE` per line, and uploads their
+runs. At the end of stdin it uploads every run that is missing. It writes messages for the command to stdout, as JSON
+lines: {"trouble": reason}, {"better": true}, {"arrived": n, "of": n}, {"busy": true} and
+{"url": …, "report": …, "deleted": n}.
 
-Its stderr is a file in the store, which it holds locked. wandb-core inherits that: so the next uploader does not begin
-before the last one's wandb-core has ended, which may outlive a killed uploader by seconds.
+Its stderr is a file in the store, which it locks. wandb-core inherits the lock and may outlive a killed uploader by
+seconds. The next uploader waits for it.
 """
 
 import argparse
@@ -30,26 +31,27 @@ from sweeper.tracking.project import Project, RunDeletedError, UploadError, wand
 from trainables import plugins
 from trainables.files import read_json, write_json
 
-LINGER = 60.0  # seconds after the end of stdin, when it ends by itself
-_SYNC_PAUSES = (3.0,)  # seconds between attempts of `sweeper wandb sync` that get nothing through
-_PAUSES = (2.0, 5.0, 10.0, 30.0)  # the same while a sweep runs, the last again and again
+EXIT_SECONDS = 60.0  # after the end of stdin
+_SYNC_PAUSES = (3.0,)  # seconds between attempts of `sweeper wandb sync` that upload nothing
+_PAUSES = (2.0, 5.0, 10.0, 30.0)  # the same while a sweep runs; the last repeats
 _DELETED = "deleted"
-_BUSY_SECONDS = 10.0
+_BUSY_SECONDS = 10.0  # that `sweeper wandb sync` waits for another uploader
 
 
-def tell(**message: Any) -> None:
-    """A line for the command; what is behind a trouble is in the log. Raises BrokenPipeError when it is gone."""
+def emit(**message: Any) -> None:
+    """Write a message for the command. Log an error's traceback. Raises BrokenPipeError if the command has ended."""
     if "trouble" in message:
         traceback.print_exc()
     print(json.dumps(message), flush=True)
 
 
 class Inbox:
-    """What came over stdin and is not done yet; the same trial twice is one."""
+    """The trials from stdin that are not uploaded yet, each once."""
 
     def __init__(self, parent: int) -> None:
+        """parent: process id of the command that started the uploader."""
         self.parent = parent
-        self._waiting: dict[str, str] = {}  # signature → why it failed, or nothing
+        self._waiting: dict[str, str] = {}  # signature → why the trial failed, or an empty string
         self._changed = threading.Condition()
         self.closed = False
         threading.Thread(target=self._read, daemon=True).start()
@@ -63,12 +65,13 @@ class Inbox:
             self._changed.notify_all()
 
     def put(self, signature: str, failure: str) -> None:
+        """Add a trial. failure: why it failed, or an empty string."""
         with self._changed:
             self._waiting[signature] = failure
             self._changed.notify_all()
 
     def take(self) -> tuple[str, str] | None:
-        """Wait for the next one; None at the end of stdin, whatever is left."""
+        """Wait for a trial, remove and return it. Return None at the end of stdin, even if trials remain."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self.closed)
             if self.closed:
@@ -76,33 +79,34 @@ class Inbox:
             signature = next(iter(self._waiting))
             return signature, self._waiting.pop(signature)
 
-    def rest(self, seconds: float) -> None:
-        """Wait so long, or until the end of stdin."""
+    def sleep(self, seconds: float) -> None:
+        """Wait until the end of stdin, at most this long."""
         with self._changed:
             self._changed.wait_for(lambda: self.closed, timeout=seconds)
 
     def orphaned(self) -> bool:
-        """Whether the command that started this one is dead: then its next run goes on, and this one ends."""
+        """Return whether the command that started this process has ended. Its next run continues the upload."""
         return os.getppid() != self.parent
 
 
 class Ledger:
-    """What is known to be on the server, so that it need not be asked: project → run → digest."""
+    """A cache of what the server has, which saves queries: project → run → digest."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "uploaded.json"
         try:
             self._runs: dict[str, dict[str, str]] = read_json(self.path)
         except (FileNotFoundError, ValueError):
-            self._runs = {}  # everything is asked for again
+            self._runs = {}  # the server is queried for every run
         self._saved = time.monotonic()
 
     def get(self, project: str, run: str) -> str | None:
         return self._runs.get(project, {}).get(run)
 
-    def note(self, project: str, run: str, digest: str) -> None:
+    def record(self, project: str, run: str, digest: str) -> None:
+        """Add a run. Save at most once a second: the file holds all runs."""
         self._runs.setdefault(project, {})[run] = digest
-        if time.monotonic() - self._saved > 1:  # it is one file for all runs
+        if time.monotonic() - self._saved > 1:
             self.save()
 
     def save(self) -> None:
@@ -111,7 +115,7 @@ class Ledger:
 
 
 class Uploader:
-    """Sends the runs of some sweeps of a store."""
+    """Uploads the runs of some sweeps of a store."""
 
     def __init__(self, store: Store, sweeps: list[Manifest], inbox: Inbox) -> None:
         self.store, self.sweeps, self.inbox = store, sweeps, inbox
@@ -122,60 +126,63 @@ class Uploader:
 
     @property
     def project(self) -> Project:
-        """Connected when it is first needed. Raises UploadError."""
+        """Return the project, connected on first use. Raises UploadError."""
         if self._project is None:
             self._project = Project()
         return self._project
 
     def follow(self) -> None:
-        """Send trials as they are reported, until the end of stdin."""
+        """Upload trials as they are reported, until the end of stdin."""
         pauses: Iterator[float] | None = None
-        while (next_ := self.inbox.take()) is not None:
-            signature, failure = next_
+        while (item := self.inbox.take()) is not None:
+            signature, failure = item
             self.failures.pop(signature, None)
             if failure:
                 self.failures[signature] = failure
             try:
-                self._send_reported(signature)
+                self._upload_trial(signature)
                 if pauses is not None:
-                    tell(better=True)
+                    emit(better=True)
                     pauses = None
-            except UploadError as trouble:
+            except UploadError as error:
                 self.inbox.put(signature, failure)
-                tell(trouble=str(trouble))
+                emit(trouble=str(error))
                 pauses = pauses or _pauses(True)
-                self.inbox.rest(next(pauses))
+                self.inbox.sleep(next(pauses))
 
-    def _send_reported(self, signature: str) -> None:
+    def _upload_trial(self, signature: str) -> None:
         record = self.store.require(signature)
         sweep = self.owners[signature]
-        state = State.PAUSED  # or waiting to go on: who is pruned depends on all the others, and is told at the end
+        state = State.PAUSED  # or waiting; pruning depends on all trials and is uploaded at the end
         if any(rung.diverged for rung in record.rungs):
             state = State.DIVERGED
         elif record.final(sweep.updates, sweep.protocols):
             state = State.DONE
         upload = payload.trial(self.store, sweep, record, state, self.failures.get(signature))
         if self.ledger.get(self.project.key, upload.id) != upload.digest:
-            self._send(upload)
+            self._upload(upload)
 
-    def _send(self, upload: Upload) -> None:
+    def _upload(self, upload: Upload) -> None:
         try:
             self.project.send(upload)
-            self.ledger.note(self.project.key, upload.id, upload.digest)
+            self.ledger.record(self.project.key, upload.id, upload.digest)
         except RunDeletedError:
-            self.ledger.note(self.project.key, upload.id, _DELETED)
+            self.ledger.record(self.project.key, upload.id, _DELETED)
 
-    def everything(self, persistent: bool) -> bool:
-        """Go over all runs until they are there, or (unless it is persistent) nothing gets through any more."""
-        found = payload.everything(self.store, self.sweeps, self.failures)
-        left = {upload.id: upload for upload in found}
+    def upload_all(self, persistent: bool) -> bool:
+        """Upload the missing runs. Return whether the server has all of them.
+
+        persistent: retry without limit, until the command has ended.
+        """
+        uploads = payload.all_uploads(self.store, self.sweeps, self.failures)
+        left = {upload.id: upload for upload in uploads}
         pauses = _pauses(persistent)
         while True:
             before = len(left)
             try:
-                self._round(left, len(found))
-            except UploadError as trouble:
-                tell(trouble=str(trouble), arrived=len(found) - len(left), of=len(found))
+                self._upload_round(left, len(uploads))
+            except UploadError as error:
+                emit(trouble=str(error), arrived=len(uploads) - len(left), of=len(uploads))
             finally:
                 self.ledger.save()
             if not left or self.inbox.orphaned():
@@ -187,49 +194,57 @@ class Uploader:
                 return False
             time.sleep(seconds)
 
-    def _round(self, left: dict[str, Upload], of: int) -> None:
-        """Try each once; what is there leaves `left`. Raises UploadError when two in a row fail, or one of the rest."""
+    def _upload_round(self, left: dict[str, Upload], total: int) -> None:
+        """Try each upload once, and remove the complete ones from `left`.
+
+        Stop after two failures in a row. Raises UploadError if an upload failed.
+        """
         groups = {upload.group for upload in left.values()}
         listed = self.project.listed(groups) if groups else {}
         for upload in list(left.values()):
-            if self._is_there(upload, listed):
+            if self._is_uploaded(upload, listed):
                 del left[upload.id]
-        trouble, in_a_row = None, 0
+        last_error, failures_in_a_row = None, 0
         for upload in list(left.values()):
-            tell(arrived=of - len(left), of=of)
+            emit(arrived=total - len(left), of=total)
             if self.inbox.orphaned():
                 return
             try:
-                self._send(upload)
+                self._upload(upload)
                 del left[upload.id]
-                in_a_row = 0
+                failures_in_a_row = 0
             except UploadError as error:
-                left[upload.id] = left.pop(upload.id)  # last in the next round
-                trouble, in_a_row = error, in_a_row + 1
-                if in_a_row == 2:
+                left[upload.id] = left.pop(upload.id)  # to the end of the next round
+                last_error, failures_in_a_row = error, failures_in_a_row + 1
+                if failures_in_a_row == 2:
                     break
-        if trouble:
-            raise trouble
-        tell(arrived=of - len(left), of=of)
+        if last_error:
+            raise last_error
+        emit(arrived=total - len(left), of=total)
 
-    def _is_there(self, upload: Upload, listed: dict[str, int]) -> bool:
-        """By the ledger, and by what the server lists: it may have been deleted there, or brought back."""
-        known = self.ledger.get(self.project.key, upload.id)
-        if known == _DELETED:
+    def _is_uploaded(self, upload: Upload, listed: dict[str, int]) -> bool:
+        """Return whether the server has the run, by the ledger and by `listed`: id → rows of the runs on the server.
+
+        Users may delete and restore runs on the server.
+        """
+        digest = self.ledger.get(self.project.key, upload.id)
+        if digest == _DELETED:
             return upload.id not in listed
-        return known == upload.digest and listed.get(upload.id, -1) >= max(len(upload.steps), 1 if upload.table else 0)
+        return digest == upload.digest and listed.get(upload.id, -1) >= max(len(upload.steps), 1 if upload.table else 0)
 
-    def deleted(self) -> int:
+    def count_deleted(self) -> int:
+        """Return the number of trials whose runs were deleted on the server."""
         ids = [f"{self.store.id}-{signature}" for sweep in self.sweeps for signature in sweep.signatures]
         return sum(self.ledger.get(self.project.key, run) == _DELETED for run in ids)
 
 
 def _pauses(persistent: bool) -> Iterator[float]:
+    """Return the seconds to wait between attempts: an endless sequence if persistent."""
     return chain(_PAUSES, repeat(_PAUSES[-1])) if persistent else iter(_SYNC_PAUSES)
 
 
-def hold(folder: Path, seconds: float) -> bool:
-    """Make the log this process's stderr, and lock it; False if another uploader still has it after so many seconds."""
+def lock_log(folder: Path, seconds: float) -> bool:
+    """Lock the log and redirect stderr to it. Return False if another uploader holds the lock for this long."""
     log = os.open(folder / "uploading.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
     until = time.monotonic() + seconds
     while True:
@@ -245,67 +260,66 @@ def hold(folder: Path, seconds: float) -> bool:
     return True
 
 
-def clear(folder: Path) -> None:
-    """Delete what wandb has left behind: all of it is made from the store."""
+def delete_wandb_files(folder: Path) -> None:
+    """Delete wandb's files. They hold nothing that the store does not have."""
     for path in (*folder.glob("run-*"), folder / "cache", folder / "data", folder / "artifact"):
         shutil.rmtree(path, ignore_errors=True)
 
 
-def reports(uploader: Uploader) -> list[str]:
-    """URLs of the reports of the finished student sweeps, made or brought up to date."""
+def save_reports(uploader: Uploader) -> list[str]:
+    """Create or update the reports of the finished student sweeps. Return their URLs."""
     from sweeper.tracking import report
 
-    found = []
+    urls = []
     for sweep in uploader.sweeps:
         run = f"{uploader.store.id}-table-{sweep.name}"
         if sweep.teacher is not None and uploader.ledger.get(uploader.project.key, run) not in (None, _DELETED):
-            found.append(report.save(uploader.store, sweep, uploader.project))
-    return found
+            urls.append(report.save(uploader.store, sweep, uploader.project))
+    return urls
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("store", type=Path)
     parser.add_argument("sweeps", nargs="+")
-    parser.add_argument("--parent", type=int, required=True, help="the command that this one works for")
-    parser.add_argument("--follow", action="store_true", help="a sweep is running")
-    parser.add_argument("--plugin", action="append", default=[], help="what defines the sweeps' losses and families")
-    asked = parser.parse_args()
-    for reference in asked.plugin:
+    parser.add_argument("--parent", type=int, required=True, help="process id of the command")
+    parser.add_argument("--follow", action="store_true", help="read trials from stdin while a sweep runs")
+    parser.add_argument("--plugin", action="append", default=[], help="plug-in that the sweeps need")
+    options = parser.parse_args()
+    for reference in options.plugin:
         plugins.load(reference)
-    os.nice(5)  # training comes first
-    store, inbox = Store(asked.store), Inbox(asked.parent)
+    os.nice(5)  # training has priority
+    store, inbox = Store(options.store), Inbox(options.parent)
     os.environ.update(wandb_environment(store.root))
-    os.environ.pop(
-        "WANDB_SERVICE", None
-    )  # a wandb-core of its own: in another's a killed uploader's runs stay "in use"
-    if asked.follow:
-        threading.Thread(target=_watch, args=[inbox], daemon=True).start()
-    if not hold(store.root / "wandb", float("inf") if asked.follow else _BUSY_SECONDS):
-        tell(busy=True)
+    # Use a separate wandb-core: in a shared one the runs of a killed uploader stay "in use".
+    os.environ.pop("WANDB_SERVICE", None)
+    if options.follow:
+        threading.Thread(target=_exit_after_stdin, args=[inbox], daemon=True).start()
+    if not lock_log(store.root / "wandb", float("inf") if options.follow else _BUSY_SECONDS):
+        emit(busy=True)
         return
-    clear(store.root / "wandb")
-    uploader = Uploader(store, [m for m in payload.sent_sweeps(store) if m.name in asked.sweeps], inbox)
-    if asked.follow:
+    delete_wandb_files(store.root / "wandb")
+    uploader = Uploader(store, [m for m in payload.sent_sweeps(store) if m.name in options.sweeps], inbox)
+    if options.follow:
         uploader.follow()
         uploader.ledger.save()
         if inbox.orphaned():
             return
-    if uploader.everything(persistent=asked.follow):
+    if uploader.upload_all(persistent=options.follow):
         try:
-            made = reports(uploader)
-        except UploadError as trouble:
-            tell(trouble=f"no report: {trouble}")
+            urls = save_reports(uploader)
+        except UploadError as error:
+            emit(trouble=f"no report: {error}")
             return
-        clear(store.root / "wandb")
-        tell(url=uploader.project.url, report=made[-1] if made else None, deleted=uploader.deleted())
+        delete_wandb_files(store.root / "wandb")
+        emit(url=uploader.project.url, report=urls[-1] if urls else None, deleted=uploader.count_deleted())
 
 
-def _watch(inbox: Inbox) -> None:
-    """End this process some time after the end of stdin, whatever it waits for."""
+def _exit_after_stdin(inbox: Inbox) -> None:
+    """End this process EXIT_SECONDS after the end of stdin, even during a request."""
     while not inbox.closed:
-        inbox.rest(3600)
-    time.sleep(LINGER)
+        inbox.sleep(3600)
+    time.sleep(EXIT_SECONDS)
     os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""W&B, from the side of the command: nothing here waits for a server, because another process does the talking."""
+"""The command's side of W&B. Another process makes the requests, so nothing here waits for a server."""
 
 import contextlib
 import json
@@ -21,17 +21,20 @@ from sweeper.tracking.project import wandb_environment
 from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
 
-SECONDS_AT_THE_END = 60.0  # for what is left to send when a sweep ends
-SECONDS_IN_TROUBLE = 10.0  # the same, when the server does not take it anyway
-_AGAIN = "`sweeper wandb sync{}` sends what is missing"
+SECONDS_AT_THE_END = 60.0  # for the runs that are left when a sweep ends
+SECONDS_IF_FAILING = 10.0  # the same, if the last upload failed
+_HOW_TO_SYNC = "upload what is missing with `sweeper wandb sync{}`"
 
 
 class UploaderProcess:
-    """The process that talks to W&B, see sweeper.tracking.uploader: what it says is in `said`."""
+    """The uploader (sweeper.tracking.uploader) as a child process. `status` merges its messages."""
 
-    def __init__(self, store: Store, sweeps: list[str], follow: bool, heard: Callable[[dict[str, Any]], None]) -> None:
-        self.said: dict[str, Any] = {}
-        self._heard = heard
+    def __init__(
+        self, store: Store, sweeps: list[str], follow: bool, on_message: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """follow: upload trials that are written to stdin. on_message: called with each message, in another thread."""
+        self.status: dict[str, Any] = {}
+        self._on_message = on_message
         module = "sweeper.tracking.uploader"
         command = [sys.executable, "-m", module, str(store.root), *sweeps, "--parent", str(os.getpid())]
         for plugin in plugins.LOADED.values():
@@ -44,7 +47,7 @@ class UploaderProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 env=environment,
-                start_new_session=True,  # Ctrl-C in the terminal is for this process
+                start_new_session=True,  # Ctrl-C in the terminal does not reach it
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -53,11 +56,11 @@ class UploaderProcess:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             message = json.loads(line)
-            self.said |= message
-            self._heard(message)
+            self.status |= message
+            self._on_message(message)
 
     def wait(self, seconds: float | None) -> bool:
-        """Whether it ended by itself, and what it said has been heard."""
+        """Wait at most this long, None for no limit. Return whether the process ended and its messages are read."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -66,36 +69,37 @@ class UploaderProcess:
         return True
 
     def kill(self) -> None:
-        """wandb-core ends by itself when the process that it works for is gone."""
+        """Kill the process if it is running. Its wandb-core then ends by itself."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
-    def all_there(self) -> bool:
-        return "url" in self.said
+    def complete(self) -> bool:
+        """Return whether the server has all runs and the report."""
+        return "url" in self.status
 
-    def missing(self) -> str:
-        """How much, and why."""
-        why = self.said.get("trouble", "the uploader ended, see wandb/uploading.log in the store")
-        if "of" not in self.said:
-            return f"not all runs are there yet ({why})"
-        left = self.said["of"] - self.said["arrived"]
+    def describe_missing(self) -> str:
+        """Return how many runs are missing, and why."""
+        reason = self.status.get("trouble", "the uploader stopped, see wandb/uploading.log in the store")
+        if "of" not in self.status:
+            return f"not all runs are uploaded ({reason})"
+        left = self.status["of"] - self.status["arrived"]
         if not left:
-            return str(why)  # the report is missing
-        return f"{left} of {self.said['of']} runs are not there yet ({why})"
+            return str(reason)  # only the report is missing
+        return f"{left} of {self.status['of']} runs are not uploaded ({reason})"
 
 
 class UploadWatcher:
-    """A tune.Watcher that passes on which trials have something new; the table and the report follow at the end."""
+    """A tune.Watcher that passes trials with new records to the uploader. It uploads table and report at the end."""
 
-    def __init__(self, sweep: str, store: Store, again: str) -> None:
-        """again: the options that `sweeper wandb sync` needs, if any. Raises EnvironmentUserError without a key."""
-        self.sweep, self.store, self.again = sweep, store, again
-        self.told = self.in_trouble = False
-        _need_key()
+    def __init__(self, sweep: str, store: Store, sync_options: str) -> None:
+        """sync_options: options for `sweeper wandb sync`, if any. Raises EnvironmentUserError without an API key."""
+        self.sweep, self.store, self.sync_options = sweep, store, sync_options
+        self.warned = self.failing = False
+        _require_key()
 
     def __enter__(self) -> "UploadWatcher":
-        self.uploader = UploaderProcess(self.store, [self.sweep], True, self._hear)
+        self.uploader = UploaderProcess(self.store, [self.sweep], True, self._on_message)
         assert self.uploader.process.stdin is not None
         self.pipe = self.uploader.process.stdin.fileno()
         os.set_blocking(self.pipe, False)
@@ -109,82 +113,86 @@ class UploadWatcher:
         try:
             self._wait()
         except KeyboardInterrupt:
-            self._say("not waited for")
+            self._warn_once("interrupted before all runs were uploaded")
         finally:
             self.uploader.kill()
-        if self.uploader.all_there():
-            said = self.uploader.said
-            report = f"; report: {said['report']}" if said["report"] else ""
-            print(f"W&B: {said.get('of', 0)} runs are at {said['url']}{report}", file=sys.stderr)
+        if self.uploader.complete():
+            status = self.uploader.status
+            report = f"; report: {status['report']}" if status["report"] else ""
+            print(f"W&B: {status.get('of', 0)} runs are at {status['url']}{report}", file=sys.stderr)
         else:
-            self._say(self.uploader.missing())
+            self._warn_once(self.uploader.describe_missing())
 
     def started(self, sweep: Sweep, job: Job) -> None:
         pass
 
     def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:
-        self._pass_on(job.signature)
+        self._notify(job.signature)
 
     def failed(self, sweep: Sweep, job: Job, reason: str) -> None:
-        self._pass_on(f"{job.signature}\t{' '.join(reason.split())[:200]}")
+        self._notify(f"{job.signature}\t{' '.join(reason.split())[:200]}")
 
-    def _pass_on(self, line: str) -> None:
-        """Never waits: the pipe is the queue. What a full one does not take is found at the end."""
-        with contextlib.suppress(OSError):  # full, or the uploader is gone
+    def _notify(self, line: str) -> None:
+        """Write a line to the uploader without waiting. Lines that a full pipe rejects are uploaded at the end."""
+        with contextlib.suppress(OSError):  # the pipe is full, or the uploader has ended
             os.write(self.pipe, f"{line}\n".encode())
 
     def _wait(self) -> None:
         if self.uploader.wait(1):
             return
-        seconds = SECONDS_IN_TROUBLE if self.in_trouble else SECONDS_AT_THE_END
-        print(f"W&B: sending what is left, at most {seconds:.0f} s; Ctrl-C skips it", file=sys.stderr)
+        seconds = SECONDS_IF_FAILING if self.failing else SECONDS_AT_THE_END
+        print(f"W&B: uploading the remaining runs, at most {seconds:.0f} s; Ctrl-C skips this", file=sys.stderr)
         self.uploader.wait(seconds)
 
-    def _hear(self, message: dict[str, Any]) -> None:
-        self.in_trouble = "trouble" in message
-        if self.in_trouble:
-            self._say(f"{message['trouble']}; training goes on")
+    def _on_message(self, message: dict[str, Any]) -> None:
+        self.failing = "trouble" in message
+        if self.failing:
+            self._warn_once(f"{message['trouble']}; training continues")
 
-    def _say(self, what: str) -> None:
-        """Once: one line is enough to know what to type."""
-        if not self.told:
-            self.told = True
-            print(f"W&B: {what}; {_AGAIN.format(self.again)}", file=sys.stderr)
+    def _warn_once(self, warning: str) -> None:
+        """Print the first warning and the command that uploads the rest. Ignore later ones."""
+        if not self.warned:
+            self.warned = True
+            print(f"W&B: {warning}; {_HOW_TO_SYNC.format(self.sync_options)}", file=sys.stderr)
 
 
 @contextlib.contextmanager
-def watching(manifest: Manifest, store: Store, again: str) -> Iterator[list[UploadWatcher]]:
-    """Who reports to W&B while a sweep runs: nobody but for `--wandb online`."""
+def watching(manifest: Manifest, store: Store, sync_options: str) -> Iterator[list[UploadWatcher]]:
+    """Yield the watchers that upload to W&B while a sweep runs: one for `--wandb online`, else none."""
     if manifest.wandb != "online":
         yield []
         return
-    with UploadWatcher(manifest.name, store, again) as tracked:
+    with UploadWatcher(manifest.name, store, sync_options) as tracked:
         yield [tracked]
 
 
-def _need_key() -> None:
-    """Raise EnvironmentUserError when wandb finds none; no server is asked whether it is a good one."""
+def _require_key() -> None:
+    """Raise EnvironmentUserError if wandb finds no API key. The key is not verified."""
     import wandb
 
     wandb.setup(wandb.Settings(silent=True, mode="online"))
     try:
-        found = wandb.login(prompt=False, verify=False)
+        has_key = wandb.login(prompt=False, verify=False)
     except wandb.errors.Error as error:
-        raise EnvironmentUserError(f"--wandb online: {str(error).splitlines()[0]}; type `wandb login`") from None
+        raise EnvironmentUserError(f"--wandb online: {str(error).splitlines()[0]}; run `wandb login`") from None
     finally:
         wandb.teardown()  # the uploader has its own wandb-core
-    if not found:
-        raise EnvironmentUserError("--wandb online needs an API key: type `wandb login`, or use offline")
+    if not has_key:
+        raise EnvironmentUserError("--wandb online needs an API key; run `wandb login`, or use --wandb offline")
 
 
-def sync(store: Store, name: str | None, again: str) -> None:
-    """Send everything that W&B has not, and check that it is there. Raises EnvironmentUserError unless all of it is."""
+def sync(store: Store, name: str | None, command: str) -> None:
+    """Upload the runs that are missing on W&B, and verify them. Print the result.
+
+    command: the command that the user ran. Raises UserError if there is nothing to upload or another command uploads,
+    EnvironmentUserError unless W&B has every run afterwards.
+    """
     sweeps = [manifest.name for manifest in sent_sweeps(store, name)]
     if not sweeps:
-        raise UserError(f"{store.root} holds nothing to send: no sweep, or all were run with --wandb disabled")
+        raise UserError(f"{store.root} holds nothing to upload: no sweep, or all were run with --wandb disabled")
     console = Console(stderr=True)
     with Bar(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task("sending to W&B", total=None)
+        task = bar.add_task("uploading to W&B", total=None)
         uploader = UploaderProcess(
             store, sweeps, False, lambda m: bar.update(task, completed=m.get("arrived"), total=m.get("of"))
         )
@@ -192,13 +200,13 @@ def sync(store: Store, name: str | None, again: str) -> None:
             uploader.wait(None)
         finally:
             uploader.kill()
-    if "busy" in uploader.said:
-        raise UserError(f"the runs of {store.root} are being sent by another command; wait for it")
-    if not uploader.all_there():
-        raise EnvironmentUserError(f"W&B: {uploader.missing()}; `{again}` tries again")
-    said = uploader.said
-    print(f"{said['of'] - said['deleted']} runs are at {said['url']}; all checked")
-    if said["deleted"]:
-        print(f"deleted there: {said['deleted']}; W&B gives no id twice, but their pages have Undelete")
-    if said["report"]:
-        print(f"report: {said['report']}")
+    if "busy" in uploader.status:
+        raise UserError(f"another command is uploading the runs of {store.root}; wait until it has finished")
+    if not uploader.complete():
+        raise EnvironmentUserError(f"W&B: {uploader.describe_missing()}; try again with `{command}`")
+    status = uploader.status
+    print(f"{status['of'] - status['deleted']} runs are at {status['url']}; all verified")
+    if status["deleted"]:
+        print(f"deleted on W&B: {status['deleted']}; ids are not reused; restore a run with Undelete on its page")
+    if status["report"]:
+        print(f"report: {status['report']}")

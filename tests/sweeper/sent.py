@@ -1,4 +1,4 @@
-"""What tests of W&B share: made-up stores with pictures, and what a server holds in a form that can be compared."""
+"""Helpers of the W&B tests: made-up stores with samples, and the content of a server in comparable form."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,11 @@ from tests.wandb_server import Server
 from tests.wandb_state import ENTITY
 
 
-def pictured(root: Path, learning_rates: tuple[float, ...] = (0.1, 0.2), **changes: Any) -> Store:
-    """A finished sweep of two teachers and one of two students per d = 2 and learning rate, each with its samples."""
+def store_with_samples(root: Path, learning_rates: tuple[float, ...] = (0.1, 0.2), **changes: Any) -> Store:
+    """Return a store with a finished sweep of two teachers, and one of a student of d = 2 per learning rate.
+
+    Every rung has samples. changes: fields of the teacher sweep's manifest.
+    """
     store = Store(root)
     store.create()
     finals = {"selection": (5.0, 9.0), "report": (5.5, 9.0)}
@@ -36,59 +39,59 @@ def pictured(root: Path, learning_rates: tuple[float, ...] = (0.1, 0.2), **chang
     stores.sweep(store, "student", students, pinned, eta=len(learning_rates))
     for signature in teachers + students:
         for rung in store.require(signature).rungs:
-            draw(store, signature, rung.updates)
+            save_samples(store, signature, rung.updates)
     return store
 
 
-def draw(store: Store, signature: str, updates: int) -> None:
-    """Samples, other ones for each trial and rung."""
+def save_samples(store: Store, signature: str, updates: int) -> None:
+    """Save random samples of a rung, different for each trial and rung."""
     pixels = np.random.default_rng([int(signature, 16), updates]).integers(0, 256, (16, 48), dtype=np.uint8)
     Image.fromarray(pixels).save(store.samples(signature, updates))
 
 
-def standing(server: Server, store: Store, entity: str = ENTITY, project: str = "sweeper") -> dict[str, Any]:
-    """All that the server holds of a store, without its id and without what changes from one upload to the next."""
-    found = server.project(entity, project)
+def server_content(server: Server, store: Store, entity: str = ENTITY, project: str = "sweeper") -> dict[str, Any]:
+    """Return what the server holds of a store, without the store's id and values that differ between uploads."""
+    content = server.project(entity, project)
     runs = {}
-    for run in found.runs.values():
+    for run in content.runs.values():
         pictures = {name: data for name, data in run.files.items() if name.startswith("media/images/")}
         runs[run.id] = {
             "fields": run.fields,
             "config": {key: value["value"] for key, value in run.config.items() if key != "_wandb"},
-            "rows": [_kept(row) for row in run.rows],
-            "summary": _kept(run.summary),
+            "rows": [_without_times(row) for row in run.rows],
+            "summary": _without_times(run.summary),
             "pictures": sorted(data.hex() for data in pictures.values()),
             "state": run.state,
         }
     artifacts = [
         (a.name, a.version, a.state, {name: data.hex() for name, data in a.files.items() if name.endswith(".png")})
-        for a in found.artifacts
+        for a in content.artifacts
     ]
-    views = [view | {"name": "", "spec": _nameless(json.loads(view["spec"]))} for view in server.views.values()]
+    views = [view | {"name": "", "spec": _without_ids(json.loads(view["spec"]))} for view in server.views.values()]
     text = json.dumps({"runs": runs, "artifacts": sorted(artifacts), "views": views})
     return dict(json.loads(text.replace(store.id, "STORE")))
 
 
-def _kept(row: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in row.items() if key not in ("_timestamp", "_runtime", "_wandb")}
-    return {key: value["sha256"] if isinstance(value, dict) else value for key, value in kept.items()}
+def _without_times(row: dict[str, Any]) -> dict[str, Any]:
+    constant = {key: value for key, value in row.items() if key not in ("_timestamp", "_runtime", "_wandb")}
+    return {key: value["sha256"] if isinstance(value, dict) else value for key, value in constant.items()}
 
 
-def _nameless(spec: Any) -> Any:
-    """A report without the ids that its blocks are given anew each time."""
+def _without_ids(spec: Any) -> Any:
+    """Return a report without the ids of its blocks, which differ between uploads."""
     if isinstance(spec, list):
-        return [_nameless(item) for item in spec]
+        return [_without_ids(item) for item in spec]
     if isinstance(spec, dict):
-        return {key: _nameless(value) for key, value in spec.items() if key not in ("id", "__id__")}
+        return {key: _without_ids(value) for key, value in spec.items() if key not in ("id", "__id__")}
     return spec
 
 
-def differences(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two such states differ, in lines that can be read."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        keys = sorted({*one, *other})
-        return [line for key in keys for line in differences(one.get(key), other.get(key), f"{path}/{key}")]
-    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
-        pairs = enumerate(zip(one, other, strict=True))
+def differences(actual: Any, expected: Any, path: str = "") -> list[str]:
+    """Return the differences between two contents, one per line."""
+    if isinstance(actual, dict) and isinstance(expected, dict):
+        keys = sorted({*actual, *expected})
+        return [line for key in keys for line in differences(actual.get(key), expected.get(key), f"{path}/{key}")]
+    if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
+        pairs = enumerate(zip(actual, expected, strict=True))
         return [line for number, pair in pairs for line in differences(*pair, f"{path}/{number}")]
-    return [] if one == other else [f"{path}: {str(one)[:120]} | {str(other)[:120]}"]
+    return [] if actual == expected else [f"{path}: {str(actual)[:120]} | {str(expected)[:120]}"]

@@ -73,9 +73,9 @@ def test_the_script_requires_neither_sweeper_nor_torch(exported: Path, tmp_path:
     blocked = "import sys; sys.modules.update(dict.fromkeys(['torch', 'sweeper', 'trainables'])); "
     program = blocked + f"import runpy; runpy.run_path({str(folder / 'load.py')!r})"
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
-    with Image.open(tmp_path / "made.png") as made:
-        assert made.size == (16 * 32, 32)
-        assert np.asarray(made).std() > 0
+    with Image.open(tmp_path / "made.png") as picture:
+        assert picture.size == (16 * 32, 32)
+        assert np.asarray(picture).std() > 0
 
 
 def test_samples_are_of_the_first_report_latents(exported: Path, finished: Path) -> None:

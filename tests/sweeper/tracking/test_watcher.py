@@ -1,4 +1,4 @@
-"""W&B while a sweep runs: nothing that a server does or does not do holds the driver or the user up."""
+"""Uploads to W&B while a sweep runs: a slow or failing server delays neither the driver nor the user."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from sweeper.store import Store
 from sweeper.tracking import watcher as tracking
 from sweeper.tracking.watcher import UploadWatcher
 from tests.conftest import STUDENTS, TEACHERS, Done
-from tests.sweeper.sent import differences, pictured, standing
+from tests.sweeper.sent import differences, server_content, store_with_samples
 from tests.wandb_server import Server
 
 CALLBACK_SECONDS = 0.005
@@ -25,46 +25,50 @@ CALLBACK_SECONDS = 0.005
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    return pictured(tmp_path / "runs", learning_rates=(0.1,))
+    return store_with_samples(tmp_path / "runs", learning_rates=(0.1,))
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a user waits for at the end, cut short."""
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorten the wait at the end of a sweep."""
     monkeypatch.setattr(tracking, "SECONDS_AT_THE_END", 3.0)
-    monkeypatch.setattr(tracking, "SECONDS_IN_TROUBLE", 0.5)
+    monkeypatch.setattr(tracking, "SECONDS_IF_FAILING", 0.5)
 
 
-def point(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def use_server(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set the environment variables that make wandb use the stand-in."""
     for name, value in server.environment.items():
         monkeypatch.setenv(name, value)
 
 
 def report_all(tracked: UploadWatcher, sweep: Sweep, times: int) -> list[float]:
-    """Tell again and again that every trial has reached every rung and failed; what the calls took, longest first."""
-    taken = []
+    """Call the callbacks for every trial, repeatedly. Return the seconds of each call, longest first."""
+    durations = []
     for _ in range(times):
         for signature, record in sweep.records.items():
             for call in (
                 lambda s=signature, r=record: tracked.reached(sweep, Job(s, 30), r.rungs[-1]),
                 lambda s=signature: tracked.failed(sweep, Job(s, 30), "its process died\nand more"),
             ):
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 call()
-                taken.append(time.perf_counter() - begun)
-    return sorted(taken, reverse=True)
+                durations.append(time.perf_counter() - start)
+    return sorted(durations, reverse=True)
 
 
-def quick(taken: list[float]) -> bool:
-    """What waits for a server or for a full pipe waits for seconds. A few calls are held up by the stand-in, which
-    shares this process, and by other tests: benchmarks/wandb_callbacks.py has it in a process of its own."""
-    return taken[len(taken) // 1000] < CALLBACK_SECONDS and taken[0] < 0.25
+def quick(durations: list[float]) -> bool:
+    """Return whether no call waited for the server or a full pipe, which takes seconds.
+
+    The stand-in shares this process, and other tests share the machine, so a few calls may take longer than
+    CALLBACK_SECONDS. benchmarks/wandb_callbacks.py runs the stand-in in another process.
+    """
+    return durations[len(durations) // 1000] < CALLBACK_SECONDS and durations[0] < 0.25
 
 
-def test_the_key_is_looked_for_without_leaving_a_wandb_core_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The uploader would use it, and a killed uploader's runs would stay "in use" in it."""
+def test_the_check_for_a_key_stops_its_wandb_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The uploader would share it, and the runs of a killed uploader would stay "in use" in it."""
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    tracking._need_key()
+    tracking._require_key()
     assert "WANDB_SERVICE" not in os.environ
 
 
@@ -74,14 +78,14 @@ def read(store: Store, name: str) -> Sweep:
     return Sweep.read(manifest, store)
 
 
-def test_trials_are_sent_as_they_come_and_the_table_and_the_report_at_the_end(
+def test_trials_are_uploaded_during_the_sweep_and_table_and_report_at_its_end(
     store: Store,
     wandb_server: Server,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
     sweeper: Callable[..., Done],
 ) -> None:
-    point(wandb_server, monkeypatch)
+    use_server(wandb_server, monkeypatch)
     for name in ("mnist5k-teachers", "mnist5k-students"):
         sweep = read(store, name)
         with UploadWatcher(name, store, "") as tracked:
@@ -92,69 +96,71 @@ def test_trials_are_sent_as_they_come_and_the_table_and_the_report_at_the_end(
                 assert time.monotonic() < until
                 time.sleep(0.05)
             assert f"{store.id}-table-{name}" not in wandb_server.project().runs
-    said = capfd.readouterr().err
-    assert "W&B: 3 runs are at" in said
-    assert "W&B: 2 runs are at" in said
-    assert "report: http" in said
-    online = standing(wandb_server, store)
-    other = pictured(store.root.parent / "other" / "runs", learning_rates=(0.1,))
+    printed = capfd.readouterr().err
+    assert "W&B: 3 runs are at" in printed
+    assert "W&B: 2 runs are at" in printed
+    assert "report: http" in printed
+    online = server_content(wandb_server, store)
+    other = store_with_samples(store.root.parent / "other" / "runs", learning_rates=(0.1,))
     with Server() as second:
         assert sweeper("wandb", "sync", cwd=store.root.parent / "other", **second.environment).code == 0
-        assert not differences(standing(second, other), online)
+        assert not differences(server_content(second, other), online)
 
 
 @pytest.mark.parametrize(
     "mode",
     ["500", "hang", pytest.param("429", marks=pytest.mark.long), pytest.param("gone", marks=pytest.mark.long)],
 )
-def test_a_server_that_fails_holds_nobody_up_and_is_named_once(
+def test_a_failing_server_delays_nothing_and_is_reported_once(
     mode: str,
     store: Store,
     wandb_server: Server,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
-    impatient: None,
+    short_waits: None,
     sweeper: Callable[..., Done],
 ) -> None:
-    point(wandb_server, monkeypatch)
+    use_server(wandb_server, monkeypatch)
     wandb_server.fail(mode)
     sweep = read(store, "mnist5k-students")
     with UploadWatcher("mnist5k-students", store, "") as tracked:
         first = report_all(tracked, sweep, 2000)  # more than the pipe holds
         time.sleep(3)
         later = report_all(tracked, sweep, 1000)
-        begun = time.monotonic()
+        end = time.monotonic()
     assert quick(first)
     assert quick(later)
-    assert time.monotonic() - begun < 7
-    said = [
-        line for line in capfd.readouterr().err.splitlines() if "`sweeper wandb sync` sends what is missing" in line
+    assert time.monotonic() - end < 7
+    warnings = [
+        line
+        for line in capfd.readouterr().err.splitlines()
+        if "upload what is missing with `sweeper wandb sync`" in line
     ]
-    assert len(said) == 1, said
+    assert len(warnings) == 1, warnings
     wandb_server.fail("ok")
     assert sweeper("wandb", "sync", cwd=store.root.parent).code == 0
     assert len(wandb_server.project().runs) == 5
 
 
-def test_an_uploader_that_dies_is_named_once_and_nothing_else_happens(
+def test_an_uploader_that_dies_is_reported_once_and_delays_nothing(
     store: Store, wandb_server: Server, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    point(wandb_server, monkeypatch)
+    use_server(wandb_server, monkeypatch)
     sweep = read(store, "mnist5k-students")
     with UploadWatcher("mnist5k-students", store, " --store there") as tracked:
         tracked.uploader.kill()
         assert quick(report_all(tracked, sweep, 1000))
-    said = capfd.readouterr().err
-    assert said.count("\n") == 1
-    assert "uploading.log" in said
-    assert "`sweeper wandb sync --store there` sends what is missing" in said
+    printed = capfd.readouterr().err
+    assert printed.count("\n") == 1
+    assert "uploading.log" in printed
+    assert "upload what is missing with `sweeper wandb sync --store there`" in printed
 
 
-def test_an_uploader_whose_driver_was_killed_ends_by_itself(
+def test_an_uploader_ends_if_its_command_was_killed(
     store: Store, wandb_server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    point(wandb_server, monkeypatch)
-    monkeypatch.setattr("os.getpid", lambda: 1 << 22)  # a command that is not there
+    use_server(wandb_server, monkeypatch)
+    monkeypatch.setattr("os.getpid", lambda: 1 << 22)  # the id of no process
     uploader = tracking.UploaderProcess(store, ["mnist5k-students"], True, lambda message: None)
     assert uploader.process.stdin is not None
     uploader.process.stdin.close()
@@ -162,7 +168,7 @@ def test_an_uploader_whose_driver_was_killed_ends_by_itself(
     assert not wandb_server.project().runs
 
 
-def test_online_without_a_key_ends_before_training(fresh: Path, sweeper: Callable[..., Done]) -> None:
+def test_online_without_a_key_fails_before_training(fresh: Path, sweeper: Callable[..., Done]) -> None:
     done = sweeper(
         *["run", "teachers", "--dataset", "mnist5k", "--wandb", "online", "--set", "d=1", "--set", "updates=8"],
         cwd=fresh,
@@ -170,28 +176,30 @@ def test_online_without_a_key_ends_before_training(fresh: Path, sweeper: Callabl
         NETRC=str(fresh / "no-netrc"),
     )
     assert done.code == 5
-    assert "--wandb online needs an API key: type `wandb login`, or use offline" in done.err
+    assert "--wandb online needs an API key; run `wandb login`, or use --wandb offline" in done.err
 
 
-def test_another_wandb_mode_does_not_score_anew(finished: Path, sweeper: Callable[..., Done]) -> None:
-    """Which would need torch: the command on a finished sweep stays quick."""
+def test_changing_the_wandb_mode_of_a_finished_sweep_does_not_import_torch(
+    finished: Path, sweeper: Callable[..., Done]
+) -> None:
+    """Nothing is scored again, so the command is quick."""
     done = sweeper(*STUDENTS, "--wandb", "disabled", cwd=finished, PYTHONPROFILEIMPORTTIME="1")
     assert done.code == 0
     assert "torch" not in {line.rpartition("|")[2].strip() for line in done.err.splitlines()}
     assert sweeper(*STUDENTS, cwd=finished).code == 0
 
 
-def test_a_killed_and_continued_sweep_leaves_what_an_offline_one_leaves_after_sync(
+def test_a_killed_and_continued_sweep_uploads_what_sync_uploads_of_an_offline_one(
     fresh: Path, finished: Path, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
 ) -> None:
-    """Three starts of Ray for the teachers, of which two are killed, one for the students."""
+    """Run the teachers three times and kill the first two, then the students."""
     command = [Path(sys.executable).with_name("sweeper"), *TEACHERS, "--wandb", "online"]
     for runs in (1, 3):
         process = subprocess.Popen(
             command, cwd=fresh, env={**os.environ, **wandb_server.environment}, start_new_session=True
         )
         while len(wandb_server.project().runs) < runs:
-            assert process.poll() is None, "it ended before it was killed"
+            assert process.poll() is None, "the sweep ended before it was killed"
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -211,15 +219,15 @@ def test_a_killed_and_continued_sweep_leaves_what_an_offline_one_leaves_after_sy
     with Server() as second:
         done = sweeper("wandb", "sync", cwd=offline, **second.environment)
         assert done.code == 0, done.err
-        expected = standing(second, Store(offline / "runs"))
+        expected = server_content(second, Store(offline / "runs"))
         assert not second.unknown, second.unknown[0]
-    assert not differences(of_results(standing(wandb_server, store)), of_results(expected))
+    assert not differences(without_seconds(server_content(wandb_server, store)), without_seconds(expected))
     assert len(expected["views"]) == 1
 
 
-def of_results(state: dict[str, Any]) -> dict[str, Any]:
-    """Without how long it took."""
-    for run in state["runs"].values():
+def without_seconds(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a server's content without the training times."""
+    for run in content["runs"].values():
         for row in (*run["rows"], run["summary"]):
             row.pop("seconds", None)
-    return state
+    return content
