@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress as Bar
 
 from sweeper.request import Request, ResolvedRequest, console, resolve, say
-from sweeper.results.comparison import Comparison
+from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store
 from sweeper.tracking.watcher import UploadWatcher, watching
@@ -222,13 +222,10 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
 
 def _write_samples(sweep: Sweep, store: Store, request: Request, trained: bool) -> None:
     """Draw the sheet of samples, if training changed it or it is missing. Print its path."""
-    assert sweep.manifest.teacher is not None
-    teachers = store.sweep(sweep.manifest.teacher.sweep)
-    assert teachers is not None
     if trained or not store.picture(sweep.manifest.name).exists():
         from sweeper.results.sheet import draw_sheet
 
-        draw_sheet(Comparison.of(store, teachers, sweep.manifest))
+        draw_sheet(Comparison.of(store, *joined(store, sweep.manifest)))
     say(f"samples: {store.picture(sweep.manifest.name)}")
 
 

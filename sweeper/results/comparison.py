@@ -66,12 +66,16 @@ def find(store: Store, dataset: str | None, name: str | None) -> tuple[Manifest,
     if len(students) > 1 or (not students and len(sweeps) > 1):
         names = ", ".join(m.name for m in students or sweeps)
         raise UserError(f"there are several sweeps: {names}; name one with --name, or a data set with --dataset")
-    if not students:
-        return sweeps[0], None
-    assert students[0].teacher is not None
-    teachers = store.sweep(students[0].teacher.sweep)
+    return joined(store, (students or sweeps)[0])
+
+
+def joined(store: Store, sweep: Manifest) -> tuple[Manifest, Manifest | None]:
+    """Return the (teacher sweep, student sweep or None) that the comparison of a sweep joins."""
+    if sweep.teacher is None:
+        return sweep, None
+    teachers = store.sweep(sweep.teacher.sweep)
     assert teachers is not None
-    return teachers, students[0]
+    return teachers, sweep
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sweeper import __version__
 from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of
 from sweeper.results import latency
-from sweeper.results.comparison import Comparison
+from sweeper.results.comparison import Comparison, joined
 from sweeper.results.templates import fill
 from sweeper.scheduling.selection import quality
 from sweeper.scheduling.sweep import Sweep
@@ -28,6 +28,7 @@ from trainables.files import replacing, write_json
 from trainables.latents import latents
 from trainables.networks import build
 from trainables.rendering import render
+from trainables.scores.protocol import REPORT_SETS
 from trainables.shapes import DEFAULT_FAMILY
 from trainables.spec import TrialSpec
 
@@ -68,11 +69,8 @@ def find(store: Store, trial: str) -> ExportTarget:
             f"--trial {trial} matches {len(matches)} trials of {store.root}; list its sweeps with `sweeper status`"
         )
     ((signature, manifest),) = matches.items()
-    teachers = store.sweep(manifest.teacher.sweep) if manifest.teacher else manifest
-    assert teachers is not None
-    sweep = Sweep.read(manifest, store)
-    comparison = Comparison.of(store, teachers, manifest if manifest.teacher else None)
-    return _target(comparison, sweep, signature)
+    comparison = Comparison.of(store, *joined(store, manifest))
+    return _target(comparison, Sweep.read(manifest, store), signature)
 
 
 def choose(comparison: Comparison, d: int | None) -> ExportTarget:
@@ -144,7 +142,7 @@ def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: 
         with replacing(written[-1]) as temporary:
             values["onnx"] = _write_onnx(generator, spec, temporary)
         written.append(folder / "load.py")
-        written[-1].write_text(fill("load.py.j2"))
+        written[-1].write_text(fill("load.py.j2", latent_size=spec.generator.latent_size))
     if images:
         _write_samples(generator, samples, images)
         written.append(samples)
@@ -226,6 +224,7 @@ def _card_values(target: ExportTarget) -> dict[str, Any]:
         "teacher": teacher if target.kind == "student" else None,
         "manifest": manifest,
         "real": manifest.real,
+        "report_sets": REPORT_SETS,
         "latent_size": shape.latent_size,
         "milliseconds": 1000 * latency.cpu_latency(shape),
         "how": latency.CONDITIONS,

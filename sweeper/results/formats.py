@@ -18,7 +18,7 @@ def columns(table: Table) -> list[str]:
     Stu. and Reg. are the paper's abbreviations. D: widths of the discriminators, student's/control's. Family is left
     out if every generator is of the default family.
     """
-    scores = [f"{name.upper()} ({kind})" for name in _order(table) for kind in ("Stu.", "Reg.")]
+    scores = [f"{name.upper()} ({kind})" for name in score_order(table) for kind in ("Stu.", "Reg.")]
     return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, "Student", "D"]
 
 
@@ -43,12 +43,13 @@ def _line(
     training: str,
     widths: str,
 ) -> list[str]:
-    scores = [_score(entry, name) for name in _order(table) for entry in (student, control)]
+    scores = [_score(entry, name) for name in score_order(table) for entry in (student, control)]
     family = [size.family] if _has_families(table) else []
     return [*family, str(size.d), f"{size.parameters:,}", ratio, *scores, training, widths]
 
 
-def _order(table: Table) -> tuple[str, str]:
+def score_order(table: Table) -> tuple[str, str]:
+    """Return the names of the scores that are shown, the one that chooses first."""
     return ("is", "fid") if table.metric == "is" else ("fid", "is")
 
 

@@ -25,6 +25,7 @@ from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import latents
 from trainables.rendering import render
+from trainables.scores.protocol import streams
 from trainables.shapes import label
 
 TILES = 12  # images per row
@@ -77,13 +78,12 @@ def render_page(comparison: Comparison, command: str) -> str:
 
 def _rows(table: Table) -> list[dict[str, Any]]:
     """Return the table's rows: each cell as printed, with the number that sorts it."""
-    first, second = ("is", "fid") if table.metric == "is" else ("fid", "is")
     keys = [
         *(["family"] if "Family" in formats.columns(table) else []),
         "d",
         "parameters",
         "ratio",
-        *(f"{kind}_{name}" for name in (first, second) for kind in ("student", "control")),
+        *(f"{kind}_{name}" for name in formats.score_order(table) for kind in ("student", "control")),
     ]
     limit = table.limit.label if table.limit else None
     return [
@@ -217,7 +217,7 @@ def _protocols(comparison: Comparison) -> list[dict[str, Any]]:
             n, protocol = sweep.manifest.n[name], sweep.manifest.protocols[name]
             if protocol not in [line["protocol"] for line in lines]:
                 suffix = f" ({sweep.manifest.name})" if sweep is not comparison.sweeps[0] else ""
-                lines.append({"name": name, "use": use + suffix, "n": n, "protocol": protocol})
+                lines.append({"use": use + suffix, "n": n, "sets": len(streams(name)), "protocol": protocol})
     return lines
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sweeper.results.comparison import Comparison
+from sweeper.results.comparison import Comparison, joined
 from sweeper.results.formats import caption, cells, columns
 from sweeper.results.table import flat
 from sweeper.scheduling.sweep import State, Sweep
@@ -168,8 +168,8 @@ def _final(sweep: Manifest, record: TrialRecord) -> dict[str, Any]:
 
 def table(store: Store, sweep: Manifest) -> Upload | None:
     """Return the run with a sweep's table (plain numbers, printed cells, pictures), or None if there is no table."""
-    teachers, students = (sweep, None) if sweep.teacher is None else (store.sweep(sweep.teacher.sweep), sweep)
-    if teachers is None or DISABLED in (teachers.wandb, sweep.wandb):  # the table shows scores of both sweeps
+    teachers, students = joined(store, sweep)
+    if DISABLED in (teachers.wandb, sweep.wandb):  # the table shows scores of both sweeps
         return None
     try:
         built = Comparison.of(store, teachers, students).table

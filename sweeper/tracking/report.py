@@ -5,7 +5,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sweeper.results.comparison import Comparison, find
+from sweeper.results.comparison import Comparison, find, joined
 from sweeper.results.formats import caption
 from sweeper.results.table import flat
 from sweeper.store import Manifest, Store
@@ -40,9 +40,8 @@ def save(store: Store, sweep: Manifest, project: Project) -> str:
 def build(store: Store, sweep: Manifest, project: Project) -> Any:
     """Return a wandb_workspaces report, not saved yet."""
     wr: Any = import_module("wandb_workspaces.reports.v2")  # its exports by * are invisible to type checkers
-    teachers = store.sweep(sweep.teacher.sweep) if sweep.teacher else sweep
-    assert teachers is not None
-    table = Comparison.of(store, teachers, sweep if sweep.teacher else None).table
+    teachers, with_students = joined(store, sweep)
+    table = Comparison.of(store, teachers, with_students).table
     numbers = flat(table)
     students = f"Group = '{sweep.name}' and JobType = 'student'"
     controls = f"Group = '{teachers.name}' and JobType = 'teacher'"
