@@ -1,1 +1,1 @@
-"""One commented Python file per data set: what is swept, and what it will cost."""
+"""One commented Python file per data set: what is swept, and what it costs."""

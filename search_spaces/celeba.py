@@ -1,6 +1,6 @@
-"""Celeb-A at 64×64, d = 2 … 128, the non-saturating GAN, FID (the lower part of the paper's Table 1).
+"""CelebA at 64×64, d = 2 … 128, the non-saturating GAN, FID (the lower part of the paper's Table 1).
 
-Meant for GPUs, and needs Inception's weights; nobody has run the whole of it yet.
+For GPUs; needs Inception's weights. Not yet run as a whole.
 """
 
 from typing import Any
@@ -24,7 +24,7 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 6 values of d × (1 + 2) = 18 trials; alpha = 0.0001 is the paper's (its Figure 11).
+# 6 values of d × (1 + 2) = 18 trials; alpha = 0.0001 is from the paper (Figure 11).
 STUDENTS = Space(
     grids=[
         {"d": [2, 4, 8, 16, 32, 64], "loss": "mse", "lr": 0.002, "latents": 100_000},

@@ -1,6 +1,6 @@
 """CIFAR-10 at 64×64 (the paper's network), d = 2 … 64, WGAN, FID (the middle part of the paper's Table 1).
 
-Meant for GPUs, and needs Inception's weights; nobody has run the whole of it yet.
+For GPUs; needs Inception's weights. Not yet run as a whole.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Fashion-MNIST at 32×32: 60,000 garments in ten classes. Meant for one GPU; nobody has run the whole of it yet."""
+"""Fashion-MNIST at 32×32: 60,000 garments in ten classes. For one GPU. Not yet run as a whole."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Any folder of images, at 32×32: a modest start for a set that nobody knows. Copy it, and name yours with --space."""
+"""Any folder of images, at 32×32, with a small budget. Copy this file, edit the copy, and name it with --space."""
 
 from typing import Any
 

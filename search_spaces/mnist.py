@@ -1,6 +1,6 @@
-"""MNIST at 64×64, the paper's own comparison: d = 2 … 256, WGAN, Inception Score (its Table 1, upper part).
+"""MNIST at 64×64, the paper's comparison: d = 2 … 256, WGAN, Inception Score (the upper part of its Table 1).
 
-Meant for GPUs; nobody has run the whole of it yet.
+For GPUs. Not yet run as a whole.
 """
 
 from typing import Any
@@ -10,8 +10,8 @@ from sweeper.spaces import Space
 # 45,000 updates of batch 64 are 48 epochs of 60,000 digits. Rungs at 5,000, 15,000 and 45,000.
 SCHEDULE: dict[str, Any] = {"updates": 45_000, "first_rung": 5_000, "eta": 3}
 
-# 8 values of d × 3 rates = 24 trials; per d 3 × 5,000 + 1 × 40,000 updates of the generator, five times as many of the
-# critic. d = 256 alone is 85% of the arithmetic.
+# 8 values of d × 3 rates = 24 trials; per d 3 × 5,000 + 1 × 40,000 updates of the generator, and five times as many
+# of the critic. d = 256 takes 85% of the multiply-accumulates.
 TEACHERS = Space(
     grids=[
         {

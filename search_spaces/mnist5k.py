@@ -1,18 +1,18 @@
-"""5,000 real MNIST digits at 32×32, for a laptop: two cores, about seven minutes for both sweeps.
+"""5,000 real MNIST digits at 32×32, for a laptop: about seven minutes on two cores for both sweeps.
 
-Teachers and controls are one sweep: the best of all is the teacher, the best of each d its control. Students get what
-controls get: four configurations per d, 2,000 updates, one seed, a discriminator of d = 8, an average of the weights.
-The rates were searched for the controls as hard as for the students: at 0.0002, DCGAN's own, a control of d = 2 has
-learned nothing after 2,000 updates, and any student would look good beside it.
+Teachers and controls are one sweep: the best trial is the teacher, the best of each d is the control. Students and
+controls are treated alike: four configurations per d, 2,000 updates, one seed, a discriminator of d = 8, averaged
+weights. The learning rates were searched equally for both. With 0.0002, DCGAN's default, a control of d = 2 learns
+nothing in 2,000 updates, which would flatter the students.
 """
 
 from typing import Any
 
 from sweeper.spaces import Space
 
-# Rungs at 600 and 2,000 updates; of four configurations per d one goes on (eta = 3).
+# Rungs at 600 and 2,000 updates; one of four configurations per d is promoted (eta = 3).
 # 4 × 600 + 1 × 1,400 = 3,800 updates per d, instead of 4 × 2,000 = 8,000 without pruning.
-# Images in the scores that prune, that choose, and that are printed (three sets of the last).
+# n_rung, n_selection, n_report: images per score at a rung, for selection and in the report (three sets).
 SCHEDULE: dict[str, Any] = {
     "updates": 2_000,
     "first_rung": 600,
@@ -38,7 +38,7 @@ TEACHERS = Space(
 )
 
 # 2 values of d × (1 + 3) = 8 trials, 7,600 updates; 12 ms each by mse, 30 ms by the joint loss: 3 minutes of one core.
-# The joint loss begins with 300 updates by mse alone: a discriminator that starts against noise wins at once.
+# The joint loss starts with 300 updates by mse alone: against noise, the discriminator wins at once.
 STUDENTS = Space(
     grids=[
         {"d": [2, 4], "loss": "mse", "lr": 0.008, "ema": 0.99, "latents": 10_000},

@@ -18,7 +18,7 @@ class Bank:
     """Latents 0 … count-1 and the teacher's uint8 images of them, in shards that are rendered on first use.
 
     Shards are written atomically and do not depend on `count`. Each is rendered under its own lock, so that trials that
-    start together share the work. If a shard cannot be written, it stays in memory.
+    start together share the work. If the folder cannot be used, shards stay in memory.
     """
 
     def __init__(
@@ -30,12 +30,12 @@ class Bank:
     ) -> None:
         """folder: one per teacher. render: latents [N, 100] → uint8 images [N, C, H, W].
 
-        tell: called once with a message if the shards cannot be written.
+        tell: called once with a message if shards cannot be cached in `folder`.
         """
         self.folder, self.count, self.render, self.tell = folder, count, render, tell
         self.z = latents(STREAM, 0, count)
         self._shards: dict[int, np.ndarray] = {}
-        self._writable = True
+        self._use_cache = True
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the latents and images of these indices (int64 [N]).
@@ -51,7 +51,7 @@ class Bank:
         for wait in (False, True):
             for number in numbers:
                 if number not in self._shards:
-                    shard = self._load(number, wait) if self._writable else self._render(number)
+                    shard = self._load(number, wait) if self._use_cache else self._render(number)
                     if shard is not None:
                         self._shards[number] = shard
 
@@ -71,9 +71,9 @@ class Bank:
                         np.save(file, rendered)
                     shard = _map(path)
         except OSError as error:
-            self._writable = False
+            self._use_cache = False
             self.tell(
-                f"cannot write the teacher's images to {self.folder} ({error.strerror}); each trial renders its own"
+                f"cannot cache the teacher's images in {self.folder} ({error.strerror}); each trial renders its own"
             )
             return self._render(number) if rendered is None else rendered
         assert shard is not None

@@ -47,7 +47,7 @@ def remember(identity: str, cache: Path, folder: Path | None, data_root: Path) -
     if name in DATASETS:
         files = _registered_files(name, data_root)
         if files:
-            content = _content_hash(_registered_folder(name, data_root), files)
+            content = _registered_content(name, data_root, files)
             write_json(_record_path(name, cache), {"name": identity, "content": content})
     else:
         files = image_files(folder) if folder is not None else []
@@ -69,7 +69,7 @@ def _registered_identity(name: str, cache: Path, data_root: Path | None, downloa
         return str(record.get("name", name))
     if (listing := _listing_path(files, cache)).exists():
         return str(read_json(listing)["name"])
-    content = _content_hash(_registered_folder(name, data_root), files)
+    content = _registered_content(name, data_root, files)
     # Old stores did not record the content; assume that the files have not changed.
     if record and record.get("content") in (None, content):
         return str(record["name"])
@@ -87,8 +87,13 @@ def _registered_files(name: str, data_root: Path) -> list[Path]:
     return sorted(path for path in _registered_folder(name, data_root).rglob("*") if path.is_file())
 
 
-def _content_hash(folder: Path, files: list[Path]) -> str:
-    content = hashlib.sha256()
+def _registered_content(name: str, data_root: Path, files: list[Path]) -> str:
+    """Return the hash of a registered set's files, and of the plug-in that loads them."""
+    return _content_hash(_registered_folder(name, data_root), files, DATASETS.origin(name) or "")
+
+
+def _content_hash(folder: Path, files: list[Path], origin: str = "") -> str:
+    content = hashlib.sha256(origin.encode())
     for file in files:
         content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
     return content.hexdigest()[:8]

@@ -17,7 +17,7 @@ class _Layers(nn.Sequential):
 
 
 class _NormBias(nn.Module):
-    """Batch normalisation without learned affine parameters, then the layer's bias, which it would otherwise cancel."""
+    """Batch normalisation without affine parameters, then the layer's bias, which the normalisation would cancel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

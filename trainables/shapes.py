@@ -81,7 +81,7 @@ Count = Callable[[GeneratorShape], int]
 class Family:
     """A kind of generator: how it is built, its parameters and its multiply-accumulates."""
 
-    builder: Build | str  # (shape, seed) → generator; MODULE:NAME for modules that only building imports
+    builder: Build | str  # (shape, seed) → generator, or its MODULE:NAME, imported on the first build
     parameters: Count
     macs: Count
 

@@ -133,7 +133,7 @@ def test_alpha_channels_mixed_sizes_and_identical_images_can_be_scored(tmp_path:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (torch.full((4, 1, 8, 8), float("nan")), "hold NaN"),
+        (torch.full((4, 1, 8, 8), float("nan")), "contain NaN"),
         (torch.zeros(4, 8, 8), r"shape \[4, 8, 8\]"),
         (torch.zeros(4, 1, 8, 8, dtype=torch.int64), "torch.int64"),
     ],

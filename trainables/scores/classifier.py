@@ -1,4 +1,4 @@
-"""A classifier trained on the data set's own labels: logits for the Inception Score, 84 features for FID and KID."""
+"""A classifier trained on the labels of the data set: logits for the Inception Score, 84 features for FID and KID."""
 
 from pathlib import Path
 
@@ -14,11 +14,11 @@ from trainables.latents import Order, seed_of
 from trainables.scores.features import TorchFeatures
 from trainables.scores.inception_score import InceptionScore
 
-HELD_OUT = 0.2  # part of the labelled images on which the accuracy and the real images' IS are taken
+HELD_OUT = 0.2  # share of the labelled images on which accuracy and the IS of real images are measured
 
 
 class LeNet(nn.Module):
-    """LeNet-5 with ReLU and max-pooling; 84 features."""
+    """LeNet-5 with ReLU and max-pooling. Returns 84 features and the logits."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class LeNet(nn.Module):
 
 
 class Classifier(TorchFeatures):
-    """accuracy and real_is are those of the held-out real images."""
+    """A trained LeNet. accuracy, real_is: measured on held-out real images."""
 
     def __init__(self, network: LeNet, channels: int, name: str, accuracy: float, real_is: float) -> None:
         super().__init__(network, name, 84, "averaged to 32×32, [-1, 1]", batch_size=500)
@@ -51,7 +51,7 @@ class Classifier(TorchFeatures):
 
 
 def classifier(images: Images, cache: Path) -> Classifier:
-    """Train a labelled set's classifier, or find it in `cache`."""
+    """Load the classifier of a labelled set from `cache`, training it first if needed."""
     assert images.classes is not None
     path = cache / f"classifier-{images.hash}.safetensors"
     record = path.with_suffix(".json")
@@ -67,12 +67,12 @@ def classifier(images: Images, cache: Path) -> Classifier:
 
 
 def _fit(network: LeNet, images: Images, epochs: int = 12, batch_size: int = 64) -> tuple[float, float]:
-    """Adam with a one-cycle rate, deterministic; returns (held-out accuracy, IS of the held-out real images)."""
+    """Train with Adam and a one-cycle schedule, deterministically. Return accuracy and IS on held-out real images."""
     pixels, labels = images.pixels, images.labels
     assert labels is not None
     shuffled = Order("classifier/split", len(labels)).batch(0, len(labels))
-    held = max(1, int(len(labels) * HELD_OUT))
-    test, part = shuffled[:held], shuffled[held:]
+    n_test = max(1, int(len(labels) * HELD_OUT))
+    test, training = shuffled[:n_test], shuffled[n_test:]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     generator = torch.Generator().manual_seed(seed_of("classifier/weights"))
@@ -80,12 +80,12 @@ def _fit(network: LeNet, images: Images, epochs: int = 12, batch_size: int = 64)
         bound = 1 / max(1, parameter[0].numel()) ** 0.5
         nn.init.uniform_(parameter, -bound, bound, generator=generator)
     optimizer = torch.optim.Adam(network.parameters(), fused=True)
-    steps = max(200, min(20_000, epochs * len(part) // batch_size))
+    steps = max(200, min(20_000, epochs * len(training) // batch_size))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
-    order = Order("classifier/order", len(part))
+    order = Order("classifier/order", len(training))
     network.train()
     for step in range(steps):
-        batch = part[order.batch(step, batch_size)]
+        batch = training[order.batch(step, batch_size)]
         _, logits = network(torch.from_numpy(pixels[batch]))
         optimizer.zero_grad()
         cross_entropy(logits, torch.from_numpy(labels[batch])).backward()
@@ -94,7 +94,7 @@ def _fit(network: LeNet, images: Images, epochs: int = 12, batch_size: int = 64)
     network.eval()
     with torch.inference_mode():
         logits = np.concatenate(
-            [network(torch.from_numpy(pixels[part]))[1].numpy() for part in np.array_split(test, 10)]
+            [network(torch.from_numpy(pixels[batch]))[1].numpy() for batch in np.array_split(test, 10)]
         )
     torch.set_num_threads(threads)
     return float((logits.argmax(axis=1) == labels[test]).mean()), InceptionScore().add(logits).value

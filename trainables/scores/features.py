@@ -1,4 +1,4 @@
-"""What scores are computed on: a fixed network, and everything that happens to an image before it."""
+"""Features for scores: a fixed network with its preprocessing."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,24 +15,24 @@ from trainables.precision import exact_float32
 
 @dataclass(frozen=True)
 class Activations:
-    """features: dimensions → [N, dimensions], all of one forward pass; logits: [N, K], or None without classes."""
+    """features: [N, D] by D, from one forward pass; logits: [N, K], or None without classes."""
 
     features: dict[int, np.ndarray]
     logits: np.ndarray | None = None
 
 
 class Features(Protocol):
-    """A fixed network. It takes uint8 [N, C, H, W] and owns greyscale → RGB, resizing and normalisation."""
+    """A fixed network for uint8 [N, C, H, W]. It converts greyscale to RGB, resizes and normalises."""
 
-    name: str  # network and hash of its weights: "classifier-3f2a91c0d4e5"
-    dims: int  # what scores are computed on, unless others are asked for
-    preprocessing: str  # in words; part of the protocol
+    name: str  # of the network, with a hash of its weights: "classifier-3f2a91c0d4e5"
+    dims: int  # default number of features
+    preprocessing: str  # a description; part of the protocol
 
     def __call__(self, images: np.ndarray) -> Activations: ...
 
 
 class TorchFeatures:
-    """What networks of torch share: device, memory format, folded normalisation, batches that fit."""
+    """Base class for torch networks: device, memory format and batch size."""
 
     def __init__(self, network: Any, name: str, dims: int, preprocessing: str, batch_size: int) -> None:
         self.name, self.dims, self.preprocessing, self.batch_size = name, dims, preprocessing, batch_size
@@ -40,11 +40,11 @@ class TorchFeatures:
         self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
-        """uint8 [N, C, H, W] on the device → features by dimensions, and logits."""
+        """Map uint8 [N, C, H, W] on the device to features by dimension, and logits or None."""
         raise TypeError(f"{type(self).__name__} has no forward")
 
     def map(self, images: Tensor) -> Tensor:
-        """Images [N, C, H, W] in [-1, 1] on the device → features [N, dims], with gradients to the images."""
+        """Map images [N, C, H, W] in [-1, 1] on the device to features [N, dims], with gradients to the images."""
         with exact_float32():
             features, _ = self.forward(images.add(1.0).mul(127.5))
         return features[self.dims]
@@ -55,11 +55,11 @@ class TorchFeatures:
         with torch.inference_mode(), exact_float32():
             for start in range(0, len(images), self.batch_size):
                 batch = torch.tensor(images[start : start + self.batch_size], device=self.device)
-                found, scores = self.forward(batch.contiguous(memory_format=torch.channels_last))
-                for dims, values in found.items():
+                batch_features, batch_logits = self.forward(batch.contiguous(memory_format=torch.channels_last))
+                for dims, values in batch_features.items():
                     features.setdefault(dims, []).append(values.cpu().numpy())
-                if scores is not None:
-                    logits.append(scores.cpu().numpy())
+                if batch_logits is not None:
+                    logits.append(batch_logits.cpu().numpy())
         return Activations(
             {dims: np.concatenate(values) for dims, values in features.items()},
             np.concatenate(logits) if logits else None,
@@ -67,14 +67,14 @@ class TorchFeatures:
 
 
 def as_colour(images: Tensor) -> Tensor:
-    """One channel becomes three equal ones."""
+    """Expand one channel to three."""
     return images.expand(-1, 3, -1, -1) if images.shape[1] == 1 else images
 
 
 def fold_normalisation(network: nn.Module, convolution: str, normalisation: str) -> None:
     """Fold each BatchNorm into the convolution before it, in every submodule that has both under these names.
 
-    In float64: an error of a folded weight is the same in every image, and so would not average out of a score.
+    The fusion is in float64: a rounding error of a weight is the same for all images and would bias a score.
     """
     for module in network.modules():
         conv, norm = getattr(module, convolution, None), getattr(module, normalisation, None)
@@ -84,11 +84,11 @@ def fold_normalisation(network: nn.Module, convolution: str, normalisation: str)
             setattr(module, normalisation, nn.Identity())
 
 
-def needs_file(path: Path, what: str) -> Path:
-    """Raise EnvironmentUserError unless a weights file is there."""
+def require_file(path: Path, what: str) -> Path:
+    """Return `path`. Raises EnvironmentUserError if the weights file does not exist."""
     if not path.exists():
         raise EnvironmentUserError(
-            f"{what} is not at {path}: put it there, or use --features imagenet (pip install 'sweeper[imagenet]'), or "
+            f"{what} not found at {path}; put it there, use --features imagenet (pip install 'sweeper[imagenet]'), or "
             "sort the images into one subfolder per class and use --features classifier"
         )
     return path

@@ -1,4 +1,4 @@
-"""Fréchet distance between two sets of features, in float64; no matrix square root at run time."""
+"""Fréchet distance between two sets of features, in float64, without a matrix square root per evaluation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Moments:
-    """Sums of features, fed in batches of any size; merging two is addition. Memory does not grow with n."""
+    """Sums of features and of their outer products, from batches of any size. Memory does not grow with n."""
 
     def __init__(self, dims: int) -> None:
         self.n = 0
@@ -16,7 +16,7 @@ class Moments:
         self._outer = np.zeros((dims, dims))
 
     def add(self, features: np.ndarray) -> Moments:
-        """features: [N, dims]."""
+        """Add features [N, dims]. Return self."""
         exact = features.astype(np.float64)
         self.n += len(exact)
         self._sum += exact.sum(axis=0)
@@ -35,14 +35,14 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """Unbiased, as np.cov. Needs n ≥ 2."""
+        """The unbiased covariance, as in np.cov. Needs n ≥ 2."""
         mean = self.mean
         return np.asarray((self._outer - self.n * np.outer(mean, mean)) / (self.n - 1))
 
 
 @dataclass(frozen=True)
 class RealStatistics:
-    """Mean [D] and covariance [D, D] of the real images' features, and the covariance's symmetric root."""
+    """Mean [D], covariance [D, D] and symmetric root of the covariance, of the real images' features."""
 
     mean: np.ndarray
     covariance: np.ndarray
@@ -60,7 +60,7 @@ class RealStatistics:
 
 
 def fid_of_moments(mean: np.ndarray, covariance: np.ndarray, real: RealStatistics) -> float:
-    """‖m − m_r‖² + tr(S + S_r − 2 (S_r S)^½) (Heusel et al., arXiv 1706.08500).
+    """Return ‖m − m_r‖² + tr(S + S_r − 2 (S_r S)^½) (Heusel et al., arXiv 1706.08500).
 
     tr (S_r S)^½ is the sum of the roots of the eigenvalues of the symmetric R S R, with R = S_r^½.
     """
@@ -68,8 +68,10 @@ def fid_of_moments(mean: np.ndarray, covariance: np.ndarray, real: RealStatistic
 
 
 def fid_of_features(features: np.ndarray, real: RealStatistics) -> float:
-    """The same of features [n, D] with 2 ≤ n ≤ D, where it is cheaper and more exact: X S_r Xᵀ / (n − 1), n × n with X
-    the centred features, has the same non-zero eigenvalues."""
+    """Return the same distance from features [n, D] with 2 ≤ n ≤ D, where this form is cheaper and more exact.
+
+    X S_r Xᵀ / (n − 1), with X the centred features, is n × n and has the same non-zero eigenvalues as R S R.
+    """
     exact = features.astype(np.float64)
     mean = exact.mean(axis=0)
     centred = exact - mean

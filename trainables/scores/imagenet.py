@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose ImageNet weights come inside a package: where no weights file is to be had."""
+"""EfficientNet-Lite0 with ImageNet weights from a Python package; needs no download of a weights file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""pytorch-fid's InceptionV3, by its conventions: the FID of the literature."""
+"""pytorch-fid's InceptionV3 and conventions, for the FID of the literature."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.models import inception_v3
 
 from trainables.files import file_hash
-from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation, needs_file
+from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation, require_file
 
 
 class Inception(TorchFeatures):
@@ -17,7 +17,7 @@ class Inception(TorchFeatures):
     def __init__(self) -> None:
         from pytorch_fid.inception import InceptionV3
 
-        path = needs_file(inception_weights(), "Inception's weights file, from pytorch-fid's releases,")
+        path = require_file(inception_weights(), "Inception's weights file (from pytorch-fid's releases)")
         network = InceptionV3(list(range(4)))
         fold_normalisation(network, "conv", "bn")
         name = f"inception-{file_hash(path)}"
@@ -30,7 +30,7 @@ class Inception(TorchFeatures):
 
 
 class RandomInception(TorchFeatures):
-    """torchvision's Inception with random weights, which costs what pytorch-fid's does: for timing without its file."""
+    """torchvision's Inception with random weights, for timing: as fast as pytorch-fid's, and needs no weights file."""
 
     def __init__(self) -> None:
         network = inception_v3(weights=None, init_weights=False)
@@ -42,7 +42,7 @@ class RandomInception(TorchFeatures):
 
 
 def inception_weights() -> Path:
-    """Where pytorch-fid looks for its weights: torch.hub's folder of checkpoints."""
+    """Return the path where pytorch-fid expects its weights, in the checkpoint folder of torch.hub."""
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
     return Path(torch.hub.get_dir()) / "checkpoints" / str(FID_WEIGHTS_URL).rsplit("/", 1)[-1]

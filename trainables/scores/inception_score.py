@@ -6,9 +6,9 @@ import numpy as np
 
 
 class InceptionScore:
-    """exp(E_x KL(p(y|x) ‖ p(y))) in float64, splits = 1; fed with logits in batches of any size. Between 1 and K.
+    """exp(E_x KL(p(y|x) ‖ p(y))), between 1 and K, in float64 with one split, from batches of logits of any size.
 
-    The paper words its equation (5) as a cross entropy; its figures are those of this standard form.
+    Equation (5) of arXiv 1902.00159 is worded as a cross entropy; its figures match this standard form.
     """
 
     def __init__(self) -> None:
@@ -17,7 +17,7 @@ class InceptionScore:
         self._marginal: np.ndarray | float = 0.0
 
     def add(self, logits: np.ndarray) -> InceptionScore:
-        """logits: [N, K]."""
+        """Add logits [N, K]. Return self."""
         shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         p = np.exp(log_p)

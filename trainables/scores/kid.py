@@ -1,16 +1,16 @@
-"""Kernel Inception Distance (Bińkowski et al., arXiv 1801.01401): unbiased, so that it does not move with n."""
+"""Kernel Inception Distance (Bińkowski et al., arXiv 1801.01401): unbiased, so its expectation does not depend on n."""
 
 import numpy as np
 
-SAMPLE = 10_000  # at most so many images of each side: the kernel is quadratic in them
-_ROWS = 1_000
+SAMPLE = 10_000  # maximum number of images per set; the cost is quadratic
+_ROWS = 1_000  # rows per block of the kernel matrix
 
 
 def kid(generated: np.ndarray, real: np.ndarray) -> tuple[float, float]:
-    """(MMD² with the kernel (x·y / D + 1)³, its standard error) of features [n, D] and [m, D].
+    """Return KID and its standard error for features [n, D] and [m, D]. Needs n ≥ 2 and m ≥ 2.
 
-    The full-sample U-statistic, not a mean over subsets. Its standard error is the first-order one: from the variance
-    of each sample's own part. Needs n ≥ 2 and m ≥ 2.
+    KID is MMD² with the kernel (x·y / D + 1)³, as the full-sample U-statistic, not as a mean over subsets. The standard
+    error is of first order: from the variance of the contribution of each sample.
     """
     x, y = generated.astype(np.float64), real.astype(np.float64)
     n, m = len(x), len(y)
@@ -23,7 +23,7 @@ def kid(generated: np.ndarray, real: np.ndarray) -> tuple[float, float]:
 
 
 def _row_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Σ_j k(a_i, b_j), in blocks of rows."""
+    """Return Σ_j k(a_i, b_j) for each i, computed in blocks of rows."""
     sums = [((a[i : i + _ROWS] @ b.T / a.shape[1] + 1) ** 3).sum(axis=1) for i in range(0, len(a), _ROWS)]
     return np.concatenate(sums)
 

@@ -1,4 +1,4 @@
-"""A feature network by its name. To add one, write one function under `@feature_network`. Needs no torch."""
+"""Feature networks by name. To add one, write one function under `@feature_network`. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Load = Callable[["Images | None", Path], "Features"]
 
 @dataclass(frozen=True)
 class FeatureNetwork:
-    """How a network is loaded, and its multiply-accumulates for one image."""
+    """How a network is loaded, and its multiply-accumulates per image."""
 
     load: Load
     macs: float
@@ -31,8 +31,7 @@ FEATURES: Registry[FeatureNetwork] = Registry("feature network")
 def feature_network(*, macs: float) -> Callable[[Load], Load]:
     """Register a function (images, cache) → Features under its name.
 
-    images: the prepared set that is scored, or None. cache: a folder for what the network keeps. macs:
-    multiply-accumulates for one image.
+    images: the prepared set, or None. cache: a folder for files of the network. macs: multiply-accumulates per image.
     """
 
     def register(load: Load) -> Load:
@@ -44,7 +43,7 @@ def feature_network(*, macs: float) -> Callable[[Load], Load]:
 
 @feature_network(macs=1e6)
 def classifier(images: Images | None, cache: Path) -> Features:
-    """A LeNet trained on the set's own labels. Raises UserError for a set without classes."""
+    """Return a LeNet trained on the labels of the set. Raises UserError for a set without classes."""
     from trainables.scores import classifier
 
     if images is None or images.classes is None:
@@ -54,7 +53,7 @@ def classifier(images: Images | None, cache: Path) -> Features:
 
 @feature_network(macs=5.7e9)
 def inception(images: Images | None, cache: Path) -> Features:
-    """pytorch-fid's Inception. Raises EnvironmentUserError without its weights file."""
+    """Return pytorch-fid's Inception. Raises EnvironmentUserError without its weights file."""
     from trainables.scores.inception import Inception
 
     return Inception()
@@ -62,16 +61,16 @@ def inception(images: Images | None, cache: Path) -> Features:
 
 @feature_network(macs=0.4e9)
 def imagenet(images: Images | None, cache: Path) -> Features:
-    """EfficientNet-Lite0. Raises EnvironmentUserError without the optional packages."""
+    """Return EfficientNet-Lite0. Raises EnvironmentUserError without the optional packages."""
     from trainables.scores.imagenet import ImageNet
 
     return ImageNet()
 
 
 def load_features(name: str, images: Images | None, cache: Path) -> Features:
-    """Load a network by its name. images, cache: as for `feature_network`.
+    """Load a network by name. images, cache: as in `feature_network`.
 
-    Raises EnvironmentUserError without weights, UserError for a name that is not registered.
+    Raises EnvironmentUserError without weights, UserError for an unknown name or an incomplete network.
     """
     if name not in FEATURES:
         raise UserError(
@@ -82,4 +81,6 @@ def load_features(name: str, images: Images | None, cache: Path) -> Features:
     missing = [field for field in ("name", "dims", "preprocessing") if not hasattr(network, field)]
     if missing:
         raise UserError(f"features={name} has no {missing[0]}; see Features in trainables/scores/features.py")
+    if origin := FEATURES.origin(name):  # an edited plug-in scores by another protocol
+        network.name = f"{network.name}@{origin}"
     return network

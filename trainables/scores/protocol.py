@@ -1,16 +1,18 @@
-"""A score and how it was computed. Scores of different protocols are never compared."""
+"""Scores and their protocols. Scores of different protocols are never compared."""
 
 from collections.abc import Iterable
 from typing import Protocol, TypedDict
 
 from trainables.errors import UserError
 
-REPORT_SETS = 3
+REPORT_SETS = 3  # sets of latents that the report is averaged over
 
 
 class Score(TypedDict):
-    """mean and std: over the sets of latents; for one set std is KID's standard error, None for the others.
-    n: images in each set."""
+    """mean, std: over the sets of latents. With one set, std is the standard error of KID, and None for other scores.
+
+    n: images per set.
+    """
 
     mean: float
     std: float | None
@@ -18,31 +20,30 @@ class Score(TypedDict):
     protocol: str
 
 
-class Named(Protocol):
-    """What a protocol says of the features: network and weights' hash, and what happens to an image before it."""
+class NamedFeatures(Protocol):
+    """The attributes of Features that are part of a protocol."""
 
     name: str
     preprocessing: str
 
 
-def protocol(features: Named, dims: int, real: str, purpose: str, n: int, sets: int = 1) -> str:
-    """real: the hash of what is compared with. purpose: rung, selection or report, each with latents of its own, or
-    images."""
+def protocol(features: NamedFeatures, dims: int, real: str, purpose: str, n: int, sets: int = 1) -> str:
+    """Return the protocol of a score. real: hash of the real images. purpose: rung, selection, report or images."""
     return f"{features.name}/{dims} ({features.preprocessing})/real-{real}/{purpose}/n={n}/sets={sets}"
 
 
 def streams(purpose: str) -> list[str]:
-    """The sets of latents that a purpose is scored on."""
+    """Return the streams of latents for a purpose."""
     return [f"report/{i}" for i in range(REPORT_SETS)] if purpose == "report" else [purpose]
 
 
 def comparable(scores: Iterable[Score]) -> list[Score]:
-    """The scores, if they are of one protocol. Raises UserError naming two that differ."""
-    found = list(scores)
-    for score in found:
-        if score["protocol"] != found[0]["protocol"]:
+    """Return the scores as a list. Raises UserError if their protocols differ."""
+    compared = list(scores)
+    for score in compared:
+        if score["protocol"] != compared[0]["protocol"]:
             raise UserError(
-                f"scores of different protocols are not compared: {found[0]['protocol']} and {score['protocol']}; "
+                f"scores of different protocols are not compared: {compared[0]['protocol']} and {score['protocol']}; "
                 "score both again with the same features, n and real images"
             )
-    return found
+    return compared

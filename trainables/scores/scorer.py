@@ -1,4 +1,4 @@
-"""All scores of a sweep's generators against its set of real images."""
+"""Score the generators of a sweep against its real images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,15 +15,16 @@ from trainables.scores.loading import load_features
 from trainables.scores.protocol import Score, protocol, streams
 from trainables.scores.tally import Reference, Tally
 
-BATCH = 1_000
+BATCH = 1_000  # images that are rendered or read at a time
 
 
 class Scorer:
-    """Made once per process and set."""
+    """Scores of generators against one set of real images. Create one per process and set."""
 
     def __init__(self, images: Images, cache: Path, features: str = "") -> None:
-        """features: a network's name, by default the set's. cache: for the classifier and the real images' statistics.
-        Raises EnvironmentUserError without weights."""
+        """features: the name of a network; by default that of the set. cache: a folder for the classifier and the
+        statistics of the real images. Raises EnvironmentUserError without weights.
+        """
         self.images = images
         self.features: Features = load_features(features or images.features, images, cache)
         pixels = images.pixels
@@ -32,7 +33,7 @@ class Scorer:
 
     @property
     def real(self) -> dict[str, float | None]:
-        """The real images' own scores. IS is that of the part that the classifier has not seen."""
+        """The scores of the real images. IS is measured on images that the classifier was not trained on."""
         held_out = self.features.real_is if isinstance(self.features, Classifier) else self.reference.inception_score
         return {"is": held_out, "sharpness": self.reference.sharpness}
 
@@ -40,10 +41,10 @@ class Scorer:
         return protocol(self.features, self.features.dims, self.images.hash, purpose, n, len(streams(purpose)))
 
     def __call__(self, generator: nn.Module, purpose: str, n: int) -> dict[str, Score]:
-        """fid, is (where there are classes) and sharpness of n images per set of latents; kid of what is printed.
+        """Return fid, is (if the features have classes) and sharpness of n images per set of latents; kid in a report.
 
-        purpose: rung (what prunes), selection (what chooses) or report (what is printed: three sets).
-        Raises NotFiniteError when the generator's images are not.
+        purpose: rung (for pruning), selection, or report (three sets of latents).
+        Raises NotFiniteError if an image is NaN or infinite.
         """
         values: dict[str, list[float]] = {}
         for stream in streams(purpose):
@@ -57,9 +58,9 @@ class Scorer:
             if purpose == "report":
                 values.setdefault("kid", []).append(tally.kid(self.reference, self.features.dims)[0])
         scores: dict[str, Score] = {}
-        for name, found in values.items():
-            std = float(np.std(found, ddof=1)) if len(found) > 1 else None
-            scores[name] = Score(mean=float(np.mean(found)), std=std, n=n, protocol=self.protocol(purpose, n))
+        for name, per_set in values.items():
+            std = float(np.std(per_set, ddof=1)) if len(per_set) > 1 else None
+            scores[name] = Score(mean=float(np.mean(per_set)), std=std, n=n, protocol=self.protocol(purpose, n))
         return scores
 
 

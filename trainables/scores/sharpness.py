@@ -6,9 +6,9 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def sharpness(images: np.ndarray) -> np.ndarray:
-    """Per image [n], the variance of the 4-neighbour Laplacian of its luminance; uint8 [n, C, H, W], levels².
+    """Return the variance of the 4-neighbour Laplacian of the luminance of each image: float64 [n], in levels².
 
-    Needs images of at least 3×3.
+    images: uint8 [n, C, H, W], at least 3×3.
     """
     x = images.astype(np.float64)
     grey = x[:, 0] if x.shape[1] == 1 else np.einsum("nchw,c->nhw", x, _LUMA)

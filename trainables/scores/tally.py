@@ -1,4 +1,4 @@
-"""Everything that scores need of a set of images, gathered in one pass; memory does not grow with their number."""
+"""Statistics of a set of images for all scores, collected in one pass. Memory does not grow with n."""
 
 from __future__ import annotations
 
@@ -20,38 +20,39 @@ from trainables.scores.sharpness import sharpness
 
 
 class Tally:
-    """Fed with n uint8 images [N, C, H, W], in batches of any size. Raises UserError for fewer than 2 images."""
+    """Statistics of n images, added in batches of any size."""
 
     def __init__(self, features: Features, n: int, dims: Sequence[int] = ()) -> None:
-        """dims: of the features' dimensions, those to keep; by default the network's own."""
+        """dims: the dimensions of the features to use; by default those of the network. Raises UserError for n < 2."""
         if n < 2:
-            raise UserError(f"a score needs at least 2 images, and here is {n}; add images")
+            raise UserError(f"a score needs at least 2 images, not {n}; add images")
         self.features, self.n, self.dims = features, n, tuple(dims) or (features.dims,)
         self.moments = {d: Moments(d) for d in self.dims}
         self.inception_score = InceptionScore()
         self.sharpness = 0.0
-        self._seen = 0
-        # Few images are kept whole; of many a fixed random part, which KID is computed on.
-        self._kept = np.zeros(n, dtype=bool)
-        self._kept[Order("kid", n).batch(0, min(n, SAMPLE))] = True
+        self._added = 0
+        # KID uses a fixed random sample of at most SAMPLE images.
+        self._in_sample = np.zeros(n, dtype=bool)
+        self._in_sample[Order("kid", n).batch(0, min(n, SAMPLE))] = True
         self._sample: dict[int, list[np.ndarray]] = {d: [] for d in self.dims}
 
     def add(self, images: np.ndarray) -> Tally:
+        """Add uint8 images [N, C, H, W] and return self. Raises UserError for images below 3×3 and for missing dims."""
         if min(images.shape[2:]) < 3:
             raise UserError(f"images of {images.shape[3]}×{images.shape[2]} are too small to score; give at least 3×3")
-        found = self.features(images)
-        unknown = set(self.dims) - set(found.features)
+        activations = self.features(images)
+        unknown = set(self.dims) - set(activations.features)
         if unknown:
-            known = ", ".join(map(str, found.features))
-            raise UserError(f"dims={min(unknown)}: {self.features.name} has no such features; it has {known}")
-        kept = self._kept[self._seen : self._seen + len(images)]
+            available = ", ".join(map(str, activations.features))
+            raise UserError(f"dims={min(unknown)}: {self.features.name} has no such features; it has {available}")
+        in_sample = self._in_sample[self._added : self._added + len(images)]
         for d in self.dims:
-            self.moments[d].add(found.features[d])
-            self._sample[d].append(found.features[d][kept])
-        if found.logits is not None:
-            self.inception_score.add(found.logits)
+            self.moments[d].add(activations.features[d])
+            self._sample[d].append(activations.features[d][in_sample])
+        if activations.logits is not None:
+            self.inception_score.add(activations.logits)
         self.sharpness += float(sharpness(images).sum()) / self.n
-        self._seen += len(images)
+        self._added += len(images)
         return self
 
     def add_all(self, batches: Iterable[np.ndarray]) -> Tally:
@@ -60,24 +61,24 @@ class Tally:
         return self
 
     def sample(self, dims: int) -> np.ndarray:
-        """Features [min(n, SAMPLE), dims]."""
+        """Return features [min(n, SAMPLE), dims]."""
         return np.concatenate(self._sample[dims])
 
     def fid(self, real: Reference, dims: int) -> float:
-        """Heusel et al.; all n images."""
+        """Return FID over all n images (Heusel et al., arXiv 1706.08500)."""
         statistics = real.statistics[dims]
         if self.n <= min(dims, SAMPLE):
             return fid_of_features(self.sample(dims), statistics)
         return fid_of_moments(self.moments[dims].mean, self.moments[dims].covariance, statistics)
 
     def kid(self, real: Reference, dims: int) -> tuple[float, float]:
-        """(KID, its standard error); at most SAMPLE images of each side."""
+        """Return KID and its standard error over at most SAMPLE images per set."""
         return kid(self.sample(dims), real.samples[dims])
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What scores are computed against: by dimensions the real images' statistics and sample; their own scores."""
+    """Statistics and samples of the real images by dimension, and their own scores."""
 
     statistics: dict[int, RealStatistics]
     samples: dict[int, np.ndarray]
@@ -97,15 +98,15 @@ class Reference:
 
     @classmethod
     def cached(cls, path: Path, tally: Tally, batches: Iterable[np.ndarray]) -> Reference:
-        """Found at `path`, or computed by feeding `batches` to `tally` and kept there."""
+        """Load a reference from `path`, or compute it by adding `batches` to `tally` and save it there."""
         if not path.exists():
-            made = cls.of(tally.add_all(batches))
-            real_is = np.nan if made.inception_score is None else made.inception_score
-            arrays = {"facts": np.array([made.n, made.sharpness, real_is])}
-            for d, statistics in made.statistics.items():
+            reference = cls.of(tally.add_all(batches))
+            real_is = np.nan if reference.inception_score is None else reference.inception_score
+            arrays = {"facts": np.array([reference.n, reference.sharpness, real_is])}
+            for d, statistics in reference.statistics.items():
                 parts = {"mean": statistics.mean, "covariance": statistics.covariance, "root": statistics.root}
                 arrays |= {f"{name}/{d}": array for name, array in parts.items()}
-                arrays[f"sample/{d}"] = made.samples[d]
+                arrays[f"sample/{d}"] = reference.samples[d]
             with replacing(path) as temporary:
                 save_file(arrays, temporary)
         arrays = load_file(path)

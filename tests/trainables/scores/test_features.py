@@ -1,4 +1,4 @@
-"""Features: the digits' classifier, Inception by pytorch-fid's own file, a network from a package, a user's own."""
+"""Features: the digits' classifier, Inception from pytorch-fid's file, a network from a package, a custom network."""
 
 from pathlib import Path
 from unittest.mock import patch
@@ -26,7 +26,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scorer(digits: Images, cache: Path) -> Scorer:
-    """Trains the classifier: about 10 s."""
+    """Train the classifier, in about 10 s."""
     return Scorer(digits, cache)
 
 
@@ -36,7 +36,7 @@ def scores_of(scorer: Scorer, images: np.ndarray) -> dict[str, float]:
     return {"fid": tally.fid(scorer.reference, dims), "is": tally.inception_score.value, "sharpness": tally.sharpness}
 
 
-def test_the_classifier_knows_held_out_digits(scorer: Scorer) -> None:
+def test_the_classifier_is_accurate_on_held_out_digits(scorer: Scorer) -> None:
     assert isinstance(scorer.features, Classifier)
     assert scorer.features.accuracy > 0.96
     real_is = scorer.real["is"]
@@ -46,13 +46,13 @@ def test_the_classifier_knows_held_out_digits(scorer: Scorer) -> None:
 
 def test_the_classifier_is_cached(scorer: Scorer, digits: Images, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.scores.classifier._fit", None)
-    again = Scorer(digits, cache)
-    assert again.features.name == scorer.features.name
-    assert again.real == scorer.real
+    cached = Scorer(digits, cache)
+    assert cached.features.name == scorer.features.name
+    assert cached.real == scorer.real
 
 
 def test_a_classifier_s_weights_are_deterministic(digits: Images, scorer: Scorer, tmp_path: Path) -> None:
-    """Another process on another machine must give the same protocol. Trains again: about 10 s."""
+    """The protocol is the same in every process and on every machine. Trains again, in about 10 s."""
     assert classifier(digits, tmp_path).name == scorer.features.name
 
 
@@ -66,7 +66,7 @@ def test_real_digits_score_better_than_noise_and_a_collapsed_generator_scores_1(
     assert collapsed["sharpness"] == 0
 
 
-def test_scores_carry_their_protocol_and_purposes_never_share_one(scorer: Scorer) -> None:
+def test_scores_have_a_protocol_that_differs_by_purpose(scorer: Scorer) -> None:
     network = built.generator(1)
     scores = [scorer(network, purpose, 50) for purpose in ("rung", "selection", "report")]
     assert len({score["fid"]["protocol"] for score in scores}) == 3
@@ -83,12 +83,12 @@ def test_a_score_is_repeatable(scorer: Scorer) -> None:
 
 def test_missing_inception_weights_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth: put it there"):
+    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth; put it there"):
         Inception()
 
 
 def save_random_weights(path: Path) -> None:
-    """pytorch-fid's network with seeded random weights, under the file name that pytorch-fid looks for."""
+    """Save pytorch-fid's network with seeded random weights as a weights file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     with (
@@ -99,31 +99,31 @@ def save_random_weights(path: Path) -> None:
     torch.save(network.state_dict(), path)
 
 
-def test_inception_s_four_widths_are_pytorch_fid_s_own(
+def test_inception_s_features_of_all_four_dims_are_pytorch_fid_s(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, digits: Images
 ) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     save_random_weights(inception_weights())
-    found = Inception()(digits.pixels[:3])
-    assert sorted(found.features) == [64, 192, 768, 2048]
+    activations = Inception()(digits.pixels[:3])
+    assert sorted(activations.features) == [64, 192, 768, 2048]
     network = reference.InceptionV3([0, 1, 2, 3]).eval()
     with torch.no_grad():
         blocks = network(torch.tensor(digits.pixels[:3]).repeat(1, 3, 1, 1).float() / 255)
     for block in blocks:
-        mine, theirs = found.features[block.shape[1]], block.mean((2, 3)).numpy()
-        assert np.abs(mine - theirs).max() <= 2e-5 * np.abs(theirs).max()
+        features, expected = activations.features[block.shape[1]], block.mean((2, 3)).numpy()
+        assert np.abs(features - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
-def test_the_network_of_the_optional_packages_tells_images_apart(digits: Images, tmp_path: Path) -> None:
-    features = load_features("imagenet", None, tmp_path)
-    found = features(digits.pixels[[0, 1, 2500]]).features[1280]
-    assert found.shape == (3, 1280)
-    near, far = np.square(found[0] - found[1]).sum(), np.square(found[0] - found[2]).sum()
-    assert near < far  # two zeros are nearer to each other than to a five
+def test_the_network_of_the_optional_packages_separates_digits(digits: Images, tmp_path: Path) -> None:
+    network = load_features("imagenet", None, tmp_path)
+    features = network(digits.pixels[[0, 1, 2500]]).features[1280]
+    assert features.shape == (3, 1280)
+    near, far = np.square(features[0] - features[1]).sum(), np.square(features[0] - features[2]).sum()
+    assert near < far  # two zeros are closer to each other than to a five
 
 
 class Mean:
-    """A user's own: the mean of each channel, as three dimensions."""
+    """A custom network: the mean of each channel, as three dimensions."""
 
     name, dims, preprocessing = "mean-1", 3, "none"
 
@@ -131,7 +131,7 @@ class Mean:
         return Activations({3: np.repeat(images.mean((2, 3)), 3 // images.shape[1], axis=1).astype(np.float32)})
 
 
-def test_features_of_one_s_own_are_registered(tmp_path: Path) -> None:
+def test_a_custom_network_can_be_registered(tmp_path: Path) -> None:
     feature_network(macs=1.0)(mean)
     try:
         assert load_features("mean", None, tmp_path).name == "mean-1"
@@ -143,7 +143,7 @@ def mean(images: Images | None, cache: Path) -> Mean:
     return Mean()
 
 
-def test_features_that_are_none_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_or_incomplete_network_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="features=vgg is unknown; it is one of classifier, inception, imagenet"):
         load_features("vgg", None, tmp_path)
     monkeypatch.delattr(Mean, "name")
@@ -160,7 +160,7 @@ def test_the_classifier_needs_classes(tmp_path: Path) -> None:
         load_features("classifier", None, tmp_path)
 
 
-def test_statistics_fed_in_parts_are_those_of_the_whole(digits: Images) -> None:
+def test_statistics_do_not_depend_on_the_batches(digits: Images) -> None:
     whole = Tally(Mean(), 50).add(digits.pixels[:50])
     parts = Tally(Mean(), 50).add_all([digits.pixels[:7], digits.pixels[7:50]])
     assert np.allclose(whole.moments[3].covariance, parts.moments[3].covariance)
@@ -168,21 +168,21 @@ def test_statistics_fed_in_parts_are_those_of_the_whole(digits: Images) -> None:
     assert whole.sharpness == pytest.approx(parts.sharpness)
 
 
-def test_of_many_images_a_fixed_random_part_is_kept(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fixed_random_sample_of_many_images_is_kept(digits: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainables.scores.tally.SAMPLE", 10)
     pixels = digits.pixels[:200]
-    kept = Tally(Mean(), 200).add_all([pixels[:150], pixels[150:]]).sample(3)
-    assert len(kept) == 10
-    assert np.array_equal(kept, Tally(Mean(), 200).add(pixels).sample(3))
+    sample = Tally(Mean(), 200).add_all([pixels[:150], pixels[150:]]).sample(3)
+    assert len(sample) == 10
+    assert np.array_equal(sample, Tally(Mean(), 200).add(pixels).sample(3))
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_fewer_than_two_images_are_refused(n: int) -> None:
-    with pytest.raises(UserError, match=f"at least 2 images, and here is {n}"):
+    with pytest.raises(UserError, match=f"at least 2 images, not {n}"):
         Tally(Mean(), n)
 
 
-def test_dims_that_a_network_has_not_are_refused(digits: Images) -> None:
+def test_dims_that_a_network_does_not_have_are_refused(digits: Images) -> None:
     with pytest.raises(UserError, match="dims=5: mean-1 has no such features; it has 3"):
         Tally(Mean(), 2, [5]).add(digits.pixels[:2])
 

@@ -1,4 +1,4 @@
-"""FID: closed forms, laws, and pytorch-fid's own function as the reference."""
+"""FID: closed forms, invariants, and pytorch-fid's function as the reference."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def real(features: np.ndarray) -> RealStatistics:
 
 
 def fid(features: np.ndarray, against: RealStatistics) -> float:
-    """As `Tally` chooses: the Gram form for n ≤ D, the symmetric form beyond."""
+    """Use the form that `Tally` uses: the Gram form for n ≤ D, else the symmetric form."""
     if len(features) <= features.shape[1]:
         return fid_of_features(features, against)
     moments = Moments(features.shape[1]).add(features)
@@ -27,7 +27,7 @@ def fid(features: np.ndarray, against: RealStatistics) -> float:
 
 
 @pytest.mark.parametrize(("n", "dims"), [(500, 20), (20, 50)])
-def test_a_set_has_no_distance_from_itself(n: int, dims: int) -> None:
+def test_the_distance_of_a_set_from_itself_is_0(n: int, dims: int) -> None:
     features = normal(0, n, dims)
     assert fid(features, real(features)) == pytest.approx(0, abs=1e-3)
 
@@ -55,7 +55,7 @@ def test_agrees_with_pytorch_fid(n: int, tolerance: float) -> None:
 
 @given(st.integers(1, 40), st.integers(1, 40))
 @settings(max_examples=20, deadline=None)
-def test_merging_is_addition(left: int, right: int) -> None:
+def test_merged_moments_are_those_of_the_whole(left: int, right: int) -> None:
     features = normal(4, left + right, 5)
     whole = Moments(5).add(features)
     merged = Moments(5).add(features[:left]).merge(Moments(5).add(features[left:]))
@@ -73,7 +73,7 @@ def test_both_forms_agree(n: int) -> None:
     assert fid_of_features(a, real(b)) == pytest.approx(by_moments, rel=5e-6)
 
 
-def test_from_the_same_means_and_covariances_it_is_pytorch_fid_s() -> None:
+def test_agrees_with_pytorch_fid_on_equal_means_and_covariances() -> None:
     a, b = normal(8, 400, 64), normal(9, 500, 64, shift=0.1)
     mean, covariance = a.mean(0), np.cov(a, rowvar=False)
     against = RealStatistics.from_moments(b.mean(0), np.cov(b, rowvar=False))

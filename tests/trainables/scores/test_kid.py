@@ -1,4 +1,4 @@
-"""KID: unbiased, with an honest standard error."""
+"""KID: it is unbiased, and its standard error is calibrated."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ def draw(generator: np.random.Generator, n: int, shift: float = 0.0) -> np.ndarr
     return generator.standard_normal((n, DIMS)) + shift
 
 
-def test_it_is_the_u_statistic() -> None:
+def test_it_equals_the_u_statistic() -> None:
     generator = np.random.default_rng(0)
     x, y = draw(generator, 30), draw(generator, 40, 0.5)
 
@@ -27,7 +27,7 @@ def test_it_is_the_u_statistic() -> None:
     assert kid(x, y)[0] == pytest.approx(within(x) + within(y) - 2 * across, rel=1e-10)
 
 
-def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_does_not_depend_on_the_block_size(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(1)
     x, y = draw(generator, 57), draw(generator, 91, 0.5)
     whole = kid(x, y)
@@ -35,7 +35,7 @@ def test_blocks_of_rows_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kid(x, y) == pytest.approx(whole)
 
 
-def test_its_expectation_does_not_move_with_n_while_fid_s_does() -> None:
+def test_its_expectation_does_not_depend_on_n_while_fid_s_does() -> None:
     generator = np.random.default_rng(2)
     means, errors, fids = [], [], []
     for n in (40, 400):
@@ -53,15 +53,15 @@ def test_its_expectation_does_not_move_with_n_while_fid_s_does() -> None:
     assert fids[0] > 1.2 * fids[1]
 
 
-def test_equal_distributions_have_none_on_average() -> None:
+def test_equal_distributions_score_0_on_average() -> None:
     generator = np.random.default_rng(3)
     values = [kid(draw(generator, 50), draw(generator, 60))[0] for _ in range(200)]
     assert abs(np.mean(values)) < 4 * np.std(values) / 200**0.5
-    assert min(values) < 0  # unbiased: it may be negative
+    assert min(values) < 0  # an unbiased estimate can be negative
 
 
 def test_its_standard_error_is_the_spread_over_repeated_draws() -> None:
     generator = np.random.default_rng(4)
-    found = [kid(draw(generator, 200, 0.5), draw(generator, 300)) for _ in range(150)]
-    spread = np.std([value for value, _ in found])
-    assert np.mean([error for _, error in found]) == pytest.approx(spread, rel=0.25)
+    estimates = [kid(draw(generator, 200, 0.5), draw(generator, 300)) for _ in range(150)]
+    spread = np.std([value for value, _ in estimates])
+    assert np.mean([error for _, error in estimates]) == pytest.approx(spread, rel=0.25)
