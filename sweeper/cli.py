@@ -81,6 +81,7 @@ def plan_command(
     features: options.FeaturesOption = None,
     name: options.NameOption = None,
     store: options.StoreOption = Path("runs"),
+    data_root: options.DataRootOption = Path("data"),
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
     gpus: options.GpusOption = None,

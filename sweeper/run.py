@@ -108,7 +108,7 @@ def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec],
         role=request.role,
         dataset=images.name,
         image_size=images.size,
-        metric=images.metric,
+        metric=old.metric if old and old.features == features else images.metric,
         features=features,
         real=old.real if old else {},
         real_bytes=images.pixels.nbytes,
@@ -126,6 +126,9 @@ def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec],
     if old and _is_unchanged(manifest, old) and _read_previous(old, resolved.store).finished():
         return manifest
     real, protocols = _scoring(resolved, images)
+    if manifest.metric == "is" and real["is"] is None:
+        say(f"features={features} have no classes, so there is no Inception Score: FID chooses")
+        manifest = dataclasses.replace(manifest, metric="fid")
     return dataclasses.replace(manifest, real=real, protocols=protocols)
 
 

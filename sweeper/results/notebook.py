@@ -9,6 +9,7 @@ from sweeper.results.table import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.errors import UserError
+from trainables.identity import identify, registered_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,8 +84,8 @@ class Runs:
         if name is None or name in names:
             return Comparison.read(self.store, None, name)
         datasets = sorted({manifest.dataset for manifest in self.store.sweeps()})
-        if name in datasets:
-            return Comparison.read(self.store, name, None)
+        if name in datasets or name in {registered_name(dataset) for dataset in datasets}:
+            return Comparison.read(self.store, identify(name, self.store.datasets), None)
         raise UserError(
             f"{name!r} is not a data set or sweep of {self.store.root}; it has {', '.join(datasets + names)}"
         )

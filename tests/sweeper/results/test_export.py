@@ -24,7 +24,9 @@ from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
 from trainables.latents import latents
+from trainables.networks import build
 from trainables.rendering import render
+from trainables.shapes import FAMILIES
 
 FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
 
@@ -54,6 +56,13 @@ def test_onnx_reproduces_torch_s_output_for_any_batch_size(exported: Path, finis
         assert images.shape == (count, 1, 32, 32)
         assert np.abs(images - expected).max() <= export.TOLERANCE
         assert np.abs(expected).max() > 0.01, "an output of zeros would pass"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_onnx_reproduces_torch_s_output_of_every_family(family: str, tmp_path: Path) -> None:
+    spec = teacher(2, family=family)
+    facts = export._write_onnx(build(spec.generator), spec, tmp_path / "generator.onnx")
+    assert facts["difference"] <= export.TOLERANCE
 
 
 def test_the_weights_equal_the_store_s_and_their_metadata_has_the_spec(exported: Path, finished: Path) -> None:

@@ -1,0 +1,110 @@
+"""Plug-ins of feature networks and data sets: their content is part of protocols and identities."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sweeper.store import Store
+from tests.conftest import TINY, Done
+from trainables import plugins
+from trainables.datasets import DATASETS
+from trainables.errors import UserError
+from trainables.identity import identify
+from trainables.scores.loading import FEATURES, load_features
+
+MEAN = """
+import numpy as np
+from trainables.scores.features import Activations
+from trainables.scores.loading import feature_network
+
+class Mean:
+    name, dims, preprocessing = "mean", 2, "none"
+
+    def __call__(self, images):
+        return Activations({2: np.stack([images.mean((1, 2, 3)), images.std((1, 2, 3))], 1).astype(np.float32)})
+
+@feature_network(macs=1.0)
+def mean(images, cache):
+    return Mean()
+"""
+ROWS = """
+import numpy as np
+from trainables.datasets import Source, dataset
+
+@dataset(channels=1, metric="fid", features="mean", folder="rows")
+def rows(data_root, download):
+    return Source(list(np.load(data_root / "rows" / "rows.npy")), None)
+"""
+
+
+@pytest.fixture
+def plugin(tmp_path: Path) -> Callable[[str, str], plugins.Plugin]:
+    """Load a text as a plug-in, in the place of an earlier version of it."""
+
+    def load(name: str, text: str) -> plugins.Plugin:
+        forget(name)
+        (tmp_path / f"{name}.py").write_text(text)
+        return plugins.load(str(tmp_path / f"{name}.py"))
+
+    yield load  # type: ignore[misc]
+    for name in list(plugins.LOADED):
+        forget(name)
+
+
+def forget(name: str) -> None:
+    if name in plugins.LOADED:
+        identity = plugins.LOADED.pop(name).id
+        for registry in (FEATURES, DATASETS):
+            registry.remove_from(identity)
+
+
+def test_an_edited_feature_network_scores_by_another_protocol(plugin: Callable[..., plugins.Plugin]) -> None:
+    first = plugin("mine", MEAN)
+    assert load_features("mean", None, Path()).name == f"mean@{first.id}"
+    second = plugin("mine", MEAN + "# edited\n")
+    assert load_features("mean", None, Path()).name == f"mean@{second.id}" != f"mean@{first.id}"
+
+
+def test_a_registered_set_is_known_by_its_files_and_its_loader(
+    plugin: Callable[..., plugins.Plugin], tmp_path: Path
+) -> None:
+    (tmp_path / "rows").mkdir()
+    np.save(tmp_path / "rows" / "rows.npy", np.zeros((3, 32, 32), dtype=np.uint8))
+    plugin("mine", ROWS)
+    first = identify("rows", tmp_path / "cache", tmp_path)
+    plugin("mine", ROWS.replace('"fid"', '"is"'))
+    second = identify("rows", tmp_path / "cache", tmp_path)
+    np.save(tmp_path / "rows" / "rows.npy", np.ones((3, 32, 32), dtype=np.uint8))
+    assert len({first, second, identify("rows", tmp_path / "cache", tmp_path)}) == 3
+
+
+def test_a_plug_in_of_another_version_than_expected_is_refused(
+    plugin: Callable[..., plugins.Plugin], tmp_path: Path
+) -> None:
+    identity = plugin("mine", MEAN).id
+    forget("mine")
+    (tmp_path / "mine.py").write_text(MEAN + "# edited\n")
+    with pytest.raises(UserError, match=rf"not {identity}; use the same version on all nodes"):
+        plugins.load(str(tmp_path / "mine.py"), expected=identity)
+    assert "mean" not in FEATURES
+
+
+def test_a_set_that_is_chosen_by_is_is_chosen_by_fid_on_features_without_classes(
+    fresh: Path, sweeper: Callable[..., Done]
+) -> None:
+    """Takes Ray's start."""
+    (fresh / "mine.py").write_text(MEAN)
+    words = ["run", "teachers", "--dataset", "mnist5k", "--features", "mean", "--plugin", "mine.py", *TINY]
+    done = sweeper(*words, "--set", "d=1", "--set", "lr=0.004", cwd=fresh)
+    assert done.code == 0, done.err
+    assert "no Inception Score: FID chooses" in done.err
+    manifest = Store(fresh / "runs").sweep("mnist5k-teachers")
+    assert manifest is not None
+    assert manifest.metric == "fid"
+    assert sweeper("table", "--plugin", "mine.py", cwd=fresh).code == 0
+    shutil.rmtree(fresh / "runs" / "plugins")
+    again = sweeper(*words, "--set", "d=1", "--set", "lr=0.004", cwd=fresh)
+    assert "1 done, 0 new" in again.err
