@@ -51,7 +51,7 @@ class ResolvedRequest:
     request: Request
     store: Store
     dataset: str
-    folder: Path | None  # the data set, if it is a folder of images
+    folder: Path | None  # --dataset as a path; used only for a folder of images
     space: Space
     image_size: int
     teacher: Teacher | None  # for students: the pinned teacher

@@ -121,7 +121,7 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
         or overridden.eta < 2
         or min(overridden.n_rung, overridden.n_selection, overridden.n_report) < 2
     ):
-        wrong = ", ".join(f"{name}={getattr(overridden, name)}" for name in SETTINGS if name in settings)
+        wrong = ", ".join(f"{name}={getattr(overridden, name)}" for name in settings or SETTINGS)
         raise UserError(f"{wrong}: out of range; use updates and first_rung of at least 1, eta and n_… of at least 2")
     return overridden
 

@@ -63,7 +63,7 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
     Raises EnvironmentUserError if there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    begun = time.monotonic()
+    start = time.monotonic()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = address or os.environ.get("RAY_ADDRESS")
     try:
@@ -76,11 +76,11 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EnvironmentUserError(
-            f"no Ray cluster at {address or 'local'}: {reason}; start one or leave out --address"
+            f"no Ray cluster at {address or 'local'}: {reason}; start one, or leave out --address and RAY_ADDRESS"
         ) from None
     try:
         resources = ray.cluster_resources()
-        while address and not resources.get("CPU") and time.monotonic() - begun < WORKER_SECONDS:
+        while address and not resources.get("CPU") and time.monotonic() - start < WORKER_SECONDS:
             time.sleep(2)
             resources = ray.cluster_resources()
         bytes_ = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else GPU_BYTES

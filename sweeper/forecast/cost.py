@@ -152,10 +152,10 @@ def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
     rungs = trained([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk])
     updates = [rung.seconds / chunk for rung in rungs[1:]]
     z = latents("calibration", 0, 100)
-    begun = time.monotonic()
+    start = time.monotonic()
     render(rungs[-1].generator, z)
     median = statistics.median(updates)
-    return Cost(median, (time.monotonic() - begun) / len(z), compiling, (max(updates) - min(updates)) / median)
+    return Cost(median, (time.monotonic() - start) / len(z), compiling, (max(updates) - min(updates)) / median)
 
 
 def _untrained_extras(spec: TrialSpec, teacher: TrialSpec | None) -> "Extras":
@@ -180,9 +180,9 @@ def _time_features(features: str, spec: TrialSpec) -> float:
     images = np.zeros((20, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
     network = _untrained_features(features, spec.channels)
     network(images)
-    begun = time.monotonic()
+    start = time.monotonic()
     network(images)
-    return (time.monotonic() - begun) / len(images)
+    return (time.monotonic() - start) / len(images)
 
 
 def _untrained_features(name: str, channels: int) -> Any:

@@ -248,7 +248,7 @@ def _show(plan: dict[str, Any]) -> None:
         f"pruning; at best {_duration(plan['lower_bound_seconds'])})"
     )
     if plan["bank_seconds"]:
-        console.print(f"{_duration(plan['bank_seconds'])} of it for rendering the teacher's images")
+        console.print(f"{_duration(plan['bank_seconds'])} of this is for rendering the teacher's images")
     if plan["money"] is not None:
         console.print(f"[bold]{plan['money']:,.2f}[/bold] at that price")
     console.print(f"{plan['basis']}; {_accuracy(plan['uncertainty'], plan['timed'])}")

@@ -1,6 +1,6 @@
 """The order of steps over all strata, shared by a sweep under Ray, `sweeper plan` and `sweeper simulate`.
 
-1. Steps that S demands: promotions first, then trials that have not begun. Within each of the two, the step with the
+1. Steps that S demands: promotions first, then trials that have not started. Within each of the two, the step with the
    highest remaining cost to the budget comes first, ties by name. Wide generators therefore begin early. The order is
    strict: a step whose share is not free blocks the steps behind it, so that it does not starve.
 2. If every step that S demands is running: speculation, in the same order.

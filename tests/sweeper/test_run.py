@@ -72,11 +72,11 @@ def test_the_output_names_the_next_command_and_hides_ray_s_own(finished: Path, s
 
 
 def test_the_same_command_again_trains_nothing_and_is_fast(finished: Path, sweeper: Call) -> None:
-    before, begun = write_times(finished), time.monotonic()
+    before, start = write_times(finished), time.monotonic()
     for command in (TEACHERS, STUDENTS):
         assert sweeper(*command, cwd=finished).code == 0
     assert write_times(finished) == before
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.long
