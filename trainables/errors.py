@@ -28,6 +28,7 @@ class MissingPluginError(UserError):
 
     def __init__(self, plugin: str, what: str, copy: str | None = None) -> None:
         """plugin: NAME-HASH. what: the field that names it, as FIELD=VALUE. copy: path of a copy of the plug-in."""
-        source = copy or f"{plugin.rpartition('-')[0]}.py or its module"
+        files = " --plugin ".join(f"{identity.rpartition('-')[0]}.py" for identity in plugin.split("+"))
+        source = copy or f"{files}, or its module"
         super().__init__(f"{what} is defined by plug-in {plugin}, which is not loaded; add --plugin {source}")
         self.plugin, self.what = plugin, what

@@ -109,7 +109,7 @@ def _decode(
         source, classes, channels = _scan_folder(_require_folder(folder, name, size))
         metric, features = "fid", _default_features(classes)
     if len(source.images) < 2:
-        raise UserError(f"{folder or name} has {len(source.images)} image; a GAN needs more than one")
+        raise UserError(f"{folder or name} has {len(source.images)} images; a GAN needs more than one")
     _decode_images(path, source.images, (len(source.images), channels, size, size), tell)
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:

@@ -54,7 +54,7 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
     """
     is_file = reference.endswith(".py") or "/" in reference
     path = Path(reference).expanduser().resolve() if is_file else _find_module(reference)
-    if not path.exists():
+    if not path.exists() or (is_file and path.is_dir()):
         raise UserError(f"--plugin {reference}: there is no such file; name a Python file or a module")
     name = path.stem if is_file else reference.replace(".", "_")
     if not re.fullmatch(r"\w+", name):
@@ -65,20 +65,24 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
         raise UserError(f"plug-in {reference} is {identity} here, not {expected}; use the same version on all nodes")
     if name in LOADED and LOADED[name].hash == digest:
         return LOADED[name]
-    if name in LOADED:
+    source = str(path) if is_file else reference
+    if name in LOADED and LOADED[name].reference != source:
         raise UserError(f"--plugin {reference}: another plug-in {name} is already loaded; rename one of the two files")
+    if name in LOADED:  # it was edited since
+        _forget(LOADED.pop(name).id)
+    if not is_file and reference in sys.modules:  # what it registered then has no origin
+        raise UserError(f"--plugin {reference} was imported before; import it by --plugin only")
     try:
         with registering_as(identity):
             module = _import_file(path, name) if is_file else importlib.import_module(reference)
     except BaseException as error:
-        for registry in (LOSSES, GAMES, FAMILIES, FEATURES, DATASETS):
-            registry.remove_from(identity)
+        _forget(identity)
         if isinstance(error, UserError):
             raise UserError(f"--plugin {reference}: {error}") from None
         if isinstance(error, Exception | SystemExit):
             raise UserError(f"--plugin {reference} does not load: {type(error).__name__}: {error}") from error
         raise
-    LOADED[name] = Plugin(name, digest, str(path) if is_file else reference, module)
+    LOADED[name] = Plugin(name, digest, source, module)
     return LOADED[name]
 
 
@@ -86,6 +90,11 @@ def load_installed() -> None:
     """Load the plug-ins that installed packages declare as entry points of the group `sweeper.plugins`."""
     for entry_point in entry_points(group=GROUP):
         load(entry_point.module)
+
+
+def _forget(identity: str) -> None:
+    for registry in (LOSSES, GAMES, FAMILIES, FEATURES, DATASETS):
+        registry.remove_from(identity)
 
 
 def _find_module(module: str) -> Path:

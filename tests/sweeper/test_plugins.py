@@ -10,7 +10,6 @@ import pytest
 from sweeper.store import Store
 from tests.conftest import TINY, Done
 from trainables import plugins
-from trainables.datasets import DATASETS
 from trainables.errors import UserError
 from trainables.identity import identify
 from trainables.scores.loading import FEATURES, load_features
@@ -42,10 +41,9 @@ def rows(data_root, download):
 
 @pytest.fixture
 def plugin(tmp_path: Path) -> Callable[[str, str], plugins.Plugin]:
-    """Load a text as a plug-in, in the place of an earlier version of it."""
+    """Load a text as a plug-in. It replaces an earlier version of itself."""
 
     def load(name: str, text: str) -> plugins.Plugin:
-        forget(name)
         (tmp_path / f"{name}.py").write_text(text)
         return plugins.load(str(tmp_path / f"{name}.py"))
 
@@ -56,9 +54,7 @@ def plugin(tmp_path: Path) -> Callable[[str, str], plugins.Plugin]:
 
 def forget(name: str) -> None:
     if name in plugins.LOADED:
-        identity = plugins.LOADED.pop(name).id
-        for registry in (FEATURES, DATASETS):
-            registry.remove_from(identity)
+        plugins._forget(plugins.LOADED.pop(name).id)
 
 
 def test_an_edited_feature_network_scores_by_another_protocol(plugin: Callable[..., plugins.Plugin]) -> None:
@@ -66,6 +62,13 @@ def test_an_edited_feature_network_scores_by_another_protocol(plugin: Callable[.
     assert load_features("mean", None, Path()).name == f"mean@{first.id}"
     second = plugin("mine", MEAN + "# edited\n")
     assert load_features("mean", None, Path()).name == f"mean@{second.id}" != f"mean@{first.id}"
+
+
+def test_a_folder_or_a_module_that_was_imported_before_is_no_plug_in(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="there is no such file; name a Python file or a module"):
+        plugins.load(f"{tmp_path}/")
+    with pytest.raises(UserError, match="json was imported before; import it by --plugin only"):
+        plugins.load("json")
 
 
 def test_a_registered_set_is_known_by_its_files_and_its_loader(
