@@ -149,13 +149,13 @@ def table_command(
     style: options.TableFormatOption = TableFormat.rich,
 ) -> None:
     """Print the compression table."""
-    from sweeper.results import formats
+    from sweeper.results import table_text
 
     table = _comparison(store, dataset, name).table
     if style is TableFormat.rich:
-        formats.show(table)
+        table_text.show(table)
     else:
-        print(formats.as_text(table, style.value))
+        print(table_text.as_text(table, style.value))
 
 
 @app.command("report", cls=PanelCommand, rich_help_panel=LOOK)
@@ -271,7 +271,7 @@ def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparis
     """The comparison that the options of table, report and export select."""
     from sweeper.results.comparison import Comparison
     from sweeper.store import Store
-    from trainables.identity import identify
+    from trainables.dataset_identity import identify
 
     opened = Store(store)
     return Comparison.read(opened, identify(dataset, opened.datasets) if dataset else None, name)

@@ -52,7 +52,7 @@ class Wandb(StrEnum):
 
 
 class TableFormat(StrEnum):
-    """Formats of sweeper.results.formats; rich is for a terminal."""
+    """Formats of sweeper.results.table_text; rich is for a terminal."""
 
     rich = "rich"
     md = "md"

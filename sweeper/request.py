@@ -11,8 +11,8 @@ from rich.console import Console
 from sweeper.scheduling.selection import resolve_teacher
 from sweeper.spaces import Space, as_list, expand, load_space, override
 from sweeper.store import Manifest, Store, Teacher
+from trainables.dataset_identity import identify
 from trainables.errors import UserError
-from trainables.identity import identify
 from trainables.spec import DEFAULTS, TrialSpec
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)

@@ -16,9 +16,9 @@ from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store
 from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables import plugins
+from trainables.dataset_identity import registered_name
 from trainables.datasets import DATASETS
 from trainables.errors import EnvironmentUserError, UserError
-from trainables.identity import registered_name
 from trainables.images import Images, prepare
 from trainables.scores.loading import FEATURES
 from trainables.spec import TrialSpec

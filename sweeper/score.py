@@ -7,10 +7,10 @@ from typing import Any
 from rich.console import Console
 
 from sweeper.store import Store, dump
+from trainables.dataset_identity import identify
 from trainables.datasets import DATASETS
 from trainables.decoding import image_files, image_size
 from trainables.errors import UserError
-from trainables.identity import identify
 from trainables.images import Images, prepare
 from trainables.scores.protocol import Score, comparable
 

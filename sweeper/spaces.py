@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from trainables import plugins
+from trainables.dataset_identity import registered_name
 from trainables.errors import UserError
-from trainables.identity import registered_name
 from trainables.objectives import GAMES, LOSSES
 from trainables.registry import registering_refused
 from trainables.spec import DEFAULTS, FIELDS, TrialSpec, irrelevant, parse, plugin_of

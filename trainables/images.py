@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from trainables.dataset_identity import registered_name, remember
 from trainables.datasets import DATASETS, Source
 from trainables.decoding import image_files, is_grey, open_images, to_square
 from trainables.errors import UserError
 from trainables.files import file_hash, read_json, replacing, write_json
-from trainables.identity import registered_name, remember
 
 CHUNK = 256  # images between two records of progress
 
@@ -109,7 +109,7 @@ def _decode(
         source, classes, channels = _scan_folder(_require_folder(folder, name, size))
         metric, features = "fid", _default_features(classes)
     if len(source.images) < 2:
-        raise UserError(f"{folder or name} has {len(source.images)} images; a GAN needs more than one")
+        raise UserError(f"images in {folder or name}: {len(source.images)}; a GAN needs more than one")
     _decode_images(path, source.images, (len(source.images), channels, size, size), tell)
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:

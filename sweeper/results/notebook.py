@@ -8,8 +8,8 @@ from sweeper.results.comparison import Comparison
 from sweeper.results.table import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
+from trainables.dataset_identity import identify, registered_name
 from trainables.errors import UserError
-from trainables.identity import identify, registered_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from plotly.offline import get_plotlyjs
 from sweeper import __version__
 from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of, load_samples
-from sweeper.results import figures, formats, latency
+from sweeper.results import figures, latency, table_text
 from sweeper.results.comparison import Comparison, samples
 from sweeper.results.sheet import sample_label
 from sweeper.results.table import TOLERANCE, Table, flat
@@ -44,7 +44,7 @@ def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
         temporary.write_text(render_page(comparison, command), encoding="utf-8")
     for style, file in zip(TABLE_SUFFIXES, written[1:], strict=True):
         with replacing(file) as temporary:
-            temporary.write_text(formats.as_text(comparison.table, style) + "\n", encoding="utf-8")
+            temporary.write_text(table_text.as_text(comparison.table, style) + "\n", encoding="utf-8")
     return written
 
 
@@ -58,11 +58,11 @@ def render_page(comparison: Comparison, command: str) -> str:
         html=True,
         comparison=comparison,
         table=table,
-        heads=formats.columns(table),
+        heads=table_text.columns(table),
         rows=_rows(table),
-        caption=formats.caption(table),
+        caption=table_text.caption(table),
         tolerance=TOLERANCE,
-        texts=_json({style: formats.as_text(table, style) for style in TABLE_SUFFIXES}),
+        texts=_json({style: table_text.as_text(table, style) for style in TABLE_SUFFIXES}),
         progress=[_progress(sweep) for sweep in comparison.sweeps],
         charts=_charts(comparison, seconds),
         strips=_strips(comparison),
@@ -79,11 +79,11 @@ def render_page(comparison: Comparison, command: str) -> str:
 def _rows(table: Table) -> list[dict[str, Any]]:
     """Return the table's rows: each cell as printed, with the number that sorts it."""
     keys = [
-        *(["family"] if "Family" in formats.columns(table) else []),
+        *(["family"] if "Family" in table_text.columns(table) else []),
         "d",
         "parameters",
         "ratio",
-        *(f"{kind}_{name}" for name in formats.score_order(table) for kind in ("student", "control")),
+        *(f"{kind}_{name}" for name in table_text.score_order(table) for kind in ("student", "control")),
     ]
     limit = table.limit.label if table.limit else None
     return [
@@ -92,7 +92,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
             "teacher": line["teacher"],
             "limit": label(line["family"], line["d"]) == limit and not line["teacher"],
         }
-        for texts, line in zip(formats.cells(table), flat(table), strict=True)
+        for texts, line in zip(table_text.cells(table), flat(table), strict=True)
     ]
 
 

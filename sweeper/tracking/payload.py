@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.results.comparison import Comparison, joined
-from sweeper.results.formats import caption, cells, columns
 from sweeper.results.table import flat
+from sweeper.results.table_text import caption, cells, columns
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Manifest, Store, TrialRecord
 from trainables.errors import UserError

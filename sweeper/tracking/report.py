@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from sweeper.results.comparison import Comparison, find, joined
-from sweeper.results.formats import caption
 from sweeper.results.table import flat
+from sweeper.results.table_text import caption
 from sweeper.store import Manifest, Store
 from sweeper.tracking.payload import FIRST_FID, sent_sweeps
 from sweeper.tracking.project import Project, UploadError, reason, wandb_environment

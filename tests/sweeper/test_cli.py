@@ -16,7 +16,7 @@ from PIL import Image
 from sweeper import __version__, options
 from sweeper.cli import app
 from sweeper.request import Request
-from sweeper.results import export, formats
+from sweeper.results import export, table_text
 from tests.conftest import TINY, Done
 from trainables.files import write_json
 from trainables.spec import PRECISIONS, ROLES
@@ -46,7 +46,11 @@ def mistake(done: Done, code: int, *said: str) -> None:
         (["run", "teachers", "--dataset", "celeba"], 5, ["data", "--download"]),
         (["table"], 4, ["sweeper run teachers"]),
         (["run", "teachers", "--dataset", "mnist5k", "--name", "a/b"], 2, ["--name a/b"]),
-        (["run", "teachers", "--dataset", "mnist5k", "--store", "/proc/x"], 2, ["/proc/x cannot be created", "--store"]),
+        (
+            ["run", "teachers", "--dataset", "mnist5k", "--store", "/proc/x"],
+            2,
+            ["/proc/x cannot be created", "--store"],
+        ),
         (["run", "teachers", "--dataset", "mnist5k", "--set", "rungs=-1"], 2, ["rungs=-1"]),
         (["score", "nope", "--against", "mnist5k"], 2, ["nope is not a folder"]),
         (["run"], 2, ["'ROLE'", "teachers, students", "see `sweeper run --help`"]),
@@ -172,7 +176,7 @@ def test_help_is_plain_text_that_fits_the_terminal(name: str, width: int) -> Non
     [
         (options.Role, [f"{role}s" for role in ROLES]),
         (options.Precision, PRECISIONS),
-        (options.TableFormat, ["rich", *formats.STYLES]),
+        (options.TableFormat, ["rich", *table_text.STYLES]),
         (options.ExportFormat, ["all", *export.FORMATS]),
     ],
 )

@@ -10,8 +10,8 @@ import pytest
 from sweeper.store import Store
 from tests.conftest import TINY, Done
 from trainables import plugins
+from trainables.dataset_identity import identify
 from trainables.errors import UserError
-from trainables.identity import identify
 from trainables.scores.loading import FEATURES, load_features
 
 MEAN = """

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables import identity, images
+from trainables import dataset_identity, images
+from trainables.dataset_identity import identify, registered_name
 from trainables.datasets import DATASETS
 from trainables.decoding import to_square
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import write_json
-from trainables.identity import identify, registered_name
 from trainables.images import Images, prepare
 
 
@@ -90,7 +90,7 @@ def test_a_prepared_folder_is_identified_without_reading_its_files(
     name = identify(str(colour_folder), tmp_path / "cache")
     prepare(name, 32, tmp_path / "cache", folder=colour_folder)
     hashed: list[Path] = []
-    monkeypatch.setattr(identity, "file_hash", lambda path: hashed.append(path) or "0")
+    monkeypatch.setattr(dataset_identity, "file_hash", lambda path: hashed.append(path) or "0")
     assert identify(str(colour_folder), tmp_path / "cache") == name
     assert not hashed
     image = next((colour_folder / "class0").glob("*.png"))
@@ -139,7 +139,7 @@ def test_16_bit_greyscale_is_scaled_not_clipped(tmp_path: Path) -> None:
 def test_a_folder_with_one_image_is_refused(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     Image.new("RGB", (40, 40)).save(tmp_path / "one" / "a.png")
-    with pytest.raises(UserError, match="has 1 image; a GAN needs more than one"):
+    with pytest.raises(UserError, match="one: 1; a GAN needs more than one"):
         prepare(identify(str(tmp_path / "one"), tmp_path), 32, tmp_path / "cache", folder=tmp_path / "one")
 
 

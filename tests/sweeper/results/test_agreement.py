@@ -11,8 +11,8 @@ from playwright.sync_api import Browser
 
 import sweeper as package
 from sweeper.results.comparison import Comparison
-from sweeper.results.formats import cells
 from sweeper.results.table import flat
+from sweeper.results.table_text import cells
 from sweeper.store import Store, dump
 from tests.conftest import Done
 from tests.wandb_server import Server

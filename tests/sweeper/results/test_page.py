@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page
 
 from sweeper.results import page as pages
 from sweeper.results.comparison import Comparison
-from sweeper.results.formats import as_text
+from sweeper.results.table_text import as_text
 from sweeper.store import Store, Teacher
 from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.results import formats
+from sweeper.results import table_text
 from sweeper.results.comparison import Comparison, find
 from sweeper.results.table import Entry, Limit, Table
 from sweeper.store import Store, Teacher
@@ -81,18 +81,18 @@ def test_the_limit_is_the_smallest_student_within_the_tolerance(built: Table) ->
 
 
 def test_json_is_the_table(built: Table) -> None:
-    assert json.loads(formats.as_text(built, "json")) == {"schema": 1, **dataclasses.asdict(built)}
+    assert json.loads(table_text.as_text(built, "json")) == {"schema": 1, **dataclasses.asdict(built)}
 
 
 @pytest.mark.parametrize("style", ["md", "latex"])
 def test_every_format_has_every_row(built: Table, style: str) -> None:
-    text = formats.as_text(built, style)
+    text = table_text.as_text(built, style)
     for expected in ("13,487", "7.60", "61.0", "5.10", "91.0", "8.10"):
         assert expected in text
 
 
 def test_csv_has_the_plain_numbers_of_every_row(built: Table) -> None:
-    lines = list(csv.DictReader(io.StringIO(formats.as_text(built, "csv"))))
+    lines = list(csv.DictReader(io.StringIO(table_text.as_text(built, "csv"))))
     assert [(line["d"], line["teacher"]) for line in lines] == [("2", "False"), ("4", "False"), ("16", "True")]
     assert float(lines[0]["student_fid"]) == mean(built.rows[0].student, "fid")
     assert lines[1]["student_fid"] == ""
@@ -107,8 +107,8 @@ def test_discriminators_of_different_width_are_flagged(store: Store) -> None:
         {"selection": (60.0, 7.0), "report": (60.0, 7.0)},
     )
     built = Comparison.read(store, None, None).table
-    assert formats.cells(built)[1][-1] == "4/8 ≠"
-    assert formats.cells(built)[0][-1] == "—/8"  # mse trains no discriminator
+    assert table_text.cells(built)[1][-1] == "4/8 ≠"
+    assert table_text.cells(built)[0][-1] == "—/8"  # mse trains no discriminator
 
 
 def test_the_table_keeps_a_teacher_that_was_removed_from_its_sweep(store: Store, built: Table) -> None:
@@ -131,11 +131,11 @@ def test_controls_have_the_students_budget(store: Store, built: Table) -> None:
 
 
 def test_unequal_budgets_are_flagged(built: Table) -> None:
-    assert "≠" not in formats.caption(built)
+    assert "≠" not in table_text.caption(built)
     row = built.rows[0]
     assert row.control is not None
     unequal = dataclasses.replace(row, control=dataclasses.replace(row.control, updates=90))
-    assert "d=2: 30 updates against 90 ≠" in formats.caption(dataclasses.replace(built, rows=[unequal]))
+    assert "d=2: 30 updates against 90 ≠" in table_text.caption(dataclasses.replace(built, rows=[unequal]))
 
 
 def test_without_students_the_table_has_controls_only(tmp_path: Path) -> None:

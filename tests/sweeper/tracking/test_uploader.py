@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from sweeper.results.comparison import Comparison
-from sweeper.results.formats import cells, columns
 from sweeper.results.table import flat
+from sweeper.results.table_text import cells, columns
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import RungRecord, Store
 from tests.conftest import Done
