@@ -48,17 +48,16 @@ def simulate(
     _check_shares(curves, slots)
     strata = {name: Stratum(members, len(ladder), eta) for name, members in configurations(curves).items()}
 
-    def remaining_cost(trial: str, rung: int) -> float:
-        return by_trial[trial].seconds_per_update * (budget - starts[rung])
+    def training_seconds(trial: str, rung: int) -> float:
+        return by_trial[trial].seconds_per_update * (starts[rung + 1] - starts[rung])
 
     def seconds(trial: str, rung: int) -> float:
         curve, last = by_trial[trial], rung == len(ladder) - 1
-        training = curve.seconds_per_update * (starts[rung + 1] - starts[rung])
-        return training + curve.seconds_per_rung + (curve.seconds_at_end if last else 0.0)
+        return training_seconds(trial, rung) + curve.seconds_per_rung + (curve.seconds_at_end if last else 0.0)
 
     for (trial, rung), score in recorded.items():
         strata[by_trial[trial].stratum].report(trial, rung, score)
-    queue, outcome = Queue(strata.values(), remaining_cost, speculates=speculates), Outcome()
+    queue, outcome = Queue(strata.values(), training_seconds, speculates=speculates), Outcome()
     clock = _Clock(slots, max_concurrent)
     while True:
         while (step := queue.next()) and clock.fits(by_trial[step[0]].share):

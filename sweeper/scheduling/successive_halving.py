@@ -43,7 +43,7 @@ class Stratum:
 
     def __init__(self, configurations: Configurations, rungs: int, eta: int) -> None:
         """rungs: their number, the budget included. eta = 1 prunes nothing."""
-        self.configurations, self.eta = configurations, eta
+        self.configurations, self.rungs, self.eta = configurations, rungs, eta
         self.scores: dict[Step, float] = {}
         self.wanted: set[Step] = set()  # steps that S demands and that have no score yet
         self._newly_wanted: list[Step] = []

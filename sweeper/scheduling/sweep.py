@@ -68,7 +68,7 @@ class Sweep:
         for signature, record in self.records.items():
             for number, score in self._scores(record):
                 self.strata[record.spec.generator].report(signature, number, score)
-        self.queue = Queue(self.strata.values(), self._remaining_cost)
+        self.queue = Queue(self.strata.values(), self._step_cost)
 
     @classmethod
     def read(cls, manifest: Manifest, store: Store) -> "Sweep":
@@ -156,8 +156,9 @@ class Sweep:
             longest = max(longest, sum(updates for updates, _ in remaining) * per_update)
         return total, longest
 
-    def _remaining_cost(self, signature: str, rung: int) -> float:
-        return self.work(signature, self.manifest.updates - [0, *self.manifest.rungs][rung])
+    def _step_cost(self, signature: str, rung: int) -> float:
+        begin, end = [0, *self.manifest.rungs][rung : rung + 2]
+        return self.work(signature, end - begin)
 
     def _scores(self, record: TrialRecord) -> list[tuple[int, float]]:
         """Return (rung number, FID by the sweep's protocol) pairs; +∞ from the rung where the trial diverged.
