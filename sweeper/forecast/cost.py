@@ -6,50 +6,72 @@ import json
 import math
 import os
 import platform
-import statistics
 import time
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from trainables.arithmetic import update_macs
+from sweeper.forecast import timing
+from sweeper.forecast.timing import Cost
+from trainables.arithmetic import update_launches, update_macs
 from trainables.errors import UserError
 from trainables.files import read_json, write_json
-from trainables.latents import latents
 from trainables.objectives import Part
 from trainables.scores.loading import FEATURES
 from trainables.spec import TrialSpec
 
-if TYPE_CHECKING:
-    from trainables.step import Extras
-
 TABLE = Path(__file__).with_name("throughputs.toml")
-VERSION = 2  # of the file of timings
-SECONDS = 0.3  # approximate time of each of the three timings of a kind of trial
+VERSION = 3  # of the file of timings
+BUDGET = 60.0  # seconds that the timings of one plan take, approximately
+MACS_PER_SECOND = 2e10  # assumed of a CPU thread where nothing is timed yet; a wide network reaches about twice that
 # Fields of the spec that affect the cost of an update.
-_COSTLY = ["d", "d_discriminator", "loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
+_WIDTHS = ["d", "d_discriminator"]
+_COSTLY = ["loss", "objective", "n_critic", "batch_size", "image_size", "channels"]
 _COSTLY += ["precision", "threads", "compile", "family", "loss_features"]
 COMPILE_SECONDS = 60.0  # assumed, for a GPU of the table
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Cost of one kind of trial."""
+def extrapolate(points: Iterable[tuple[float, float]], rate: float, macs: float) -> float:
+    """Return seconds at `macs`, which never decrease with it.
 
-    seconds_per_update: float
-    seconds_per_image: float  # to generate it; without its features
-    seconds_to_compile: float  # at each start of the trial: 0 unless spec.compile
-    spread: float  # range of repeated timings, relative to their median
+    points: (multiply-accumulates, seconds) of timings. Between two points the seconds are interpolated. Beyond the
+    last one each multiply-accumulate takes 1 / rate. Below the first one launches dominate: the seconds stay.
+    """
+    ordered = sorted(points)
+    xs = [x for x, _ in ordered]
+    ys = list(accumulate((y for _, y in ordered), max))
+    beyond = max(0.0, macs - xs[-1]) / rate
+    return float(np.interp(macs, xs, ys)) + beyond
+
+
+def _rate(points: Iterable[tuple[float, float]]) -> float:
+    """Return the highest timed throughput, in multiply-accumulates per second: wide networks come near it."""
+    return max(macs / seconds for macs, seconds in points)
+
+
+def _group(spec: TrialSpec) -> str:
+    """Return the kind of loss: trials that differ in their widths alone have the same."""
+    return json.dumps([getattr(spec, name) for name in _COSTLY])
 
 
 class TimedCosts:
-    """Costs timed with the training loop on random images, and cached in a file per machine."""
+    """Costs timed with the training loop on random images, and cached in a file per machine.
 
-    def __init__(self, report: Callable[[str], None], teacher: TrialSpec | None) -> None:
+    `calibrate` times narrow kinds first, for BUDGET seconds. Costs of the other kinds are extrapolated.
+    """
+
+    def __init__(
+        self,
+        report: Callable[[str], None],
+        teacher: TrialSpec | None,
+        *,
+        time_trial: Callable[[TrialSpec, TrialSpec | None], Cost] = timing.time_trial,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """report: callback for messages to the user. teacher: the students' teacher."""
         import torch
 
@@ -60,30 +82,114 @@ class TimedCosts:
         self.file, self.report, self.teacher = cache / "sweeper" / f"calibration-{VERSION}-{name}.json", report, teacher
         self.timings: dict[str, Any] = self._read()
         self.new_timings = 0
+        self._time_trial, self._clock, self._seconds = time_trial, clock, 0.0
+        self._kinds: dict[str, TrialSpec] = {}  # of the plan, by cache key
+        self._stand_ins: dict[str, TrialSpec] = {}  # timed
+
+    @property
+    def extrapolated(self) -> int:
+        """Number of kinds of trials whose cost is extrapolated."""
+        return sum(key not in self.timings for key in self._kinds)
 
     @property
     def basis(self) -> str:
         """Description of where the costs come from."""
-        return f"timed on {self.machine}" + ("" if self.new_timings else ", earlier") + f" ({self.file})"
+        timed = f"timed on {self.machine}" + ("" if self.new_timings else ", earlier") + f" ({self.file})"
+        if not self.extrapolated:
+            return timed
+        return (
+            f"{timed}; {self.extrapolated} of {len(self._kinds)} kinds of trials extrapolated by "
+            "multiply-accumulates per second"
+        )
+
+    def calibrate(self, specs: Iterable[TrialSpec]) -> None:
+        """Time kinds of trials in ascending order of multiply-accumulates, the first two of each loss first."""
+        self._kinds |= {self._key(spec): spec for spec in specs}
+        kinds = sorted(self._kinds.values(), key=self._macs)
+        of_loss: dict[str, int] = {}
+        order: list[tuple[bool, float, str]] = []
+        for spec in kinds:
+            loss = _group(spec)
+            of_loss[loss] = of_loss.get(loss, 0) + 1
+            order.append((of_loss[loss] > 2, self._macs(spec), self._key(spec)))
+        if kinds and not self._timed():
+            # At least one timing: of a narrower stand-in, if the narrowest kind itself is too wide for the budget.
+            spec = kinds[0]
+            while spec.d > 1 and self._timing_seconds(spec) > BUDGET - self._seconds:
+                half = spec.d_discriminator and max(1, spec.d_discriminator // 2)
+                spec = dataclasses.replace(spec, d=spec.d // 2, d_discriminator=half)
+            self._time(spec)
+        for *_, key in sorted(order):
+            if key not in self.timings and self._timing_seconds(self._kinds[key]) <= BUDGET - self._seconds:
+                self._time(self._kinds[key])
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
-        """Return the cost of a trial alone on its device, whatever its share. Time it, unless it is cached."""
-        facts = {name: getattr(spec, name) for name in _COSTLY} | {"ema": spec.ema > 0, "plugin": spec.plugin}
-        if Part.TEACHER in spec.rule.loads and self.teacher is not None:
-            facts["teacher"] = [self.teacher.generator.label, self.teacher.d_discriminator]
-        key = json.dumps(facts, sort_keys=True)
-        if key not in self.timings:
-            self.report(f"timing {spec.label()}")
-            self._save(key, dataclasses.asdict(_time_trial(spec, self.teacher)))
-        return Cost(**self.timings[key])
+        """Return the cost of a trial alone on its device, whatever its share."""
+        key = self._key(spec)
+        if key not in self._kinds and key not in self.timings:
+            self.calibrate([spec])
+        if key in self.timings:
+            return Cost(**self.timings[key])
+        timed = self._timed()
+        alike = [pair for pair in timed if _group(pair[0]) == _group(spec)] or timed
+        return Cost(
+            seconds_per_update=self._seconds_per_update(spec),
+            seconds_per_image=self.seconds_per_image(spec, share),
+            seconds_to_compile=max(cost.seconds_to_compile for _, cost in alike) if spec.compile else 0.0,
+            spread=max(cost.spread for _, cost in alike),
+        )
+
+    def seconds_per_image(self, spec: TrialSpec, share: float) -> float:
+        """Return the seconds that the generator takes for one image, alone on its device."""
+        if (key := self._key(spec)) in self.timings:
+            return Cost(**self.timings[key]).seconds_per_image
+        points = [(float(other.generator.macs), cost.seconds_per_image) for other, cost in self._timed()]
+        return extrapolate(points, _rate(points), spec.generator.macs)
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
         """Return the seconds that a feature network takes for one image of the spec's size, alone on its device."""
         key = f"features {features} {spec.image_size} {spec.channels}"
         if key not in self.timings:
             self.report(f"timing features {features}")
-            self._save(key, _time_features(features, spec))
+            start = self._clock()
+            self._save(key, timing.time_features(features, spec))
+            self._seconds += self._clock() - start
         return float(self.timings[key])
+
+    def _seconds_per_update(self, spec: TrialSpec) -> float:
+        points = [(_group(other), (self._macs(other), cost.seconds_per_update)) for other, cost in self._timed()]
+        alike = [point for group, point in points if group == _group(spec)]
+        every = [point for _, point in points]
+        return extrapolate(alike or every, _rate(every), self._macs(spec))
+
+    def _timing_seconds(self, spec: TrialSpec) -> float:
+        """Return the expected time of timing a kind: two updates, and short repeats of an update that is fast."""
+        # Timings of other losses say little: the throughput of a small network is a fraction of that of a large one.
+        timed = any(_group(other) == _group(spec) for other, _ in self._timed())
+        update = self._seconds_per_update(spec) if timed else self._macs(spec) / MACS_PER_SECOND
+        return 2.5 * update + 4 * timing.SECONDS
+
+    def _time(self, spec: TrialSpec) -> None:
+        self.report(f"timing {spec.label()}")
+        start, key = self._clock(), self._key(spec)
+        cost = self._time_trial(spec, self.teacher)
+        self._seconds += self._clock() - start
+        self._stand_ins |= {key: spec}
+        self._save(key, dataclasses.asdict(cost))
+
+    def _timed(self) -> list[tuple[TrialSpec, Cost]]:
+        every = (self._kinds | self._stand_ins).items()
+        return [(spec, Cost(**self.timings[key])) for key, spec in every if key in self.timings]
+
+    def _macs(self, spec: TrialSpec) -> float:
+        return update_macs(spec, self.teacher)
+
+    def _key(self, spec: TrialSpec) -> str:
+        facts = {name: getattr(spec, name) for name in [*_WIDTHS, *_COSTLY]}
+        facts |= {"ema": spec.ema > 0, "plugin": spec.plugin}
+        if Part.TEACHER in spec.rule.loads and self.teacher is not None:
+            facts["teacher"] = [self.teacher.generator.label, self.teacher.d_discriminator]
+        return json.dumps(facts, sort_keys=True)
 
     def _read(self) -> dict[str, Any]:
         """Read the cached timings. Ignore a file that is not readable: its timings are repeated."""
@@ -109,90 +215,33 @@ class TableCosts:
             gpus = tomllib.loads(table.read_text())
             if gpu not in gpus:
                 raise UserError(f"--gpu-type {gpu}: {table} has {', '.join(gpus)}; add it to a copy for --throughputs")
-            row = {name: float(gpus[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
+            row = {
+                name: float(gpus[gpu][name]) for name in ("teraflops", "use", "microseconds_per_launch", "memory_gb")
+            }
             if not all(0 < value < math.inf for value in row.values()):
                 raise ValueError(f"[{gpu}] has a value that is not positive and finite")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"--throughputs {table}: {error}; see {TABLE} for an example") from None
         self.teacher = teacher
         self.macs_per_second = row["teraflops"] * 1e12 / 2 * row["use"]
-        self.min_seconds, self.memory = row["milliseconds"] / 1000, row["memory_gb"] * 1e9  # per update; bytes
+        self.seconds_per_launch, self.memory = row["microseconds_per_launch"] / 1e6, row["memory_gb"] * 1e9  # bytes
+        self.extrapolated = 0
         self.basis = f"computed from the entry {gpu} of {table}, not timed"
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
-        """Return the cost of a trial that has `share` of the GPU's throughput."""
-        rate = self.macs_per_second * share
-        image = spec.generator.macs / rate
+        """Return the cost of a trial that has `share` of the GPU's throughput. The host launches at its own rate."""
+        arithmetic = update_macs(spec, self.teacher) / (self.macs_per_second * share)
+        launching = update_launches(spec) * self.seconds_per_launch
         compiling = COMPILE_SECONDS if spec.compile else 0.0
-        return Cost(max(self.min_seconds, update_macs(spec, self.teacher) / rate), image, compiling, spread=2.0)
+        return Cost(max(launching, arithmetic), self.seconds_per_image(spec, share), compiling, spread=2.0)
+
+    def calibrate(self, specs: Iterable[TrialSpec]) -> None:
+        """Nothing is timed."""
+
+    def seconds_per_image(self, spec: TrialSpec, share: float) -> float:
+        """Return the seconds that the generator takes for one image on `share` of the GPU."""
+        return spec.generator.macs / (self.macs_per_second * share)
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
         """Return the seconds that a feature network takes for one image on `share` of the GPU."""
         return FEATURES[features].macs / (self.macs_per_second * share)
-
-
-def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
-    from trainables.bank import Bank
-    from trainables.rendering import render
-    from trainables.training import train
-
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
-    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # not a folder, so that the bank stays in memory
-    spec = dataclasses.replace(
-        spec, warmup=0
-    )  # time the adversarial phase, which most updates of a joint student are in
-
-    def trained(rungs: list[int]) -> list[Any]:
-        return list(train(spec, rungs, pixels=pixels, bank=bank, extras=_untrained_extras(spec, teacher)))
-
-    first, second = trained([2, 4])
-    compiling = max(0.0, first.seconds - second.seconds) if spec.compile else 0.0
-    chunk = min(100, max(2, int(SECONDS / second.seconds * 2)))
-    rungs = trained([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk])
-    updates = [rung.seconds / chunk for rung in rungs[1:]]
-    z = latents("calibration", 0, 100)
-    start = time.monotonic()
-    render(rungs[-1].generator, z)
-    median = statistics.median(updates)
-    return Cost(median, (time.monotonic() - start) / len(z), compiling, (max(updates) - min(updates)) / median)
-
-
-def _untrained_extras(spec: TrialSpec, teacher: TrialSpec | None) -> "Extras":
-    """Return the networks that the loss needs, with random weights: weights do not affect the cost."""
-    import torch
-
-    from trainables.networks import build
-    from trainables.step import Extras, TeacherNetworks
-
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    networks = None
-    if Part.TEACHER in spec.rule.loads and teacher is not None and teacher.discriminator is not None:
-        generator, discriminator = build(teacher.generator), build(teacher.discriminator)
-        networks = TeacherNetworks(*(n.to(device).eval().requires_grad_(False) for n in (generator, discriminator)))
-    if spec.loss_features is None:
-        return Extras(networks)
-    network = _untrained_features(spec.loss_features, spec.channels)
-    return Extras(networks, network.map)
-
-
-def _time_features(features: str, spec: TrialSpec) -> float:
-    images = np.zeros((20, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
-    network = _untrained_features(features, spec.channels)
-    network(images)
-    start = time.monotonic()
-    network(images)
-    return (time.monotonic() - start) / len(images)
-
-
-def _untrained_features(name: str, channels: int) -> Any:
-    """Return a feature network with random weights. It costs the same, and needs no data set and no weights file."""
-    from trainables.scores.classifier import Classifier, LeNet
-    from trainables.scores.inception import RandomInception
-    from trainables.scores.loading import load_features
-
-    if name == "classifier":
-        return Classifier(LeNet(channels, 10), channels, name, 0.0, 0.0)
-    if name == "inception":
-        return RandomInception()
-    return load_features(name, None, Path())

@@ -11,9 +11,10 @@ from rich.console import Console
 from rich.table import Table
 
 from sweeper.execution.resources import Machine, share
-from sweeper.forecast.cost import TABLE, Cost, TableCosts, TimedCosts
+from sweeper.forecast.cost import TABLE, TableCosts, TimedCosts
 from sweeper.forecast.curves import Curve
 from sweeper.forecast.simulator import Outcome, simulate
+from sweeper.forecast.timing import Cost
 from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
@@ -93,13 +94,12 @@ def _plan(
     }
     memory = {spec.signature: device_bytes(spec, costs.teacher, data, machine.gpu_bytes) for spec in specs}
     shares = {signature: one.gpus or one.cpus for signature, one in reserved.items()}
-    cost = {spec.signature: costs.cost(spec, shares[spec.signature]) for spec in specs}
-
-    per_image = {
-        spec.signature: cost[spec.signature].seconds_per_image
-        + costs.seconds_per_feature(features, spec, shares[spec.signature])
-        for spec in specs
+    features_seconds = {
+        spec.signature: costs.seconds_per_feature(features, spec, shares[spec.signature]) for spec in specs
     }
+    costs.calibrate(specs)
+    cost = {spec.signature: costs.cost(spec, shares[spec.signature]) for spec in specs}
+    per_image = {name: each.seconds_per_image + features_seconds[name] for name, each in cost.items()}
 
     def curve(spec: TrialSpec) -> Curve:
         own, image = cost[spec.signature], per_image[spec.signature]
@@ -141,6 +141,7 @@ def _plan(
         "gpu_bytes": machine.gpu_bytes if machine.gpus else None,
         "basis": costs.basis,
         "timed": isinstance(costs, TimedCosts),
+        "extrapolated": costs.extrapolated,
         "uncertainty": max(each.spread for each in cost.values()),
         "features": features,
         "rows": [
@@ -209,7 +210,7 @@ def _bank_seconds(resolved: ResolvedRequest, specs: list[TrialSpec], costs: Time
     count = max((spec.latents or 0 for spec in specs), default=0)
     images = missing(resolved.store.bank(resolved.teacher.name), count)
     teacher = resolved.store.require(resolved.teacher.signature).spec
-    return images * costs.cost(teacher, 1.0).seconds_per_image if images else 0.0
+    return images * costs.seconds_per_image(teacher, 1.0) if images else 0.0
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -269,7 +270,8 @@ def _name(row: dict[str, Any]) -> str:
 def _accuracy(spread: float, timed: bool) -> str:
     if not timed:
         return "expect errors of a factor of 3 or more; for timings, run `sweeper plan` on that GPU without --gpu-type"
-    return f"repeated timings differ by up to {spread:.0%}, and trials that run concurrently slow each other down"
+    repeated = f"repeated timings differ by up to {spread:.0%}" if spread else "each kind of trial is timed once"
+    return f"{repeated}, and trials that run concurrently slow each other down"
 
 
 def _duration(seconds: float) -> str:

@@ -78,7 +78,8 @@ def test_students_need_a_teacher(sweeper: Callable[..., Done], tmp_path: Path) -
 def test_table_costs_scale_with_the_share_and_have_a_minimum() -> None:
     costs = TableCosts("T4", TABLE, None)
     small, large = teacher(2), teacher(256, image_size=64, d_discriminator=256)
-    assert costs.cost(small, 1.0).seconds_per_update == 0.005
+    assert costs.cost(small, 1.0).seconds_per_update == pytest.approx(164 * 25e-6)
+    assert costs.cost(small, 0.125).seconds_per_update == costs.cost(small, 1.0).seconds_per_update
     expected = update_macs(large, None) / (8.1e12 / 2 * 0.3)
     assert costs.cost(large, 1.0).seconds_per_update == pytest.approx(expected)
     assert costs.cost(large, 0.5).seconds_per_update == pytest.approx(2 * expected)
@@ -94,7 +95,7 @@ def test_a_gpu_that_the_table_lacks_is_an_error_that_names_its_entries(tmp_path:
 
 @pytest.mark.parametrize("line", ["teraflops = 0", "teraflops = -1", "teraflops = inf", "teraflops = 'many'"])
 def test_a_table_with_a_wrong_value_is_an_error(line: str, tmp_path: Path) -> None:
-    (tmp_path / "mine.toml").write_text(f"[TPU]\n{line}\nuse = 1\nmilliseconds = 1\nmemory_gb = 1\n")
+    (tmp_path / "mine.toml").write_text(f"[TPU]\n{line}\nuse = 1\nmicroseconds_per_launch = 1\nmemory_gb = 1\n")
     with pytest.raises(UserError, match="--throughputs"):
         TableCosts("TPU", tmp_path / "mine.toml", None)
 
