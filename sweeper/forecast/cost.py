@@ -3,12 +3,10 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import platform
 import statistics
 import time
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sweeper.forecast.cards import TABLE, read_cards
 from trainables.arithmetic import update_macs
 from trainables.errors import UserError
 from trainables.files import read_json, write_json
@@ -27,7 +26,6 @@ from trainables.spec import TrialSpec
 if TYPE_CHECKING:
     from trainables.step import Extras
 
-TABLE = Path(__file__).with_name("throughputs.toml")
 VERSION = 2  # of the file of timings
 SECONDS = 0.3  # approximate time of each of the three timings of a kind of trial
 # Fields of the spec that affect the cost of an update.
@@ -106,29 +104,24 @@ class TableCosts:
     def __init__(self, gpu: str, table: Path, teacher: TrialSpec | None) -> None:
         """teacher: the students' teacher. Raises UserError for a wrong table, or a GPU that it lacks."""
         try:
-            gpus = tomllib.loads(table.read_text())
-            if gpu not in gpus:
-                raise UserError(f"--gpu-type {gpu}: {table} has {', '.join(gpus)}; add it to a copy for --throughputs")
-            row = {name: float(gpus[gpu][name]) for name in ("teraflops", "use", "milliseconds", "memory_gb")}
-            if not all(0 < value < math.inf for value in row.values()):
-                raise ValueError(f"[{gpu}] has a value that is not positive and finite")
+            cards = read_cards(table)
+            if gpu not in cards:
+                raise UserError(f"--gpu-type {gpu}: {table} has {', '.join(cards)}; add it to a copy for --throughputs")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"--throughputs {table}: {error}; see {TABLE} for an example") from None
-        self.teacher = teacher
-        self.macs_per_second = row["teraflops"] * 1e12 / 2 * row["use"]
-        self.min_seconds, self.memory = row["milliseconds"] / 1000, row["memory_gb"] * 1e9  # per update; bytes
+        self.teacher, self.card = teacher, cards[gpu]
         self.basis = f"computed from the entry {gpu} of {table}, not timed"
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
         """Return the cost of a trial that has `share` of the GPU's throughput."""
-        rate = self.macs_per_second * share
+        rate = self.card.macs_per_second * share
         image = spec.generator.macs / rate
         compiling = COMPILE_SECONDS if spec.compile else 0.0
-        return Cost(max(self.min_seconds, update_macs(spec, self.teacher) / rate), image, compiling, spread=2.0)
+        return Cost(max(self.card.launch_seconds, update_macs(spec, self.teacher) / rate), image, compiling, spread=2.0)
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
         """Return the seconds that a feature network takes for one image on `share` of the GPU."""
-        return FEATURES[features].macs / (self.macs_per_second * share)
+        return FEATURES[features].macs / (self.card.macs_per_second * share)
 
 
 def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
