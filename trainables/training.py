@@ -16,6 +16,7 @@ from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.batches import BankBatches, RealBatches
 from trainables.descent import descent_of, in_its_precision, make_accelerator
+from trainables.graphs import GraphedUpdates, is_capturable
 from trainables.latents import seed_of
 from trainables.networks import build, memory_format
 from trainables.objectives import DISTILLATION
@@ -71,7 +72,7 @@ def train(
     discriminator: nn.Module | None = None
     if spec.discriminator is not None:
         discriminator = build(spec.discriminator, seed_of(f"discriminator/{spec.seed}"))
-        discriminator.to(memory_format=memory_format(spec.discriminator, device))
+        discriminator.to(memory_format=memory_format(spec.discriminator, device, spec.precision))
         optimizer_d = game.optimizer(discriminator.parameters(), spec.lr_discriminator or spec.lr)
         discriminator = accelerator.prepare(discriminator)
         parts["discriminator"] = discriminator
@@ -90,6 +91,12 @@ def train(
 
     sums = _Sums(device)
     parts["sums"] = sums
+    averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
+    graphed: GraphedUpdates | None = None
+    if is_capturable(spec, device, real, latent):
+        descents = descend, descend_d if discriminator is not None else None
+        networks = generator, discriminator
+        graphed = GraphedUpdates(spec, networks, descents, (real, latent), sums, (averages, currents), extras, device)
 
     def save() -> None:
         # Keep the later checkpoint of a trial that repeats an earlier rung.
@@ -102,7 +109,6 @@ def train(
     if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
         update = checkpoint.load(checkpoint_path, parts)
 
-    averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
     generator.train()
     for rung in rungs:
         if sums.to_rung == update < rung:  # the sums are complete for the previous rung
@@ -111,6 +117,14 @@ def train(
         begun = time.monotonic() - sums.seconds
         saved = time.monotonic()
         while update < rung:
+            if time.monotonic() - saved > checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+            if graphed is not None:
+                graphed(update)
+                update += 1
+                continue
+
             # During warmup a student trains by mse alone, without its discriminator.
             adversary = discriminator if update >= spec.warmup else None
             rule = spec.rule if update >= spec.warmup else DISTILLATION
@@ -145,10 +159,6 @@ def train(
             if averaged is not None:
                 torch._foreach_lerp_(averages, currents, 1 - min(spec.ema, (1 + update) / (10 + update)))
 
-            if time.monotonic() - saved > checkpoint_seconds and update < rung:
-                save()
-                saved = time.monotonic()
-
         if device.type == "cuda":
             torch.cuda.synchronize()  # wait for the last steps before reading the clock
         seconds = time.monotonic() - begun
@@ -165,13 +175,14 @@ class _Sums:
     """Sums of losses and seconds since the previous rung. Checkpointed, so that a resumed trial reports the same."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.generator, self.discriminator = (torch.zeros((), device=device) for _ in range(2))
         self.to_rung = 0
         self.begin(0)
 
     def begin(self, update: int) -> None:
         self.since, self.seconds, self.discriminator_updates = update, 0.0, 0
-        self.generator, self.discriminator = (torch.zeros((), device=self.device) for _ in range(2))
+        self.generator.zero_()  # in place: a CUDA graph adds to them
+        self.discriminator.zero_()
 
     def means(self, update: int) -> dict[str, float]:
         """Return the mean loss per update of each network. Without discriminator updates its key is missing."""

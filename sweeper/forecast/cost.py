@@ -125,6 +125,9 @@ class TableCosts:
 
 
 def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
+    import torch
+
+    from trainables import graphs
     from trainables.bank import Bank
     from trainables.rendering import render
     from trainables.training import train
@@ -139,10 +142,11 @@ def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
     def trained(rungs: list[int]) -> list[Any]:
         return list(train(spec, rungs, pixels=pixels, bank=bank, extras=_untrained_extras(spec, teacher)))
 
-    first, second = trained([2, 4])
+    warm = 2 + (graphs.WARM_UP if torch.cuda.is_available() else 0)  # a GPU captures its graph on the way
+    first, second = trained([warm, warm + 2])
     compiling = max(0.0, first.seconds - second.seconds) if spec.compile else 0.0
     chunk = min(100, max(2, int(SECONDS / second.seconds * 2)))
-    rungs = trained([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk])
+    rungs = trained([warm + number * chunk for number in range(4)])
     updates = [rung.seconds / chunk for rung in rungs[1:]]
     z = latents("calibration", 0, 100)
     start = time.monotonic()
