@@ -52,7 +52,7 @@ class TorchFeatures:
         return features[self.dims]
 
     def on_device(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
-        """Return features by dimensions, and logits, of uint8 images [N, C, H, W] on the device, which they stay on."""
+        """Return features by dimension, and logits or None, of uint8 images [N, C, H, W]. All are on the device."""
         features: dict[int, list[Tensor]] = {}
         logits: list[Tensor] = []
         with torch.inference_mode(), exact_float32():

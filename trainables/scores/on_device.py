@@ -1,6 +1,6 @@
-"""The scores' sums in float64 on a GPU: where the features are, and without a copy of the images to the host.
+"""The statistics of scores in float64 on a GPU, where the features are. Images are not copied to the host.
 
-The definitions are those of fid, kid and sharpness, whose numpy code is the one for CPU. Sums are in another order.
+The definitions are those of fid, kid and sharpness, whose numpy code runs on CPU. The order of sums differs.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from trainables.scores.fid import Moments
 from trainables.scores.sharpness import LUMA
 from trainables.scores.tally import Reference, Tally
 
-_ROWS = 1_000  # of the kernel matrix at a time: 80 MB against 10,000 images
+_ROWS = 1_000  # rows of the kernel matrix at a time: 80 MB for 10,000 columns
 
 
 def make_tally(features: Features, n: int, dims: Sequence[int] = ()) -> Tally:
-    """Return the tally for the device of the features. dims: as for Tally."""
+    """Return a tally on the device of the features. dims: as for Tally."""
     if isinstance(features, TorchFeatures) and features.device.type == "cuda":
         return DeviceTally(features, n, dims)
     return Tally(features, n, dims)
@@ -67,7 +67,7 @@ class DeviceTally(Tally):
 
 
 class DeviceMoments(Moments):
-    """Moments whose sums are on a device until they are read."""
+    """Moments whose sums stay on a device until they are read."""
 
     def __init__(self, dims: int, device: torch.device) -> None:
         super().__init__(0)
@@ -75,7 +75,7 @@ class DeviceMoments(Moments):
         self.outer = torch.zeros(dims, dims, dtype=torch.float64, device=device)
 
     def add_tensor(self, features: Tensor) -> None:
-        """features: [N, dims]."""
+        """Add features [N, dims] on the device."""
         exact = features.double()
         self.n += len(exact)
         self.total += exact.sum(0)
@@ -94,7 +94,7 @@ class DeviceMoments(Moments):
 
 @torch.inference_mode()
 def sharpness(images: Tensor) -> Tensor:
-    """As scores.sharpness: uint8 [n, C, H, W] → float64 [n]."""
+    """Return what scores.sharpness does, of uint8 [n, C, H, W]: float64 [n]."""
     x = images.double()
     grey = x[:, 0] if x.shape[1] == 1 else torch.einsum("nchw,c->nhw", x, torch.from_numpy(LUMA).to(x.device))
     centre = grey[:, 1:-1, 1:-1]
@@ -104,7 +104,7 @@ def sharpness(images: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def kid(generated: Tensor, real: Tensor) -> tuple[float, float]:
-    """As scores.kid, of features [n, D] and [m, D] on one device."""
+    """Return what scores.kid does, of features [n, D] and [m, D] on one device."""
     x, y = generated.double(), real.double()
     n, m = len(x), len(y)
     within_x = (_row_sums(x, x) - _kernel_diagonal(x)) / (n - 1)
