@@ -15,9 +15,11 @@ PARTS = ("ceilings", "correctness", "speed", "scores", "processes", "out_of_memo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", default=PARTS, choices=[*PARTS, []], metavar="PART")
+    parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     options = parser.parse_args()
+    if unknown := set(options.parts) - set(PARTS):
+        parser.error(f"unknown: {', '.join(unknown)}; a part is one of {', '.join(PARTS)}")
     if options.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # before torch is imported, here and in every process
 
@@ -29,7 +31,7 @@ def main() -> None:
     if options.device == "cuda" and not gpu_common.GPU:
         sys.exit("no GPU is visible; use --device cpu for the form without one")
     where = {"ceilings": gpu_machine, "scores": gpu_machine, "correctness": gpu_training, "speed": gpu_training}
-    for part in options.parts:
+    for part in options.parts or PARTS:
         getattr(where.get(part, gpu_sweeps), part)()
     for failure in gpu_common.failures:
         print(f"failed: {failure}")

@@ -149,6 +149,8 @@ def _time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
     rungs = trained([warm + number * chunk for number in range(4)])
     updates = [rung.seconds / chunk for rung in rungs[1:]]
     z = latents("calibration", 0, 100)
+    if torch.cuda.is_available():
+        render(rungs[-1].generator, z)  # the first call loads kernels
     start = time.monotonic()
     render(rungs[-1].generator, z)
     median = statistics.median(updates)
