@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test test-long lint reference bench clean
+.PHONY: demo test test-long lint reference bench gpu clean
 
 demo: $(READY)  ## train teachers and students on 5,000 real digits, and print the table
 	$(BIN)/sweeper run teachers --dataset mnist5k
@@ -26,6 +26,9 @@ reference: $(READY)  ## regenerate docs/reference.md from the help of the comman
 
 bench: $(READY)  ## all measurements of docs/performance.md (hours); make bench ONLY="step driver" runs some
 	$(BIN)/python benchmarks/report.py $(ONLY)
+
+gpu: $(READY)  ## the acceptance of a GPU, about fifteen minutes on it; make gpu ONLY="correctness speed" runs some
+	$(BIN)/python benchmarks/gpu.py $(ONLY)
 
 clean:  ## delete the environment and caches, not the stores
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

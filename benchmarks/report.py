@@ -125,6 +125,13 @@ SECTIONS = {
         "benchmarks/wandb_callbacks.py",
     ),
     "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
+    "gpu": Section(
+        "The acceptance of a GPU, without one",
+        "`make gpu` runs it on a GPU, which has not happened yet. This form runs on a processor: it tests the program, "
+        "and its times are not those of a GPU. The columns `bits` compare the weights with those of a second run, of a "
+        "run that was interrupted, and of the loop without CUDA graphs.",
+        "benchmarks/gpu.py --device cpu",
+    ),
     "frechet": Section(
         "The Fréchet step",
         "2048 dimensions, against real statistics of 20,000 samples with a cached matrix root, as in a sweep.",

@@ -186,10 +186,11 @@ def _is_unchanged(manifest: Manifest, old: Manifest) -> bool:
 
 def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:
     from sweeper.execution import tune
+    from sweeper.forecast.cards import with_throughput
     from sweeper.terminal.progress import Progress
 
     with ExitStack() as stack:
-        machine = stack.enter_context(tune.session(request.address, request.slots))
+        machine = with_throughput(stack.enter_context(tune.session(request.address, request.slots)))
         progress = stack.enter_context(
             Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
         )

@@ -13,7 +13,7 @@ runs/
                   /samples-UPDATES.png   from the same latents for every trial
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
-  shares.json                   shape → share of a GPU, for shapes that ran out of memory
+  shares.json, memory.json      what trials need of a GPU's memory (sweeper.execution.experience)
   pictures/  wandb/
 """
 
@@ -258,14 +258,6 @@ class Store:
             "finals": [dataclasses.asdict(f) for f in finals],
         }
         write_json(self._trial(spec.signature) / "record.json", record)
-
-    def min_shares(self) -> dict[str, float]:
-        """Return shape label → share of a GPU that its trials need at least, for shapes that ran out of memory."""
-        path = self.root / "shares.json"
-        return {label: float(share) for label, share in _read(path).items()} if path.exists() else {}
-
-    def save_min_share(self, label: str, share: float) -> None:
-        write_json(self.root / "shares.json", self.min_shares() | {label: share})
 
     def traceback(self, signature: str) -> Path:
         return self._trial(signature) / "error.txt"

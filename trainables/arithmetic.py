@@ -5,11 +5,16 @@ Both follow from what the loss declares by its arguments (trainables.objectives)
 
 from trainables.objectives import Network, Part
 from trainables.scores.loading import FEATURES
-from trainables.shapes import DiscriminatorShape, GeneratorShape
-from trainables.spec import TrialSpec
+from trainables.shapes import LATENT_SIZE, DiscriminatorShape, GeneratorShape
+from trainables.spec import DEFAULTS, TrialSpec
 
-_CUDA_CONTEXT = 1e9  # bytes per process
 _LAUNCHES_PER_LAYER, _LAUNCHES_PER_STEP = 3, 16
+CUDA_BYTES = 1e9  # CUDA's own memory per process
+# The fields that a trial's memory depends on, beside its generator and its loss.
+_SIZED = [
+    *("dataset", "channels", "image_size", "objective", "d_discriminator", "batch_size", "latents", "precision"),
+    *("compile", "loss_features", "plugin"),
+]
 
 
 def update_macs(spec: TrialSpec, teacher: TrialSpec | None) -> float:
@@ -41,27 +46,60 @@ def update_launches(spec: TrialSpec) -> int:
     return _LAUNCHES_PER_LAYER * layers * passes + _LAUNCHES_PER_STEP * steps
 
 
-def resident_bytes(data: int, device: float) -> int:
-    """Return the bytes of real images to keep on a GPU of `device` bytes: all if they fit a quarter of it, else 0."""
-    return data if 4 * data <= device else 0
+def activation_bytes(spec: TrialSpec, teacher: TrialSpec | None) -> int:
+    """Return the bytes that an update saves for its backward passes, at its peak, in float32.
+
+    With a discriminator the peak is at the discriminator's own update: its passes on real and on generated images, and
+    the generator's pass, which is saved for the generator's update. A penalty on the gradient doubles the former.
+    """
+    images = spec.channels * spec.image_size**2
+    saved = spec.generator.saved + (images if Part.BANK in spec.rule.loads else 0)
+    if spec.discriminator is not None:
+        saved += (4 if spec.game.penalty_passes else 2) * spec.discriminator.saved
+    if Part.TEACHER in spec.rule.loads and teacher is not None and teacher.discriminator is not None:
+        saved += teacher.discriminator.saved
+    return 4 * spec.batch_size * saved
+
+
+def resident_limit(device: float) -> float:
+    """Return the bytes of a GPU of `device` bytes that images may take, so that no batch is copied to it."""
+    return device / 4
+
+
+def bank_bytes(spec: TrialSpec) -> int:
+    """Return the bytes of the latents and images in a student's bank."""
+    return (spec.latents or 0) * (4 * LATENT_SIZE + spec.channels * spec.image_size**2)
+
+
+def resident_bytes(spec: TrialSpec, data: int, device: float) -> int:
+    """Return the bytes of images on a GPU of `device` bytes: the real images if they fit, then the bank if it fits."""
+    used = 0
+    for wanted, size in ((Part.REAL in spec.rule.loads, data), (Part.BANK in spec.rule.loads, bank_bytes(spec))):
+        if wanted and used + size <= resident_limit(device):
+            used += size
+    return used
 
 
 def device_bytes(spec: TrialSpec, teacher: TrialSpec | None, data: int, device: float) -> float:
     """Estimate the bytes that a trial takes on a device of `device` bytes. data: bytes of the real images.
 
-    The estimate counts weights, gradients and Adam's two moments of both networks, the activations of a batch in both,
-    the teacher's networks if the loss loads them, the real images if they are kept on the GPU, and 1 GB for CUDA's
-    context. It has not been compared with a measurement on a GPU.
+    The estimate counts weights, gradients and Adam's two moments of both networks, twice what a batch saves for the
+    backward passes (their gradients take as much at most), the teacher's networks if the loss loads them, the images
+    that are kept on the GPU, and 1 GB for CUDA's context. No GPU has been compared with it.
     """
     shapes: list[GeneratorShape | DiscriminatorShape] = [spec.generator]
     if spec.discriminator is not None:
         shapes.append(spec.discriminator)
-    activations = sum(10 * spec.batch_size * shape.d * spec.image_size**2 for shape in shapes)
-    resident = resident_bytes(data, device) if Part.REAL in spec.rule.loads else 0
-    teacher_parameters = 0
+    fixed = 0
     if Part.TEACHER in spec.rule.loads and teacher is not None:
-        teacher_parameters = teacher.generator.parameters
-        if teacher.discriminator is not None:
-            teacher_parameters += teacher.discriminator.parameters
-    parameters = sum(shape.parameters for shape in shapes)
-    return _CUDA_CONTEXT + 4 * (4 * parameters + teacher_parameters + 3 * activations) + resident
+        fixed = teacher.generator.parameters + (teacher.discriminator.parameters if teacher.discriminator else 0)
+    weights = 4 * (4 * sum(shape.parameters for shape in shapes) + fixed)
+    return CUDA_BYTES + weights + 2 * activation_bytes(spec, teacher) + resident_bytes(spec, data, device)
+
+
+def footprint(spec: TrialSpec) -> str:
+    """Return what a trial's memory depends on: `d=8 joint dataset=mnist5k channels=1 d_discriminator=8 …`."""
+    facts = {name: getattr(spec, name) for name in _SIZED if getattr(spec, name) != DEFAULTS.get(name)}
+    if spec.ema:
+        facts["ema"] = "yes"
+    return " ".join([spec.generator.label, spec.kind, *(f"{name}={value}" for name, value in facts.items())])

@@ -46,6 +46,13 @@ class Bank:
         self._load_shards(sorted({number for number, _ in positions}))
         return self.z[indices], np.stack([self._shards[number][row] for number, row in positions])
 
+    def shards(self) -> Iterator[np.ndarray]:
+        """Yield all images, uint8 [n, C, H, W], in the order of their latents."""
+        numbers = range((self.count + SHARD - 1) // SHARD)
+        self._load_shards(list(numbers))
+        for number in numbers:
+            yield self._shards[number][: self.count - number * SHARD]
+
     def _load_shards(self, numbers: list[int]) -> None:
         # Skip shards that another process is rendering, and wait for them last: processes share the work.
         for wait in (False, True):

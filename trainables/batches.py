@@ -1,15 +1,48 @@
-"""Batches of real images and of latents, as pure functions of (seed, step)."""
+"""Batches of real images and of latents, as pure functions of (seed, step).
+
+On a GPU the images are kept on it, and the indices of many batches are copied at a time, so that a step copies nothing.
+"""
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from trainables.arithmetic import resident_bytes
+from trainables.arithmetic import bank_bytes
 from trainables.bank import Bank
 from trainables.latents import Order, latents
 from trainables.objectives import Part
 from trainables.rendering import to_float
+from trainables.resident import Tensors, copied, lives_on, resident
+from trainables.shapes import LATENT_SIZE
 from trainables.spec import TrialSpec
+
+WINDOW = 65_536  # items whose indices or latents are copied at a time: 0.5 MB of indices, 26 MB of latents
+
+
+class Window:
+    """The indices or latents of the next batches, in a tensor on the device whose address a CUDA graph may keep.
+
+    rows: batches per window, a multiple of n_critic, so that no update needs two windows.
+    """
+
+    def __init__(self, make: Callable[[int, int], np.ndarray], spec: TrialSpec, device: torch.device) -> None:
+        """make: (number of the window, rows) → [rows, batch_size, …]."""
+        self.make, self.device = make, device
+        self.rows = spec.n_critic * max(1, WINDOW // (spec.batch_size * spec.n_critic))
+        self.number, self.table = -1, torch.empty(0, device=device)
+
+    def turn(self, step: int) -> int:
+        """Load the window of this batch, if it is not loaded. Return the batch's row in it."""
+        number, row = divmod(step, self.rows)
+        if number != self.number:
+            loaded = _to_device(self.make(number, self.rows), self.device)
+            if self.number < 0:
+                self.table = torch.empty_like(loaded)
+            self.table.copy_(loaded)
+            self.number = number
+        return row
 
 
 class RealBatches:
@@ -17,39 +50,87 @@ class RealBatches:
 
     def __init__(self, pixels: np.ndarray | None, spec: TrialSpec, device: torch.device) -> None:
         self.pixels, self.batch_size, self.device = pixels, spec.batch_size, device
-        self.order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
-        self.resident: Tensor | None = None
-        if pixels is not None and device.type == "cuda":
-            memory = torch.cuda.get_device_properties(device).total_memory
-            if resident_bytes(pixels.nbytes, memory):
-                self.resident = torch.tensor(pixels, device=device)
+        self.order = order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
+        self.tensors: Tensors = ()
+        self.window: Window | None = None
+        if pixels is not None and lives_on(device) and Part.REAL in spec.rule.loads:
+            images = pixels
+            found = resident(pixels, device, images.nbytes, lambda: (copied([images], len(images), device),))
+            self.tensors = found or ()
+            if found:
+                self.window = Window(lambda number, rows: _items(order, number, rows, spec), spec, device)
 
     def batch(self, step: int) -> Tensor:
         """Return images [batch_size, C, H, W] in [-1, 1]."""
         assert self.pixels is not None, "this loss needs real images"
-        items = self.order.batch(step, self.batch_size)
-        if self.resident is not None:
-            return to_float(self.resident[torch.from_numpy(items).to(self.device, non_blocking=True)])
-        return to_float(_to_device(self.pixels[items], self.device))
+        if self.window is not None:
+            row = self.window.turn(step)
+            return self._select(self.window.table[row])
+        return to_float(_to_device(self.pixels[self.order.batch(step, self.batch_size)], self.device))
+
+    def at(self, row: Tensor) -> Tensor:
+        """Return the same for a row [1] of the window, which is read on the device."""
+        assert self.window is not None
+        return self._select(self.window.table.index_select(0, row)[0])
+
+    def _select(self, items: Tensor) -> Tensor:
+        return to_float(self.tensors[0].index_select(0, items))
 
 
 class BankBatches:
     """Batches of latents: those of the bank with the teacher's images, or the endless stream of a GAN."""
 
-    def __init__(self, bank: Bank | None, spec: TrialSpec, device: torch.device) -> None:
+    def __init__(self, bank: Bank | None, spec: TrialSpec, device: torch.device, beside: Tensors = ()) -> None:
+        """beside: tensors that the trial keeps on the device already."""
         uses_bank = Part.BANK in spec.rule.loads
         assert bank is not None or not uses_bank, "a loss that compares with the teacher's images needs the bank"
         self.bank = bank if uses_bank else None
-        self.batch_size, self.seed, self.device = spec.batch_size, spec.seed, device
-        self.order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
+        self.batch_size, self.device, self.stream = spec.batch_size, device, f"training/{spec.seed}"
+        self.order = order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
+        self.tensors: Tensors = ()
+        self.window: Window | None = None
+        if not lives_on(device):
+            return
+        if self.bank is None:
+            self.window = Window(self._latents, spec, device)
+        elif found := resident(self.bank, device, bank_bytes(spec), self._copied, beside):
+            self.tensors = found
+            self.window = Window(lambda number, rows: _items(order, number, rows, spec), spec, device)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
         """Return z [batch_size, 100] and the teacher's images [batch_size, C, H, W] in [-1, 1], or None."""
+        if self.window is not None:
+            row = self.window.turn(step)
+            return self._select(self.window.table[row])
         if self.bank is None:
-            z = latents(f"training/{self.seed}", step * self.batch_size, self.batch_size)
-            return _to_device(z, self.device), None
+            return _to_device(latents(self.stream, step * self.batch_size, self.batch_size), self.device), None
         z, images = self.bank(self.order.batch(step, self.batch_size))
         return _to_device(z, self.device), to_float(_to_device(images, self.device))
+
+    def at(self, row: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return the same for a row [1] of the window, which is read on the device."""
+        assert self.window is not None
+        return self._select(self.window.table.index_select(0, row)[0])
+
+    def _select(self, items: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.bank is None:
+            return items, None
+        z, images = self.tensors
+        return z.index_select(0, items), to_float(images.index_select(0, items))
+
+    def _copied(self) -> Tensors:
+        assert self.bank is not None
+        count = self.bank.count
+        return copied([self.bank.z], count, self.device), copied(self.bank.shards(), count, self.device)
+
+    def _latents(self, number: int, rows: int) -> np.ndarray:
+        found = latents(self.stream, number * rows * self.batch_size, rows * self.batch_size)
+        return found.reshape(rows, self.batch_size, LATENT_SIZE)
+
+
+def _items(order: Order, number: int, rows: int, spec: TrialSpec) -> np.ndarray:
+    """Return the indices of a window's batches: int64 [rows, batch_size]."""
+    return order.batch(number, rows * spec.batch_size).reshape(rows, spec.batch_size)
 
 
 def _to_device(batch: np.ndarray, device: torch.device) -> Tensor:

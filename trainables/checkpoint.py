@@ -57,7 +57,8 @@ def load(path: Path, parts: Parts) -> int:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     for name, part in parts.items():
         if not isinstance(part, nn.Module | Optimizer):
-            part.load_state_dict(json.loads(metadata[name]))
+            if name in metadata:  # a checkpoint of an older version has one loss scale, that of the generator
+                part.load_state_dict(json.loads(metadata[name]))
             continue
         state: dict[Any, dict[str, Tensor]] = {}
         for tensor_name, value in tensors.items():

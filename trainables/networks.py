@@ -38,10 +38,18 @@ def build(shape: GeneratorShape | DiscriminatorShape, seed: int = 0) -> nn.Modul
         return FAMILIES[shape.family].build(shape, seed)
 
 
-def memory_format(shape: GeneratorShape | DiscriminatorShape, device: torch.device) -> torch.memory_format:
-    """Return the faster memory format, as measured on CPU (docs/performance.md); GPUs were not measured."""
-    measured = isinstance(shape, DiscriminatorShape) or shape.family == DEFAULT_FAMILY
-    faster = measured and device.type == "cpu" and shape.d >= 8
+def memory_format(
+    shape: GeneratorShape | DiscriminatorShape, device: torch.device, precision: str = "no"
+) -> torch.memory_format:
+    """Return the faster memory format. precision: of the training.
+
+    On CPU it was measured (docs/performance.md). GPUs were not measured: tensor cores compute convolutions in
+    channels_last, and a contiguous one is converted before and after, which costs most in wide discriminators.
+    """
+    if device.type == "cuda":
+        faster = isinstance(shape, DiscriminatorShape) and shape.d >= 32 and precision != "no"
+    else:
+        faster = shape.d >= 8 and (isinstance(shape, DiscriminatorShape) or shape.family == DEFAULT_FAMILY)
     return torch.channels_last if faster else torch.contiguous_format
 
 

@@ -40,6 +40,14 @@ class GeneratorShape:
         return FAMILIES[self.family].macs(self)
 
     @property
+    def saved(self) -> int:
+        """Numbers per image that the forward pass saves for the backward pass, without weights.
+
+        Exact for the paper's family: each hidden map before and after its normalisation, and the image.
+        """
+        return 2 * sum(_map_sizes(self.d, self.image_size)) + self.channels * self.image_size**2
+
+    @property
     def label(self) -> str:
         return label(self.family, self.d)
 
@@ -62,6 +70,12 @@ class DiscriminatorShape:
         """Multiply-accumulates per image, counted as those of a generator of this width: its layers are mirrored."""
         return _dcgan_macs(GeneratorShape(DEFAULT_FAMILY, self.d, self.image_size, self.channels))
 
+    @property
+    def saved(self) -> int:
+        """Numbers per image that the forward pass saves for the backward pass. The first map is not normalised."""
+        maps = _map_sizes(self.d, self.image_size)
+        return 2 * sum(maps) - maps[-1] + self.channels * self.image_size**2
+
 
 def label(family: str, d: int) -> str:
     """Return a readable size: `d=8`, or `residual d=8` for a family other than the paper's."""
@@ -75,6 +89,11 @@ def hidden_widths(d: int, image_size: int) -> list[int]:
 
 Build = Callable[[GeneratorShape, int], "nn.Module"]
 Count = Callable[[GeneratorShape], int]
+
+
+def _map_sizes(d: int, image_size: int) -> list[int]:
+    """Return the numbers in each hidden map of one image, from the 4×4 map outwards."""
+    return [width * (4 * 2**k) ** 2 for k, width in enumerate(hidden_widths(d, image_size))]
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from trainables.scores.loading import FEATURES
 from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape
 
 IMAGE_SIZES = (32, 64)
-PRECISIONS = ("no", "bf16", "fp16")
+PRECISIONS = ("no", "tf32", "bf16", "fp16")
 ROLES = ("teacher", "student")
 
 
@@ -52,7 +52,7 @@ class TrialSpec:
     teacher: str | None = None  # SIGNATURE@UPDATES-WEIGHTSHASH
     loss_features: str | None = None  # the network whose features the loss compares: a name in FEATURES
     seed: int = 0  # seed of initial weights, latents and the order of images
-    precision: str = "no"  # no, bf16, fp16
+    precision: str = "no"  # no (exact float32), tf32, bf16, fp16; tf32 and fp16 need a GPU
     threads: int = 1  # CPU threads; the number changes the order of sums and so the weights
     compile: bool = False  # use torch.compile; changes the order of sums; takes a minute at each start
     plugin: str | None = None  # NAME-HASH of the plug-ins that define its loss, game, family or features, joined by +

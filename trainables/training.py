@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.accelerator import Accelerator
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.batches import BankBatches, RealBatches
-from trainables.errors import EnvironmentUserError
+from trainables.descent import descent_of, in_its_precision, make_accelerator
+from trainables.graphs import GraphedUpdates, is_capturable
 from trainables.latents import seed_of
 from trainables.networks import build, memory_format
 from trainables.objectives import DISTILLATION
@@ -36,6 +35,7 @@ class Rung:
     seconds: float  # of training since the previous rung, without scoring
 
 
+@in_its_precision
 def train(
     spec: TrialSpec,
     rungs: Sequence[int],
@@ -55,12 +55,9 @@ def train(
     `rungs`, the trial starts again and reaches the same weights.
     Raises EnvironmentUserError if the precision needs a GPU and none is visible.
     """
-    # Device and precision. Accelerate's state is per process, and one process trains several trials in turn.
+    # Device and precision.
     torch.set_num_threads(spec.threads)
-    if spec.precision == "fp16" and not torch.cuda.is_available():
-        raise EnvironmentUserError("precision=fp16 needs a GPU, and none is visible; use --precision no or bf16")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    accelerator = Accelerator(mixed_precision=spec.precision)
+    accelerator = make_accelerator(spec)
     device = accelerator.device
     game, extras = spec.game, extras or Extras()
 
@@ -69,15 +66,17 @@ def train(
     generator.to(memory_format=memory_format(spec.generator, device))
     averaged = deepcopy(generator).to(device) if spec.ema else None
     optimizer = game.optimizer(generator.parameters(), spec.lr)
-    generator, optimizer = accelerator.prepare(generator, optimizer)
-    parts: checkpoint.Parts = {"generator": generator, "optimizer": optimizer.optimizer}
+    generator = accelerator.prepare(generator)
+    parts: checkpoint.Parts = {"generator": generator}
+    descend = descent_of(spec, optimizer, parts)
     discriminator: nn.Module | None = None
     if spec.discriminator is not None:
         discriminator = build(spec.discriminator, seed_of(f"discriminator/{spec.seed}"))
-        discriminator.to(memory_format=memory_format(spec.discriminator, device))
+        discriminator.to(memory_format=memory_format(spec.discriminator, device, spec.precision))
         optimizer_d = game.optimizer(discriminator.parameters(), spec.lr_discriminator or spec.lr)
-        discriminator, optimizer_d = accelerator.prepare(discriminator, optimizer_d)
-        parts |= {"discriminator": discriminator, "optimizer_d": optimizer_d.optimizer}
+        discriminator = accelerator.prepare(discriminator)
+        parts["discriminator"] = discriminator
+        descend_d = descent_of(spec, optimizer_d, parts, "_d")
     if spec.compile:
         torch._dynamo.reset()  # earlier trials of this process count towards the limit of recompilations
         for network in (generator, discriminator):
@@ -85,14 +84,19 @@ def train(
                 network.compile()
     if averaged is not None:
         parts["averaged"] = averaged
-    if accelerator.scaler is not None:
-        parts["scaler"] = accelerator.scaler
 
     # Data. A batch is a function of (seed, step), so that there is no state to save.
-    real, latent = RealBatches(pixels, spec, device), BankBatches(bank, spec, device)
+    real = RealBatches(pixels, spec, device)
+    latent = BankBatches(bank, spec, device, real.tensors)
 
     sums = _Sums(device)
     parts["sums"] = sums
+    averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
+    graphed: GraphedUpdates | None = None
+    if is_capturable(spec, device, real, latent):
+        descents = descend, descend_d if discriminator is not None else None
+        networks = generator, discriminator
+        graphed = GraphedUpdates(spec, networks, descents, (real, latent), sums, (averages, currents), extras, device)
 
     def save() -> None:
         # Keep the later checkpoint of a trial that repeats an earlier rung.
@@ -105,7 +109,6 @@ def train(
     if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
         update = checkpoint.load(checkpoint_path, parts)
 
-    averages, currents = _floats(averaged) if averaged is not None else [], _floats(generator)
     generator.train()
     for rung in rungs:
         if sums.to_rung == update < rung:  # the sums are complete for the previous rung
@@ -114,6 +117,14 @@ def train(
         begun = time.monotonic() - sums.seconds
         saved = time.monotonic()
         while update < rung:
+            if time.monotonic() - saved > checkpoint_seconds:
+                save()
+                saved = time.monotonic()
+            if graphed is not None:
+                graphed(update)
+                update += 1
+                continue
+
             # During warmup a student trains by mse alone, without its discriminator.
             adversary = discriminator if update >= spec.warmup else None
             rule = spec.rule if update >= spec.warmup else DISTILLATION
@@ -127,9 +138,7 @@ def train(
                     fake = generator(z)
                 if adversary is not None:
                     loss_d = game(CriticStep(spec, adversary, real.batch(batch), fake.detach()))
-                    optimizer_d.zero_grad()
-                    accelerator.backward(loss_d)
-                    optimizer_d.step()
+                    descend_d(loss_d)
                     sums.discriminator += loss_d.detach()
                     sums.discriminator_updates += 1
                     if spec.clip is not None:
@@ -142,19 +151,13 @@ def train(
             loss = rule(step)
             if adversary is not None:
                 adversary.requires_grad_(True)
-            optimizer.zero_grad()
-            accelerator.backward(loss)
-            optimizer.step()
+            descend(loss)
             sums.generator += loss.detach()
             update += 1
 
             # The average of the generator's weights and of its normalisation statistics.
             if averaged is not None:
                 torch._foreach_lerp_(averages, currents, 1 - min(spec.ema, (1 + update) / (10 + update)))
-
-            if time.monotonic() - saved > checkpoint_seconds and update < rung:
-                save()
-                saved = time.monotonic()
 
         if device.type == "cuda":
             torch.cuda.synchronize()  # wait for the last steps before reading the clock
@@ -172,13 +175,14 @@ class _Sums:
     """Sums of losses and seconds since the previous rung. Checkpointed, so that a resumed trial reports the same."""
 
     def __init__(self, device: torch.device) -> None:
-        self.device = device
+        self.generator, self.discriminator = (torch.zeros((), device=device) for _ in range(2))
         self.to_rung = 0
         self.begin(0)
 
     def begin(self, update: int) -> None:
         self.since, self.seconds, self.discriminator_updates = update, 0.0, 0
-        self.generator, self.discriminator = (torch.zeros((), device=self.device) for _ in range(2))
+        self.generator.zero_()  # in place: a CUDA graph adds to them
+        self.discriminator.zero_()
 
     def means(self, update: int) -> dict[str, float]:
         """Return the mean loss per update of each network. Without discriminator updates its key is missing."""

@@ -1,14 +1,17 @@
 """The CPUs and the share of a GPU that a trial reserves, and how many trials fit on a machine."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sweeper.execution.experience import Experience
 from sweeper.scheduling.sweep import Sweep
-from trainables.arithmetic import device_bytes
+from trainables.arithmetic import device_bytes, footprint, update_launches, update_macs
 from trainables.spec import TrialSpec
 
-GPU_BYTES = 16e9  # memory of a GPU where it cannot be queried: that of the smallest common card
-_SHARES = (0.125, 0.25, 0.5, 1.0)
+# The smallest common card, a T4, stands for a GPU that the driver does not see.
+GPU_BYTES = 16e9
+MACS_PER_SECOND = 1.2e12
+SECONDS_PER_LAUNCH = 25e-6
+_SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,10 @@ class Machine:
     cpus: float
     gpus: float
     elastic: bool = False
+    gpu_name: str = ""  # empty where the driver sees no GPU
     gpu_bytes: float = GPU_BYTES
+    macs_per_second: float = MACS_PER_SECOND  # of a GPU, in training
+    seconds_per_launch: float = SECONDS_PER_LAUNCH  # of a kernel on a GPU, by the host
 
 
 @dataclass(frozen=True)
@@ -32,23 +38,38 @@ class Share:
         return {"cpu": self.cpus, "gpu": self.gpus} if self.gpus else {"cpu": self.cpus}
 
 
-def share(spec: TrialSpec, teacher: TrialSpec | None, machine: Machine, data: int, min_gpus: float = 0.0) -> Share:
-    """Return a trial's CPUs (its threads) and, on a machine with GPUs, the smallest share whose memory it fits in.
+def needed_bytes(
+    spec: TrialSpec, teacher: TrialSpec | None, machine: Machine, data: int, experience: Experience
+) -> float:
+    """Return the bytes that a trial takes on a GPU: measured, else estimated. data: bytes of the real images."""
+    measured = experience.measured.get(footprint(spec))
+    return measured if measured is not None else device_bytes(spec, teacher, data, machine.gpu_bytes)
 
-    data: bytes of the real images. min_gpus: the share that trials of this shape need at least (Store.min_shares).
+
+def share(
+    spec: TrialSpec, teacher: TrialSpec | None, machine: Machine, data: int, experience: Experience | None = None
+) -> Share:
+    """Return a trial's CPUs (its threads) and, on a machine with GPUs, the smallest sufficient share of one.
+
+    A share suffices if the trial's memory fits in it, and if it covers the part of the time that the trial alone keeps
+    the GPU busy. That part is small for narrow networks, whose updates mostly launch kernels, and 1 for wide ones.
+    data: bytes of the real images.
     """
     if not machine.gpus:
         return Share(cpus=min(spec.threads, machine.cpus), gpus=0)
-    needed = device_bytes(spec, teacher, data, machine.gpu_bytes)
-    fitting = [s for s in _SHARES if s * machine.gpu_bytes >= needed and s >= min_gpus]
-    gpus = fitting[0] if fitting else 1.0
+    experience = experience or Experience()
+    memory = needed_bytes(spec, teacher, machine, data, experience) / machine.gpu_bytes
+    arithmetic = update_macs(spec, teacher) / machine.macs_per_second
+    busy = arithmetic / (update_launches(spec) * machine.seconds_per_launch)
+    needed = max(memory, min(1.0, busy), experience.min_share(spec))
+    gpus = next((one for one in _SHARES if one >= needed), 1.0)
     return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
 
 
-def share_of(sweep: Sweep, signature: str, machine: Machine, min_shares: Mapping[str, float]) -> Share:
-    """Return the share of a sweep's trial. min_shares: as Store.min_shares."""
+def share_of(sweep: Sweep, signature: str, machine: Machine, experience: Experience) -> Share:
+    """Return the share of a sweep's trial."""
     spec = sweep.records[signature].spec
-    return share(spec, sweep.teacher, machine, sweep.manifest.real_bytes, min_shares.get(spec.generator.label, 0.0))
+    return share(spec, sweep.teacher, machine, sweep.manifest.real_bytes, experience)
 
 
 class Slots:

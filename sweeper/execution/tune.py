@@ -6,6 +6,7 @@ pauses or restores a trial. Each time a slot is free, the next job is computed f
 """
 
 import contextlib
+import dataclasses
 import logging
 import os
 import socket
@@ -13,7 +14,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,7 +37,9 @@ from ray.tune import Tuner
 from ray.tune.search import Searcher
 
 from sweeper.execution import job as jobs
-from sweeper.execution.resources import GPU_BYTES, Machine, Slots, share_of
+from sweeper.execution import memory
+from sweeper.execution.experience import Experience, save_measured
+from sweeper.execution.resources import Machine, Slots, share_of
 from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Manifest, RungRecord, Store
 from trainables import plugins
@@ -83,10 +86,24 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
         while address and not resources.get("CPU") and time.monotonic() - start < WORKER_SECONDS:
             time.sleep(2)
             resources = ray.cluster_resources()
-        bytes_ = torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else GPU_BYTES
-        yield Machine(resources.get("CPU", 1), resources.get("GPU", 0), elastic=bool(address), gpu_bytes=bytes_)
+        yield _machine(resources, elastic=bool(address))
     finally:
         ray.shutdown()
+
+
+def _machine(resources: Mapping[str, float], elastic: bool) -> Machine:
+    """Return Ray's resources, with the GPU that the driver sees: those of the workers are assumed to be alike."""
+    machine = Machine(resources.get("CPU", 1), resources.get("GPU", 0), elastic=elastic)
+    if not torch.cuda.is_available():
+        return machine
+    if not machine.gpus:
+        print(
+            "note: torch sees a GPU and Ray counts none: all trials use it, and nothing limits their memory; "
+            "start Ray with --num-gpus 1, or hide the GPU with CUDA_VISIBLE_DEVICES=''",
+            file=sys.stderr,
+        )
+    gpu = torch.cuda.get_device_properties(0)
+    return dataclasses.replace(machine, gpu_name=gpu.name, gpu_bytes=gpu.total_memory)
 
 
 def _check_reachable(address: str) -> None:
@@ -136,9 +153,9 @@ def run(
 
 def max_concurrent(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -> int:
     """Return how many of the sweep's trials run at once on the machine."""
-    slots, min_shares = Slots(machine, limit), store.min_shares()
+    slots, experience = Slots(machine, limit), Experience.read(store, machine.gpu_name)
     for number, signature in enumerate(sweep.records):
-        if not slots.reserve(signature, share_of(sweep, signature, machine, min_shares)):
+        if not slots.reserve(signature, share_of(sweep, signature, machine, experience)):
             return max(1, number)
     return len(sweep.records)
 
@@ -150,7 +167,7 @@ class JobSearcher(Searcher):
         super().__init__()
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.running: dict[str, Job] = {}  # Tune's id → job
-        self.min_shares = store.min_shares()
+        self.experience = Experience.read(store, slots.machine.gpu_name)
         self.plugins = [(store.save_plugin(plugin), plugin.id) for plugin in plugins.LOADED.values()]
         self.printed_notes: set[str] = set()
         self.error: Exception | None = None  # kept here, because an exception inside Tune would end the running jobs
@@ -167,7 +184,7 @@ class JobSearcher(Searcher):
         if job is None:
             return None if self.running else str(Searcher.FINISHED)
         # No other job overtakes one whose share is not free, so that jobs with large shares do not starve.
-        share = share_of(self.sweep, job.signature, self.slots.machine, self.min_shares)
+        share = share_of(self.sweep, job.signature, self.slots.machine, self.experience)
         if not self.slots.reserve(trial_id, share):
             return None
         self.running[trial_id] = job
@@ -198,15 +215,18 @@ class JobSearcher(Searcher):
             self.error = self.error or raised
 
     def _retry_on_larger_share(self, job: Job, gpus: float) -> None:
-        """Retry a job on twice its share of a GPU. From now on the store gives every trial of its shape that share."""
-        shape = self.sweep.records[job.signature].spec.generator.label
-        enlarged = max(self.min_shares.get(shape, 0.0), 2 * gpus)
-        self.min_shares[shape] = enlarged
-        self.store.save_min_share(shape, enlarged)
+        """Retry a job on twice its share of a GPU. From now on every trial of its footprint gets that share."""
+        spec, enlarged = self.sweep.records[job.signature].spec, 2 * gpus
+        self.experience.save_min_share(self.store, spec, enlarged)
         self.sweep.retry(job)
-        print(f"note: {shape} ran out of memory on {gpus:g} of a GPU; retrying on {enlarged:g}", file=sys.stderr)
+        label = f"{spec.generator.label} {spec.kind}"
+        print(f"note: {label} ran out of memory on {gpus:g} of a GPU; retrying on {enlarged:g}", file=sys.stderr)
 
     def _report(self, job: Job, result: dict[str, Any] | None, error: bool) -> None:
+        if result and "gpu_name" in result:
+            spec = self.sweep.records[job.signature].spec
+            save_measured(self.store, result["gpu_name"], spec, result["gpu_bytes"])
+            self.experience = Experience.read(self.store, self.slots.machine.gpu_name)
         for note in (result or {}).get("notes", []):
             if note not in self.printed_notes:
                 self.printed_notes.add(note)
@@ -255,21 +275,26 @@ class TrialActor(tune.Trainable):
         self.share: dict[str, float] = config["share"]
 
     def step(self) -> dict[str, Any]:
-        result: dict[str, Any] = {"done": True}
+        memory.reset_peak()
+        result = self._run_job()
+        # Released out here, because a caught exception keeps the tensors of its frames alive.
+        return {"done": True, **result, **memory.release(), "notes": list(jobs.notes)}
+
+    def _run_job(self) -> dict[str, Any]:
+        """Run the job. Return what went wrong, if anything."""
         try:
             for reference, identity in self.plugins:
                 plugins.load(reference, expected=identity)
             self.work()
         except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
             reason = "out of memory on a whole GPU; try a smaller batch_size, or --precision bf16"
-            result |= {"failure": reason, "out_of_memory": True}
+            return {"failure": reason, "out_of_memory": True}
         except UserError as error:
-            result |= {"failure": str(error), "exit_code": error.exit_code}
+            return {"failure": str(error), "exit_code": error.exit_code}
         except Exception as error:  # fails this trial alone; the traceback is kept in the store
             self.store.save_traceback(self.job.signature, traceback.format_exc())
-            result |= {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
-        return result | {"notes": list(jobs.notes)}
+            return {"failure": f"{type(error).__name__}: {error}".splitlines()[0]}
+        return {}
 
     def work(self) -> None:
         jobs.run(self.job, self.sweep, self.store)

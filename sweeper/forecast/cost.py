@@ -3,11 +3,9 @@
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import platform
 import time
-import tomllib
 from collections.abc import Callable, Iterable
 from itertools import accumulate
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from sweeper.forecast import timing
+from sweeper.forecast.cards import TABLE, read_cards
 from sweeper.forecast.timing import Cost
 from trainables.arithmetic import update_launches, update_macs
 from trainables.errors import UserError
@@ -24,7 +23,6 @@ from trainables.objectives import Part
 from trainables.scores.loading import FEATURES
 from trainables.spec import TrialSpec
 
-TABLE = Path(__file__).with_name("throughputs.toml")
 VERSION = 3  # of the file of timings
 BUDGET = 60.0  # seconds that the timings of one plan take, approximately
 MACS_PER_SECOND = 2e10  # assumed of a CPU thread where nothing is timed yet; a wide network reaches about twice that
@@ -212,26 +210,18 @@ class TableCosts:
     def __init__(self, gpu: str, table: Path, teacher: TrialSpec | None) -> None:
         """teacher: the students' teacher. Raises UserError for a wrong table, or a GPU that it lacks."""
         try:
-            gpus = tomllib.loads(table.read_text())
-            if gpu not in gpus:
-                raise UserError(f"--gpu-type {gpu}: {table} has {', '.join(gpus)}; add it to a copy for --throughputs")
-            row = {
-                name: float(gpus[gpu][name]) for name in ("teraflops", "use", "microseconds_per_launch", "memory_gb")
-            }
-            if not all(0 < value < math.inf for value in row.values()):
-                raise ValueError(f"[{gpu}] has a value that is not positive and finite")
+            cards = read_cards(table)
+            if gpu not in cards:
+                raise UserError(f"--gpu-type {gpu}: {table} has {', '.join(cards)}; add it to a copy for --throughputs")
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"--throughputs {table}: {error}; see {TABLE} for an example") from None
-        self.teacher = teacher
-        self.macs_per_second = row["teraflops"] * 1e12 / 2 * row["use"]
-        self.seconds_per_launch, self.memory = row["microseconds_per_launch"] / 1e6, row["memory_gb"] * 1e9  # bytes
-        self.extrapolated = 0
+        self.teacher, self.card, self.extrapolated = teacher, cards[gpu], 0
         self.basis = f"computed from the entry {gpu} of {table}, not timed"
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
         """Return the cost of a trial that has `share` of the GPU's throughput. The host launches at its own rate."""
-        arithmetic = update_macs(spec, self.teacher) / (self.macs_per_second * share)
-        launching = update_launches(spec) * self.seconds_per_launch
+        arithmetic = update_macs(spec, self.teacher) / (self.card.macs_per_second * share)
+        launching = update_launches(spec) * self.card.seconds_per_launch
         compiling = COMPILE_SECONDS if spec.compile else 0.0
         return Cost(max(launching, arithmetic), self.seconds_per_image(spec, share), compiling, spread=2.0)
 
@@ -240,8 +230,8 @@ class TableCosts:
 
     def seconds_per_image(self, spec: TrialSpec, share: float) -> float:
         """Return the seconds that the generator takes for one image on `share` of the GPU."""
-        return spec.generator.macs / (self.macs_per_second * share)
+        return spec.generator.macs / (self.card.macs_per_second * share)
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
         """Return the seconds that a feature network takes for one image on `share` of the GPU."""
-        return FEATURES[features].macs / (self.macs_per_second * share)
+        return FEATURES[features].macs / (self.card.macs_per_second * share)

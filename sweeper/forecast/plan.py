@@ -10,8 +10,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from sweeper.execution.resources import Machine, share
-from sweeper.forecast.cost import TABLE, TableCosts, TimedCosts
+from sweeper.execution.experience import Experience
+from sweeper.execution.resources import Machine, needed_bytes, share
+from sweeper.forecast.cards import TABLE, with_throughput
+from sweeper.forecast.cost import TableCosts, TimedCosts
 from sweeper.forecast.curves import Curve
 from sweeper.forecast.simulator import Outcome, simulate
 from sweeper.forecast.timing import Cost
@@ -19,7 +21,6 @@ from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import dump
-from trainables.arithmetic import device_bytes
 from trainables.bank import missing
 from trainables.errors import UserError
 from trainables.images import decoded_bytes, describe
@@ -68,12 +69,18 @@ def run(request: PlanRequest) -> None:
 def _machine(request: PlanRequest, costs: TimedCosts | TableCosts) -> Machine:
     """Return the machine that the options describe, else the one that Ray reports."""
     if isinstance(costs, TableCosts):
-        gpus = request.gpus or 1
-        return Machine(cpus=8 * gpus, gpus=gpus, gpu_bytes=costs.memory)
+        gpus, card = request.gpus or 1, costs.card
+        return Machine(
+            cpus=8 * gpus,
+            gpus=gpus,
+            gpu_bytes=card.bytes,
+            macs_per_second=card.macs_per_second,
+            seconds_per_launch=card.seconds_per_launch,
+        )
     from sweeper.execution import tune
 
     with tune.session(request.sweep.address, None) as machine:
-        return machine
+        return with_throughput(machine)
 
 
 def _plan(
@@ -86,13 +93,10 @@ def _plan(
 ) -> dict[str, Any]:
     """Return what `sweeper plan --json` prints."""
     space, ladder, limit = resolved.space, resolved.space.ladder(), request.sweep.slots
-    capacity, min_shares = machine.gpus or machine.cpus, resolved.store.min_shares()
+    capacity, experience = machine.gpus or machine.cpus, Experience.read(resolved.store, machine.gpu_name)
     data = decoded_bytes(resolved.dataset, resolved.image_size, resolved.store.datasets)
-    reserved = {
-        spec.signature: share(spec, costs.teacher, machine, data, min_shares.get(spec.generator.label, 0.0))
-        for spec in specs
-    }
-    memory = {spec.signature: device_bytes(spec, costs.teacher, data, machine.gpu_bytes) for spec in specs}
+    reserved = {spec.signature: share(spec, costs.teacher, machine, data, experience) for spec in specs}
+    memory = {spec.signature: needed_bytes(spec, costs.teacher, machine, data, experience) for spec in specs}
     shares = {signature: one.gpus or one.cpus for signature, one in reserved.items()}
     features_seconds = {
         spec.signature: costs.seconds_per_feature(features, spec, shares[spec.signature]) for spec in specs

@@ -8,6 +8,7 @@ from rich.console import Console, RenderableType
 from rich.live import Live as Screen
 from rich.markup import escape
 
+from sweeper.execution.experience import Experience
 from sweeper.execution.resources import Machine, share_of
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import RungRecord, Store
@@ -26,7 +27,7 @@ class Progress:
         self.running: dict[str, float] = {}  # signature → Unix time at which its job started
         self.failures: list[str] = []
         self.timed_work, self.timed_seconds = 0.0, 0.0
-        self.baselines, self._least = Baselines.of(sweep, store), store.min_shares()
+        self.baselines, self._experience = Baselines.of(sweep, store), Experience.read(store, machine.gpu_name)
         self._body, self._drawn = self._view(), time.monotonic()
         self._screen = Screen(console=self.console, get_renderable=self.view, refresh_per_second=2, transient=True)
 
@@ -95,7 +96,7 @@ class Progress:
         )
 
     def _share(self, signature: str) -> float:
-        return share_of(self.sweep, signature, self.machine, self._least).gpus
+        return share_of(self.sweep, signature, self.machine, self._experience).gpus
 
     def _print(self, line: str) -> None:
         """Print a line that stays, above the live view if there is one."""

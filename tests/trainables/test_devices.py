@@ -4,7 +4,7 @@ On fake CPU tensors a whole step runs, and reading a value fails: on a GPU it wo
 tensors mixing devices fails. Their backward pass would need a GPU, so it is left out.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from tests.trainables import built
 from tests.trainables.test_training import JOINT, MSE, TEACHER, WGAN, spec_of
 from trainables import batches as data
-from trainables import networks, training
+from trainables import graphs, networks, resident, training
 from trainables.bank import Bank
 from trainables.rendering import render
 from trainables.training import train
@@ -38,15 +38,18 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
 
 @pytest.fixture
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Record the numbers of the latent batches that are read."""
+    """Record the latent batches that are read, by the host or by a graph."""
     numbers: list[int] = []
-    real = data.BankBatches.batch
 
-    def batch(self: Any, step: int) -> Any:
-        numbers.append(step)
-        return real(self, step)
+    def record(name: str, real: Callable[[Any, Any], Any]) -> None:
+        def batch(self: Any, step: Any) -> Any:
+            numbers.append(len(numbers))
+            return real(self, step)
 
-    monkeypatch.setattr(data.BankBatches, "batch", batch)
+        monkeypatch.setattr(data.BankBatches, name, batch)
+
+    record("batch", data.BankBatches.batch)
+    record("at", data.BankBatches.at)
     return numbers
 
 
@@ -56,12 +59,15 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     monkeypatch.setattr(torch.nn.Module, "_apply", lambda self, function, recurse=True: self)
     monkeypatch.setattr(networks, "_initialise", lambda network, seed: None)
     monkeypatch.setattr(training, "deepcopy", lambda generator: training.build(built.shape(1)))
+    monkeypatch.setattr(graphs, "_aside", lambda body: body())
+    monkeypatch.setattr(graphs, "_captured", lambda body: body)
+    monkeypatch.setattr(resident, "_kept", type(resident._kept)())
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield monkeypatch
 
 
 @pytest.fixture
-def gpu(fake: pytest.MonkeyPatch) -> None:
+def gpu(fake: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Simulate a GPU of 16 GB."""
 
     def reached(device: Any = None) -> None:
@@ -72,10 +78,11 @@ def gpu(fake: pytest.MonkeyPatch) -> None:
 
     fake.setattr(training, "build", build_on_gpu)
     fake.setattr(Accelerator, "device", property(lambda self: torch.device("cuda")))
-    fake.setattr(Accelerator, "backward", lambda self, loss: None)
+    fake.setattr(torch.Tensor, "backward", lambda self: None)
     fake.setattr(torch.cuda, "synchronize", reached)
     fake.setattr(torch.cuda, "get_device_properties", properties)
     fake.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    return fake
 
 
 def build_on_gpu(*arguments: Any) -> Any:
@@ -88,8 +95,15 @@ def pixels() -> np.ndarray:
 
 
 @pytest.mark.parametrize("fields", KINDS)
-def test_no_step_waits_for_a_value(fields: dict[str, Any], bank: Bank, batches: list[int], fake: Any) -> None:
+@pytest.mark.parametrize("graphed", [False, True])
+def test_no_step_waits_for_a_value(
+    fields: dict[str, Any], graphed: bool, bank: Bank, batches: list[int], fake: pytest.MonkeyPatch
+) -> None:
     spec = spec_of(**fields)
+    if graphed:
+        fake.setattr(graphs, "has_graphs", lambda device: True)
+        fake.setattr(data, "lives_on", lambda device: True)
+        fake.setattr(resident, "_device_bytes", lambda device: 16e9)
     with pytest.raises(DataDependentOutputException) as error:
         list(train(spec, [STEPS], pixels=pixels(), bank=bank))
     assert len(batches) == STEPS * spec.n_critic
@@ -98,8 +112,12 @@ def test_no_step_waits_for_a_value(fields: dict[str, Any], bank: Bank, batches: 
 
 
 @pytest.mark.parametrize("fields", KINDS)
-def test_no_step_mixes_devices(fields: dict[str, Any], bank: Bank, batches: list[int], gpu: None) -> None:
+@pytest.mark.parametrize("graphed", [False, True])
+def test_no_step_mixes_devices(
+    fields: dict[str, Any], graphed: bool, bank: Bank, batches: list[int], gpu: pytest.MonkeyPatch
+) -> None:
     spec = spec_of(**fields)
+    gpu.setattr(graphs, "has_graphs", lambda device: graphed)
     with pytest.raises(RungReached):
         list(train(spec, [STEPS], pixels=pixels(), bank=bank))
     assert len(batches) == STEPS * spec.n_critic
@@ -114,8 +132,7 @@ def test_a_batch_left_on_the_host_is_detected(bank: Bank, gpu: None, monkeypatch
 def test_real_images_are_kept_on_the_gpu_if_they_fit(gpu: None) -> None:
     device, spec = torch.device("cuda"), spec_of(**TEACHER)
     small = data.RealBatches(pixels(), spec, device)
-    assert small.resident is not None
-    assert small.resident.device.type == "cuda"
+    assert [tensor.device.type for tensor in small.tensors] == ["cuda"]
     large = data.RealBatches(np.broadcast_to(np.uint8(0), (5_000_000, 1, 32, 32)), spec, device)
-    assert large.resident is None
+    assert not large.tensors
     assert large.batch(0).shape == small.batch(0).shape == (8, 1, 32, 32)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.trainables.built import discriminator, generator, shape
-from trainables.networks import DCGANGenerator, build
+from trainables.networks import DCGANGenerator, build, memory_format
 from trainables.shapes import FAMILIES, DiscriminatorShape, GeneratorShape
 
 # Table 1 of arXiv 1902.00159; d = 256 is in its caption.
@@ -79,3 +79,22 @@ def test_initial_weights_depend_only_on_the_seed() -> None:
     second, other = generator(2, seed=7).state_dict(), generator(2, seed=8).state_dict()
     assert all(torch.equal(first[k], second[k]) for k in first)
     assert not torch.equal(first["0.weight"], other["0.weight"])
+
+
+@pytest.mark.parametrize(
+    ("network", "device", "precision", "last"),
+    [
+        (DiscriminatorShape(8, 32, 1), "cpu", "no", True),
+        (DiscriminatorShape(4, 32, 1), "cpu", "bf16", False),
+        (DiscriminatorShape(64, 64, 3), "cuda", "bf16", True),
+        (DiscriminatorShape(64, 64, 3), "cuda", "tf32", True),
+        (DiscriminatorShape(64, 64, 3), "cuda", "no", False),
+        (DiscriminatorShape(16, 64, 3), "cuda", "bf16", False),
+        (shape(64), "cuda", "bf16", False),
+    ],
+)
+def test_the_memory_format_is_a_function_of_shape_device_and_precision(
+    network: GeneratorShape | DiscriminatorShape, device: str, precision: str, last: bool
+) -> None:
+    found = memory_format(network, torch.device(device), precision)
+    assert (found is torch.channels_last) == last

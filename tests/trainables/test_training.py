@@ -11,6 +11,7 @@ import torch
 from tests.trainables import built
 from trainables import checkpoint
 from trainables.bank import Bank
+from trainables.descent import NEEDS_GPU
 from trainables.errors import EnvironmentUserError, NotFiniteError
 from trainables.images import Images
 from trainables.latents import latents
@@ -214,11 +215,12 @@ def test_divergence_is_detected_in_the_images(digits: Images, bank: Bank) -> Non
         render(rung.generator, latents("rung", 0, 4))
 
 
-def test_fp16_without_a_gpu_is_refused(digits: Images, bank: Bank) -> None:
+@pytest.mark.parametrize("precision", NEEDS_GPU)
+def test_a_precision_that_needs_a_gpu_is_refused_without_one(precision: str, digits: Images, bank: Bank) -> None:
     if torch.cuda.is_available():
         pytest.skip("needs a machine without a GPU")
-    with pytest.raises(EnvironmentUserError, match="precision=fp16 needs a GPU"):
-        run(spec_of(**TEACHER, precision="fp16"), [1], digits, bank)
+    with pytest.raises(EnvironmentUserError, match=f"precision={precision} needs a GPU"):
+        run(spec_of(**TEACHER, precision=precision), [1], digits, bank)
 
 
 def test_images_are_rounded_and_clamped() -> None:

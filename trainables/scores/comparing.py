@@ -13,9 +13,10 @@ from trainables.errors import UserError
 from trainables.images import Images
 from trainables.rendering import to_uint8
 from trainables.scores.features import Features
+from trainables.scores.on_device import make_tally
 from trainables.scores.protocol import Score, protocol
 from trainables.scores.scorer import batches
-from trainables.scores.tally import Reference, Tally
+from trainables.scores.tally import Reference
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ def score(
     largest, and fid-D is added for each; all come from one forward pass. cache: a folder for the statistics of
     `against`.
     """
-    tally = Tally(features, samples.n, dims).add_all(samples.read())
-    real = Tally(features, against.n, tally.dims)
+    tally = make_tally(features, samples.n, dims).add_all(samples.read())
+    real = make_tally(features, against.n, tally.dims)
     if cache is None:
         reference = Reference.of(real.add_all(against.read()))
     else:

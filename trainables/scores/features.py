@@ -35,8 +35,10 @@ class TorchFeatures:
     """Base class for torch networks: device, memory format and batch size."""
 
     def __init__(self, network: Any, name: str, dims: int, preprocessing: str, batch_size: int) -> None:
-        self.name, self.dims, self.preprocessing, self.batch_size = name, dims, preprocessing, batch_size
+        """batch_size: images per forward pass on a CPU; a GPU takes four times as many."""
+        self.name, self.dims, self.preprocessing = name, dims, preprocessing
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.batch_size = batch_size * (4 if self.device.type == "cuda" else 1)
         self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
@@ -48,6 +50,19 @@ class TorchFeatures:
         with exact_float32():
             features, _ = self.forward(images.add(1.0).mul(127.5))
         return features[self.dims]
+
+    def on_device(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+        """Return features by dimension, and logits or None, of uint8 images [N, C, H, W]. All are on the device."""
+        features: dict[int, list[Tensor]] = {}
+        logits: list[Tensor] = []
+        with torch.inference_mode(), exact_float32():
+            for batch in images.split(self.batch_size):
+                found, scores = self.forward(batch.contiguous(memory_format=torch.channels_last))
+                for dims, values in found.items():
+                    features.setdefault(dims, []).append(values)
+                if scores is not None:
+                    logits.append(scores)
+        return {dims: torch.cat(values) for dims, values in features.items()}, torch.cat(logits) if logits else None
 
     def __call__(self, images: np.ndarray) -> Activations:
         features: dict[int, list[np.ndarray]] = {}

@@ -8,12 +8,12 @@ from torch import nn
 
 from trainables.images import Images
 from trainables.latents import latents
-from trainables.rendering import render
 from trainables.scores.classifier import Classifier
 from trainables.scores.features import Features
 from trainables.scores.loading import load_features
+from trainables.scores.on_device import make_tally
 from trainables.scores.protocol import Score, protocol, streams
-from trainables.scores.tally import Reference, Tally
+from trainables.scores.tally import Reference
 
 BATCH = 1_000  # images that are rendered or read at a time
 
@@ -29,7 +29,7 @@ class Scorer:
         self.features: Features = load_features(features or images.features, images, cache)
         pixels = images.pixels
         path = cache / f"real-{images.hash}-{self.features.name}.safetensors"
-        self.reference = Reference.cached(path, Tally(self.features, len(pixels)), batches(pixels))
+        self.reference = Reference.cached(path, make_tally(self.features, len(pixels)), batches(pixels))
 
     @property
     def real(self) -> dict[str, float | None]:
@@ -48,9 +48,9 @@ class Scorer:
         """
         values: dict[str, list[float]] = {}
         for stream in streams(purpose):
-            tally = Tally(self.features, n)
+            tally = make_tally(self.features, n)
             for start in range(0, n, BATCH):
-                tally.add(render(generator, latents(stream, start, min(BATCH, n - start))))
+                tally.add_rendered(generator, latents(stream, start, min(BATCH, n - start)))
             values.setdefault("fid", []).append(tally.fid(self.reference, self.features.dims))
             values.setdefault("sharpness", []).append(tally.sharpness)
             if tally.inception_score.n:

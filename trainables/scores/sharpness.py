@@ -2,7 +2,7 @@
 
 import numpy as np
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 
 
 def sharpness(images: np.ndarray) -> np.ndarray:
@@ -11,7 +11,7 @@ def sharpness(images: np.ndarray) -> np.ndarray:
     images: uint8 [n, C, H, W], at least 3×3.
     """
     x = images.astype(np.float64)
-    grey = x[:, 0] if x.shape[1] == 1 else np.einsum("nchw,c->nhw", x, _LUMA)
+    grey = x[:, 0] if x.shape[1] == 1 else np.einsum("nchw,c->nhw", x, LUMA)
     centre = grey[:, 1:-1, 1:-1]
     laplacian = grey[:, :-2, 1:-1] + grey[:, 2:, 1:-1] + grey[:, 1:-1, :-2] + grey[:, 1:-1, 2:] - 4 * centre
     return np.asarray(laplacian.var(axis=(1, 2)))

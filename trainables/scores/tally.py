@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from torch import nn
 
 from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import Order
+from trainables.rendering import render
 from trainables.scores.features import Features
 from trainables.scores.fid import Moments, RealStatistics, fid_of_features, fid_of_moments
 from trainables.scores.inception_score import InceptionScore
@@ -38,13 +40,9 @@ class Tally:
 
     def add(self, images: np.ndarray) -> Tally:
         """Add uint8 images [N, C, H, W] and return self. Raises UserError for images below 3×3 and for missing dims."""
-        if min(images.shape[2:]) < 3:
-            raise UserError(f"images of {images.shape[3]}×{images.shape[2]} are too small to score; give at least 3×3")
+        self._check_size(images.shape)
         activations = self.features(images)
-        unknown = set(self.dims) - set(activations.features)
-        if unknown:
-            available = ", ".join(map(str, activations.features))
-            raise UserError(f"dims={min(unknown)}: {self.features.name} has no such features; it has {available}")
+        self._check_dims(activations.features)
         in_sample = self._in_sample[self._added : self._added + len(images)]
         for d in self.dims:
             self.moments[d].add(activations.features[d])
@@ -54,6 +52,20 @@ class Tally:
         self.sharpness += float(sharpness(images).sum()) / self.n
         self._added += len(images)
         return self
+
+    def add_rendered(self, generator: nn.Module, z: np.ndarray) -> Tally:
+        """Add the generator's images of latents z [N, 100] and return self. Raises NotFiniteError."""
+        return self.add(render(generator, z))
+
+    def _check_size(self, shape: Sequence[int]) -> None:
+        if min(shape[2:]) < 3:
+            raise UserError(f"images of {shape[3]}×{shape[2]} are too small to score; give at least 3×3")
+
+    def _check_dims(self, available: Iterable[int]) -> None:
+        unknown = set(self.dims) - set(available)
+        if unknown:
+            names = ", ".join(map(str, available))
+            raise UserError(f"dims={min(unknown)}: {self.features.name} has no such features; it has {names}")
 
     def add_all(self, batches: Iterable[np.ndarray]) -> Tally:
         for batch in batches:

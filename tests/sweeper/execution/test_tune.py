@@ -1,5 +1,7 @@
 """The searcher: order of its suggestions, failures, broken watchers, and no exception inside Tune."""
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,11 +10,13 @@ import torch
 from ray.tune.search import Searcher
 
 from sweeper.execution import tune
+from sweeper.execution.experience import Experience
 from sweeper.execution.resources import Machine, Slots
 from sweeper.execution.tune import JobSearcher
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import RungRecord, Store
 from tests.sweeper import replay, stores
+from trainables.arithmetic import footprint
 
 
 def make_searcher(folder: Path, machine: Machine, watchers: list[object] | None = None) -> JobSearcher:
@@ -108,20 +112,93 @@ def test_out_of_memory_doubles_the_share_until_it_fits_and_stores_it(
     assert searcher.sweep.finished()
     assert not searcher.sweep.failed
     assert {len(names) for names in searcher.sweep.finishers().values()} == {1}
-    assert searcher.store.min_shares() == {"d=64": 0.5}
+    key = footprint(stores.teacher(64))
+    assert Experience.read(searcher.store, "").min_shares == {key: 0.5}
     printed = capfd.readouterr().err
-    assert "d=64 ran out of memory on 0.125 of a GPU; retrying on 0.25" in printed
-    assert "d=64 ran out of memory on 0.25 of a GPU; retrying on 0.5" in printed
+    assert "d=64 gan ran out of memory on 0.125 of a GPU; retrying on 0.25" in printed
+    assert "d=64 gan ran out of memory on 0.25 of a GPU; retrying on 0.5" in printed
     narrow = [job for job in order.jobs if searcher.sweep.records[job.signature].spec.d == 2]
     assert len(narrow) == len(set(narrow)), "a narrow trial ran twice"
     restarted = JobSearcher(Sweep.read(searcher.sweep.manifest, searcher.store), searcher.store, searcher.slots, [])
-    assert restarted.min_shares == {"d=64": 0.5}
+    assert restarted.experience.min_shares == {key: 0.5}
 
 
 def test_out_of_memory_on_a_whole_gpu_fails_the_trial(tmp_path: Path) -> None:
     searcher = make_searcher(tmp_path, Machine(cpus=2, gpus=1))
-    searcher.min_shares["d=64"] = 1.0
+    searcher.experience.min_shares["d=64"] = 1.0
     assert isinstance(searcher.suggest("a"), dict)
     job = searcher.running["a"]
     searcher.on_trial_complete("a", {"done": True, "out_of_memory": True, "failure": "out of memory on a whole GPU"})
     assert searcher.sweep.failed[job.signature].reason == "out of memory on a whole GPU"
+
+
+def test_the_memory_of_a_job_is_stored_by_its_footprint(tmp_path: Path) -> None:
+    searcher = make_searcher(tmp_path, Machine(cpus=2, gpus=1, gpu_name="H100"))
+    assert isinstance(searcher.suggest("a"), dict)
+    key = footprint(searcher.sweep.records[searcher.running["a"].signature].spec)
+    searcher.on_trial_complete("a", {"done": True, "gpu_name": "H100", "gpu_bytes": 7e9})
+    assert Experience.read(searcher.store, "H100").measured == searcher.experience.measured == {key: 7e9}
+
+
+class Card:
+    """Records the calls of torch.cuda. tensor: one that the job made."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, used: bool) -> None:
+        self.calls: list[str] = []
+        self.tensor: weakref.ref[torch.Tensor] | None = None
+        numbers = {"max_memory_allocated": 3, "max_memory_reserved": 5, "get_device_name": "H100"}
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: used)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: self.calls.append("reset"))
+        monkeypatch.setattr(torch.cuda, "empty_cache", self.empty)
+        for name, value in numbers.items():
+            monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+
+    def empty(self) -> None:
+        assert self.tensor is None or self.tensor() is None, "the cache cannot release a tensor that is alive"
+        self.calls.append("empty")
+
+
+def actor_of(searcher: JobSearcher, work: Callable[[], None]) -> tune.TrialActor:
+    config = searcher.suggest("a")
+    assert isinstance(config, dict)
+    actor = object.__new__(tune.TrialActor)
+    actor.setup(config)
+    actor.work = work  # type: ignore[method-assign]
+    return actor
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_memory_is_released_once_nothing_holds_it(fails: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(monkeypatch, used=True)
+
+    def work() -> None:
+        tensor = torch.zeros(1)
+        tensor.itself = tensor  # type: ignore[attr-defined] # a cycle, as Accelerate makes of a network
+        card.tensor = weakref.ref(tensor)
+        if fails:
+            raise torch.OutOfMemoryError("CUDA out of memory (injected)")
+
+    result = actor_of(make_searcher(tmp_path, Machine(cpus=2, gpus=1)), work).step()
+    assert card.calls == ["reset", "empty"]
+    assert (result["gpu_name"], result["gpu_bytes"]) == ("H100", 5 + 1e9)
+    assert ("out_of_memory" in result) == fails
+
+
+def test_a_job_without_a_gpu_measures_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = Card(monkeypatch, used=False)
+    result = actor_of(make_searcher(tmp_path, Machine(cpus=2, gpus=0)), lambda: None).step()
+    assert not card.calls
+    assert "gpu_name" not in result
+
+
+def test_a_gpu_that_ray_does_not_count_prints_a_note(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 80e9})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    tune._machine({"CPU": 4.0}, elastic=False)
+    assert capsys.readouterr().err.count("note: torch sees a GPU and Ray counts none") == 1
+    machine = tune._machine({"CPU": 4.0, "GPU": 1.0}, elastic=False)
+    assert capsys.readouterr().err == ""
+    assert (machine.gpu_name, machine.gpu_bytes) == ("NVIDIA H100 80GB HBM3", 80e9)

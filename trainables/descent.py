@@ -1,0 +1,102 @@
+"""The precision of a training, and the steps of its optimisers."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+import torch
+from accelerate.accelerator import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor
+from torch.optim import Optimizer
+
+from trainables.errors import EnvironmentUserError
+from trainables.precision import float32_products
+from trainables.spec import TrialSpec
+
+P = ParamSpec("P")
+R = TypeVar("R")
+NEEDS_GPU = ("tf32", "fp16")
+# Variables that make Accelerate distributed, or override its arguments. torchrun, Slurm and MPI set them for a job, and
+# so for Ray's workers. A trial is one process.
+_RANKS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "GROUP_RANK", "PMI_", "OMPI_", "MV2_", "MPI_")
+_LAUNCHERS = (*_RANKS, "ACCELERATE_", "FSDP_", "FORK_LAUNCHED")
+
+
+def in_its_precision(
+    train: Callable[Concatenate[TrialSpec, P], Iterator[R]],
+) -> Callable[Concatenate[TrialSpec, P], Iterator[R]]:
+    """Decorate a generator function so that it runs in the precision of its spec, and its consumer does not.
+
+    With tf32 matrix products and convolutions are in TF32. With every other precision float32 is exact.
+    """
+
+    @wraps(train)
+    def guarded(spec: TrialSpec, /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        trial = train(spec, *args, **kwargs)
+        while True:
+            with float32_products(spec.precision == "tf32"):
+                try:
+                    value = next(trial)
+                except StopIteration:
+                    return
+            yield value
+
+    return guarded
+
+
+def make_accelerator(spec: TrialSpec) -> Accelerator:
+    """Return an Accelerator for this process alone, in the spec's precision.
+
+    Its state is per process, and one process trains several trials in turn, so that the state is reset.
+    Raises EnvironmentUserError if the precision needs a GPU and none is visible.
+    """
+    if spec.precision in NEEDS_GPU and not torch.cuda.is_available():
+        raise EnvironmentUserError(
+            f"precision={spec.precision} needs a GPU, and none is visible; use --precision no or bf16"
+        )
+    AcceleratorState._reset_state(reset_partial_state=True)
+    with _no_launcher():
+        return Accelerator(mixed_precision="no" if spec.precision == "tf32" else spec.precision)
+
+
+@contextmanager
+def _no_launcher() -> Iterator[None]:
+    """Remove a launcher's variables from the environment inside the block."""
+    removed = {name: os.environ.pop(name) for name in list(os.environ) if name.startswith(_LAUNCHERS)}
+    try:
+        yield
+    finally:
+        os.environ.update(removed)
+
+
+class Descent:
+    """A step of an optimiser on a loss.
+
+    In fp16 each optimiser has its own loss scale. A scale that two optimisers share is updated after each step of both:
+    it grows twice as often as it should, and an overflow of one network halves the scale of the other.
+    """
+
+    def __init__(self, optimizer: Optimizer, scaler: torch.amp.GradScaler | None = None) -> None:
+        self.optimizer, self.scaler = optimizer, scaler
+
+    def __call__(self, loss: Tensor) -> None:
+        self.optimizer.zero_grad()
+        if self.scaler is None:
+            loss.backward()
+            self.optimizer.step()
+            return
+        self.scaler.scale(loss).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def descent_of(spec: TrialSpec, optimizer: Optimizer, parts: dict[str, Any], suffix: str = "") -> Descent:
+    """Return the step of an optimiser. Add the state to checkpoint to `parts`, under names that end with `suffix`."""
+    scaler = torch.amp.GradScaler("cuda") if spec.precision == "fp16" else None
+    parts[f"optimizer{suffix}"] = optimizer
+    if scaler is not None:
+        parts[f"scaler{suffix}"] = scaler
+    return Descent(optimizer, scaler)
