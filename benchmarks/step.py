@@ -1,46 +1,78 @@
-"""Measure milliseconds per update, by d and loss: medians over repeats in turn.
+"""Milliseconds per update of train(), torch's plain layers against narrow.py's, in turn on one thread.
 
-python benchmarks/step.py [--repeats 5] [--updates 20]
+python benchmarks/step.py [--seconds 10] [--only mse,joint,gan]
+
+CPU time of the thread, so that neighbours count less; medians of many turns, and their minima in brackets.
 """
 
 import argparse
+import os
 import statistics
-import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from trainables import networks
 from trainables.bank import Bank
-from trainables.images import prepare
-from trainables.networks import build
-from trainables.rendering import render
-from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
-from trainables.training import train
+from trainables.training import Rung, train
 
-LOSSES = {
-    "gan": {"role": "teacher", "d_discriminator": 8},
+FIELDS: dict[str, dict[str, Any]] = {
     "mse": {"role": "student", "loss": "mse", "teacher": "t", "latents": 256},
     "joint": {"role": "student", "loss": "joint", "alpha": 0.02, "d_discriminator": 8, "teacher": "t", "latents": 256},
+    "gan": {"role": "teacher", "d_discriminator": 8},
 }
+# Loss, image size, channels, widths.
+CASES = [
+    ("mse", 32, 1, (2, 4, 6, 8, 16)),
+    ("joint", 32, 1, (2, 4, 8)),
+    ("gan", 32, 1, (2, 4, 8)),
+    ("mse", 64, 1, (2, 4)),
+    ("mse", 64, 3, (2, 4)),
+]
+UPDATES = 10  # in a turn
+NARROW: Callable[..., bool] = networks.is_narrow
+
+
+def plain(*arguments: Any) -> bool:
+    """In the place of networks.is_narrow."""
+    return False
+
+
+def turns(spec: TrialSpec) -> Iterator[Rung]:
+    """A trial that yields after every turn, on random images."""
+    shape = (256, spec.channels, spec.image_size, spec.image_size)
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # no folder: it stays in memory
+    return train(spec, range(UPDATES, 1_000_000, UPDATES), pixels=pixels, bank=bank)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--updates", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=10.0, help="per case")
+    parser.add_argument("--only", default="mse,joint,gan")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        pixels = prepare("mnist5k", 32, Path(folder)).pixels
-        bank = Bank(Path(folder) / "bank", 256, lambda z: render(build(GeneratorShape("dcgan", 4, 32, 1)), z))
-        print("| d | " + " | ".join(LOSSES) + " |\n|--:|" + "--:|" * len(LOSSES))
-        for d in (2, 4, 8, 16):
-            seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
-            for _ in range(options.repeats):
-                for name, fields in LOSSES.items():
-                    spec = TrialSpec(**{"dataset": "mnist5k", "d": d, "channels": 1, **fields})  # type: ignore[arg-type]
-                    *_, last = train(spec, [3, 3 + options.updates], pixels=pixels, bank=bank)
-                    seconds[name].append(last.seconds / options.updates)
-            cells = " | ".join(f"{statistics.median(seconds[name]) * 1000:.1f}" for name in LOSSES)
-            print(f"| {d} | {cells} |", flush=True)
+    print("| loss | images | d | torch's layers | narrow.py | ratio |\n|---|---|--:|--:|--:|--:|")
+    for loss, size, channels, widths in CASES:
+        for d in widths if loss in options.only.split(",") else ():
+            spec = TrialSpec(dataset="random", d=d, image_size=size, channels=channels, **FIELDS[loss])
+            trials = {plain: turns(spec), NARROW: turns(spec)}
+            found: dict[Callable[..., bool], list[float]] = {rule: [] for rule in trials}
+            begun = time.monotonic()
+            while len(found[plain]) < 5 or time.monotonic() - begun < options.seconds:
+                for rule, trial in trials.items():
+                    networks.is_narrow = rule
+                    before = time.thread_time()
+                    next(trial)
+                    found[rule].append((time.thread_time() - before) / UPDATES * 1000)
+            (theirs, their_least), (ours, our_least) = (
+                (statistics.median(times[2:]), min(times[2:])) for times in (found[plain], found[NARROW])
+            )
+            cells = f"{theirs:.2f} ({their_least:.2f}) | {ours:.2f} ({our_least:.2f}) | {theirs / ours:.2f}"
+            print(f"| {loss} | {size}×{size}×{channels} | {d} | {cells} ({their_least / our_least:.2f}) |", flush=True)
 
 
 if __name__ == "__main__":

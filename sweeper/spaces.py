@@ -18,7 +18,7 @@ from trainables.dataset_identity import registered_name
 from trainables.errors import UserError
 from trainables.objectives import GAMES, LOSSES
 from trainables.registry import registering_refused
-from trainables.spec import DEFAULTS, FIELDS, TrialSpec, irrelevant, parse, plugin_of
+from trainables.spec import DEFAULTS, FIELDS, REVISION, TrialSpec, irrelevant, parse, plugin_of
 
 Grid = Mapping[str, Any]
 
@@ -162,6 +162,7 @@ def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, tea
         fields = {key: value for key, value in fields.items() if key not in irrelevant(loss, objective)}
         if LOSSES[loss].needs_discriminator:
             fields.setdefault("d_discriminator", fields.get("d"))
+    fields["revision"] = REVISION
     if plugin := plugin_of(fields):
         fields["plugin"] = plugin
     unknown = set(fields) - set(FIELDS)

@@ -44,7 +44,7 @@ class Bank:
         """
         positions = [divmod(index, SHARD) for index in indices.tolist()]
         self._load_shards(sorted({number for number, _ in positions}))
-        return self.z[indices], np.stack([self._shards[number][row] for number, row in positions])
+        return self.z[indices], np.array([self._shards[number][row] for number, row in positions])
 
     def shards(self) -> Iterator[np.ndarray]:
         """Yield all images, uint8 [n, C, H, W], in the order of their latents."""

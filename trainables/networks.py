@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainables import narrow
 from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape, hidden_widths
 
 
@@ -53,6 +54,31 @@ def memory_format(
     return torch.channels_last if faster else torch.contiguous_format
 
 
+def is_narrow(shape: GeneratorShape | DiscriminatorShape, batch: int, device: torch.device) -> bool:
+    """Return whether narrow.py computes a network of this shape: where it is faster (benchmarks/step.py)."""
+    if device.type != "cpu":
+        return False
+    if isinstance(shape, DiscriminatorShape):
+        return shape.d <= 8 and batch >= 64
+    return shape.d <= {32: 12, 64: 6}[shape.image_size]
+
+
+def _is_traced() -> bool:
+    """Return whether torch compiles or casts what runs, which it can do only with its own layers."""
+    return torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+
+
+def _parts(network: nn.Sequential) -> tuple[list[nn.BatchNorm2d], list[Tensor]]:
+    """Return the normalisations, and the weights and biases in turn, in the order of the layers."""
+    norms: list[nn.BatchNorm2d] = []
+    parameters: list[Tensor] = []
+    for layer in network:
+        if isinstance(layer, _NormBias):
+            norms.append(layer.norm)
+        parameters += [value for value in layer._parameters.values() if value is not None]
+    return norms, parameters
+
+
 def _initialise(network: nn.Module, seed: int) -> None:
     """Initialise as DCGAN does: weights from N(0, 0.02), biases 0."""
     generator = torch.Generator().manual_seed(seed)
@@ -85,7 +111,24 @@ class DCGANGenerator(_Layers):
 
     def __init__(self, shape: GeneratorShape, seed: int) -> None:
         super().__init__(*self.layers(shape))
+        self.shape = shape
         _initialise(self, seed)
+
+    def forward(self, z: Tensor) -> Tensor:
+        if self.training and is_narrow(self.shape, len(z), z.device) and not _is_traced():
+            norms, parameters = _parts(self)
+            trained: Tensor = narrow.GeneratorFunction.apply(norms, z, *parameters)
+            return trained
+        images: Tensor = super().forward(z)
+        return images
+
+    def generate(self, z: Tensor) -> Tensor:
+        """Return images in eval mode, without gradients. Each depends on its latent alone."""
+        if is_narrow(self.shape, len(z), z.device):
+            norms, parameters = _parts(self)
+            return narrow.generate(norms, z, *parameters)
+        images: Tensor = super().forward(z)
+        return images
 
     @staticmethod
     def layers(shape: GeneratorShape) -> list[nn.Module]:
@@ -115,4 +158,16 @@ class Discriminator(_Layers):
             previous = width
         layers += [nn.Conv2d(previous, 1, 4, 1, 0), nn.Flatten(0)]
         super().__init__(*layers)
+        self.shape = shape
         _initialise(self, seed)
+
+    def forward(self, images: Tensor) -> Tensor:
+        # narrow.py has no second derivative. Images that are a leaf with a gradient are those of a gradient penalty.
+        penalised = images.requires_grad and images.is_leaf
+        narrow_enough = is_narrow(self.shape, len(images), images.device)
+        if self.training and narrow_enough and not penalised and not _is_traced():
+            norms, parameters = _parts(self)
+            trained: Tensor = narrow.DiscriminatorFunction.apply(norms, images, *parameters)
+            return trained
+        logits: Tensor = super().forward(narrow.outermost(images))
+        return logits

@@ -32,6 +32,8 @@ def render(generator: nn.Module, z: np.ndarray, batch_size: int | None = None) -
 @torch.inference_mode()
 def render_on_device(generator: nn.Module, z: np.ndarray, batch_size: int | None = None) -> Tensor:
     """Render as `render` does, and leave the images on the generator's device."""
+    # Call the method of the class: Accelerate has wrapped the forward of the instance in autocast.
+    generate = getattr(type(generator), "generate", type(generator).forward)
     was_training = generator.training
     generator.eval()
     device = next(generator.parameters()).device
@@ -39,8 +41,7 @@ def render_on_device(generator: nn.Module, z: np.ndarray, batch_size: int | None
     batches, finite = [], []
     with exact_float32():
         for start in range(0, len(z), batch_size):
-            # Call the forward of the class: Accelerate has wrapped that of the instance in autocast.
-            images = type(generator).forward(generator, torch.from_numpy(z[start : start + batch_size]).to(device))
+            images = generate(generator, torch.from_numpy(z[start : start + batch_size]).to(device))
             finite.append(images.isfinite().all())
             batches.append(to_uint8(images))
     generator.train(was_training)

@@ -22,6 +22,7 @@ from trainables.scores.loading import FEATURES
 from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape
 
 IMAGE_SIZES = (32, 64)
+REVISION = 2  # of trials that are new; 2: narrow.py computes narrow networks on a CPU
 PRECISIONS = ("no", "tf32", "bf16", "fp16")
 ROLES = ("teacher", "student")
 
@@ -56,7 +57,7 @@ class TrialSpec:
     threads: int = 1  # CPU threads; the number changes the order of sums and so the weights
     compile: bool = False  # use torch.compile; changes the order of sums; takes a minute at each start
     plugin: str | None = None  # NAME-HASH of the plug-ins that define its loss, game, family or features, joined by +
-    revision: int = 1  # increased when a correction changes results
+    revision: int = 1  # of the code's numbers; new trials have REVISION
 
     def __post_init__(self) -> None:
         for name in FIELDS:
