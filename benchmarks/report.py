@@ -67,9 +67,15 @@ SECTIONS = {
         "Makespan on simulated GPUs",
         "The paper's full sweep at 64×64, with costs from 1 to 4,000: teachers of nine d × 12 configurations; students "
         "of eight d × (mse and seven alphas) × 2 learning rates × 3 seeds. The bound is the larger of work / GPUs and "
-        "the longest chain of one trial's rungs. Students with five rungs on 8 GPUs exceed 1.05: the last steps of the "
-        "narrow widths, each two thirds of a budget, come late and leave GPUs idle.",
+        "the longest chain of one trial's rungs. The last two columns repeat it with the scores of 20 more seeds. A "
+        "few seeds exceed 1.05, because the last steps, each two thirds of a budget, do not fill the GPUs evenly.",
         "benchmarks/pruning.py makespan",
+    ),
+    "plan": Section(
+        "A plan of the paper's spaces",
+        "`sweeper plan teachers` at 64×64 with an empty cache of timings, on a machine that other programs load. The "
+        "start of Ray is included.",
+        "benchmarks/plan.py",
     ),
     "driver": Section(
         "Scheduling, per trial",

@@ -38,7 +38,7 @@ def update_launches(spec: TrialSpec) -> int:
 
     A pass launches three per layer: the convolution, the normalisation, and the bias or activation. An optimiser step
     launches 16: the loss, the optimiser and the batch. Operators of the training loop at 32×32: 52 with mse, 149 with
-    gan, 166 with joint, 574 with wgan. These estimates are within 10% of them, and of those at 64×64.
+    gan, 166 with joint, 574 with wgan. These estimates are within 11% of them, and of those at 64×64.
     """
     layers = spec.image_size.bit_length() - 2  # of a network: one per doubling from 4×4, and one more
     passes = sum(spec.rule.passes(spec.game, spec.n_critic).values())

@@ -161,7 +161,7 @@ class TimedCosts:
         return extrapolate(alike or every, _rate(every), self._macs(spec))
 
     def _timing_seconds(self, spec: TrialSpec) -> float:
-        """Return the expected time of timing a kind: two updates, and short repeats of an update that is fast."""
+        """Return the expected time of timing a kind: two updates, or short repeats of a fast one."""
         # Timings of other losses say little: the throughput of a small network is a fraction of that of a large one.
         timed = any(_group(other) == _group(spec) for other, _ in self._timed())
         update = self._seconds_per_update(spec) if timed else self._macs(spec) / MACS_PER_SECOND

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from trainables.training import Rung
 
 SECONDS = 0.3  # approximate time of each timing of a kind of trial
+SLOW = 5.0  # seconds of an update that is timed alone
 
 
 @dataclass(frozen=True)
@@ -52,14 +53,15 @@ def time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
     def train_to(rungs: list[int]) -> Iterator[Rung]:
         return train(spec, rungs, pixels=pixels, bank=bank, extras=_untrained_extras(spec, teacher))
 
-    # The first update warms up. A kind that is slow stops after the second: the rungs of `train` are lazy.
+    # The first update warms up, unless it is so slow that this does not matter. The rungs of `train` are lazy.
     seconds: list[float] = []
     for rung in train_to([1, 2, 3, 4]):
         seconds.append(rung.seconds)
-        if sum(seconds[1:]) > SECONDS:
+        slow = seconds[0] > SLOW and not spec.compile  # compiling is part of the first update
+        if slow or sum(seconds[1:]) > SECONDS:
             break
     compiling = max(0.0, seconds[0] - seconds[-1]) if spec.compile else 0.0
-    updates = seconds[1:]
+    updates = seconds[1:] or seconds
     if (chunk := min(100, int(SECONDS / statistics.median(updates)))) > 1:
         rungs = list(train_to([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk]))
         rung, updates = rungs[-1], [each.seconds / chunk for each in rungs[1:]]
