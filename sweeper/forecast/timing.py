@@ -40,6 +40,9 @@ def time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
 
     teacher: the students' teacher.
     """
+    import torch
+
+    from trainables import graphs
     from trainables.bank import Bank
     from trainables.rendering import render
     from trainables.training import train
@@ -63,7 +66,8 @@ def time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
     compiling = max(0.0, seconds[0] - seconds[-1]) if spec.compile else 0.0
     updates = seconds[1:] or seconds
     if (chunk := min(100, int(SECONDS / statistics.median(updates)))) > 1:
-        rungs = list(train_to([2, 2 + chunk, 2 + 2 * chunk, 2 + 3 * chunk]))
+        warm = 2 + (graphs.WARM_UP if torch.cuda.is_available() else 0)  # a GPU captures its graph after these
+        rungs = list(train_to([warm + number * chunk for number in range(4)]))
         rung, updates = rungs[-1], [each.seconds / chunk for each in rungs[1:]]
     median = statistics.median(updates)
     image = _seconds_each(lambda n: render(rung.generator, latents("calibration", 0, n)), many=100)
