@@ -101,12 +101,13 @@ class Greedy(replay.Replay):
 def test_out_of_memory_doubles_the_share_until_it_fits_and_stores_it(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """The GPUs are logical resources of Ray."""
-    searcher = make_searcher(tmp_path, Machine(cpus=2, gpus=1))
+    """The GPUs are logical resources of Ray, and so fast that memory alone decides."""
+    machine = Machine(cpus=2, gpus=1, macs_per_second=1e15)
+    searcher = make_searcher(tmp_path, machine)
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         order = replay.Order()
-        tune.run(searcher.sweep, searcher.store, Machine(cpus=2, gpus=1), None, [order], actor=Greedy)
+        tune.run(searcher.sweep, searcher.store, machine, None, [order], actor=Greedy)
     finally:
         ray.shutdown()
     assert searcher.sweep.finished()
