@@ -58,7 +58,7 @@ def test_activations_are_what_torch_keeps_for_the_backward_pass(
     size, channels, d_discriminator = SETS[name]
     own = {} if fields is MSE else {"d_discriminator": d_discriminator}
     spec = TrialSpec(dataset=name, d=d, channels=channels, image_size=size, **fields, **own)
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):  # narrow networks differ on a CPU
         found = counted(spec)
     assert activation_bytes(spec, None) == pytest.approx(found, rel=0.25)
 
