@@ -18,7 +18,8 @@ PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 HEAD = """# Performance
 
 Written by `make bench` (`benchmarks/report.py`). Ratios compare two programs that ran in turn on one machine. Nothing
-has been measured on a GPU.
+has been measured on a GPU. The sections on trials and networks were measured before revision 2 of the training step,
+except "An update" and "The acceptance of a GPU".
 """
 WHERE = f"({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__})"
 
@@ -130,7 +131,13 @@ SECTIONS = {
         "writing a line to /dev/null is timed, as the noise of the machine.",
         "benchmarks/wandb_callbacks.py",
     ),
-    "step": Section("An update", "Milliseconds per update by d, one thread.", "benchmarks/step.py"),
+    "step": Section(
+        "An update",
+        "Milliseconds per update of the training loop by d, one thread, batch 64, the discriminator of d = 8: torch's "
+        "layers, and narrow.py where its rule applies, in turn in one process. CPU time of the thread, medians, and "
+        "minima in brackets.",
+        "benchmarks/step.py --seconds 6",
+    ),
     "gpu": Section(
         "The acceptance of a GPU, without one",
         "`make gpu` runs it on a GPU, which has not happened yet. This form runs on a processor: it tests the program, "

@@ -1,8 +1,8 @@
-"""Milliseconds per update of train(), torch's plain layers against narrow.py's, in turn on one thread.
+"""Measure milliseconds per update of train(): torch's layers and narrow.py in turn, on one thread.
 
 python benchmarks/step.py [--seconds 10] [--only mse,joint,gan]
 
-CPU time of the thread, so that neighbours count less; medians of many turns, and their minima in brackets.
+CPU time of the thread, so that other processes count less. Medians of many turns, and minima in brackets.
 """
 
 import argparse
@@ -38,15 +38,15 @@ NARROW: Callable[..., bool] = networks.is_narrow
 
 
 def plain(*arguments: Any) -> bool:
-    """In the place of networks.is_narrow."""
+    """Replace networks.is_narrow: no network is narrow."""
     return False
 
 
 def turns(spec: TrialSpec) -> Iterator[Rung]:
-    """A trial that yields after every turn, on random images."""
+    """Return a trial on random images that yields after every turn."""
     shape = (256, spec.channels, spec.image_size, spec.image_size)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # no folder: it stays in memory
+    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # not a folder, so that the bank stays in memory
     return train(spec, range(UPDATES, 1_000_000, UPDATES), pixels=pixels, bank=bank)
 
 
@@ -60,16 +60,16 @@ def main() -> None:
         for d in widths if loss in options.only.split(",") else ():
             spec = TrialSpec(dataset="random", d=d, image_size=size, channels=channels, **FIELDS[loss])
             trials = {plain: turns(spec), NARROW: turns(spec)}
-            found: dict[Callable[..., bool], list[float]] = {rule: [] for rule in trials}
+            times: dict[Callable[..., bool], list[float]] = {rule: [] for rule in trials}
             begun = time.monotonic()
-            while len(found[plain]) < 5 or time.monotonic() - begun < options.seconds:
+            while len(times[plain]) < 5 or time.monotonic() - begun < options.seconds:
                 for rule, trial in trials.items():
                     networks.is_narrow = rule
                     before = time.thread_time()
                     next(trial)
-                    found[rule].append((time.thread_time() - before) / UPDATES * 1000)
+                    times[rule].append((time.thread_time() - before) / UPDATES * 1000)
             (theirs, their_least), (ours, our_least) = (
-                (statistics.median(times[2:]), min(times[2:])) for times in (found[plain], found[NARROW])
+                (statistics.median(each[2:]), min(each[2:])) for each in (times[plain], times[NARROW])
             )
             cells = f"{theirs:.2f} ({their_least:.2f}) | {ours:.2f} ({our_least:.2f}) | {theirs / ours:.2f}"
             print(f"| {loss} | {size}×{size}×{channels} | {d} | {cells} ({their_least / our_least:.2f}) |", flush=True)
