@@ -99,13 +99,12 @@ def _step(optimizer: Optimizer) -> None:
 
     On a CPU call only the kernel of torch's Adam: the rest of its step takes longer than that of a narrow network.
     """
-    parameters = optimizer.param_groups[0]["params"]
-    is_plain = type(optimizer) is torch.optim.Adam and bool(optimizer.state)  # the first step creates the state
-    if not is_plain or parameters[0].device.type != "cpu":
+    group = optimizer.param_groups[0]
+    parameters = group["params"]
+    if not _is_plain_adam(optimizer):
         optimizer.step()
         optimizer.zero_grad()
         return
-    (group,) = optimizer.param_groups
     states = [optimizer.state[parameter] for parameter in parameters]
     steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
     gradients = [parameter.grad for parameter in parameters]
@@ -117,6 +116,17 @@ def _step(optimizer: Optimizer) -> None:
     )  # fmt: skip
     for parameter in parameters:
         parameter.grad = None
+
+
+def _is_plain_adam(optimizer: Optimizer) -> bool:
+    """Return whether the kernel alone is the step: Adam on a CPU without options, with state and gradients of all."""
+    group = optimizer.param_groups[0]
+    options = group.get("weight_decay"), group.get("amsgrad"), group.get("maximize"), len(optimizer.param_groups)
+    if type(optimizer) is not torch.optim.Adam or options != (0, False, False, 1):
+        return False
+    parameters = group["params"]
+    has_all = len(optimizer.state) == len(parameters) and all(p.grad is not None for p in parameters)
+    return has_all and parameters[0].device.type == "cpu"  # the first step creates the state
 
 
 def descent_of(spec: TrialSpec, optimizer: Optimizer, parts: dict[str, Any], suffix: str = "") -> Descent:

@@ -224,3 +224,17 @@ def test_adam_s_step_is_torch_s(fields: dict[str, Any]) -> None:
         optimizers[1].step()
     for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def test_a_parameter_without_a_gradient_and_adam_s_options_are_left_to_torch() -> None:
+    for options in ({}, {"weight_decay": 0.1}):
+        ours, theirs = built.generator(2), built.generator(2)
+        optimizers = [torch.optim.Adam(network.parameters(), lr=0.01, **options) for network in (ours, theirs)]
+        for step in range(3):
+            for a, b in zip(list(ours.parameters())[1:], list(theirs.parameters())[1:], strict=True):
+                a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
+                b.grad = a.grad.clone()
+            descent._step(optimizers[0])
+            optimizers[1].step()
+        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(a, b)
