@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 
 from tests.trainables import built
-from tests.trainables.test_training import JOINT, TEACHER, spec_of
 from trainables import descent, narrow, networks
 from trainables.latents import latents
 from trainables.networks import is_narrow
@@ -211,30 +210,26 @@ def test_casts_and_compilers_see_torch_s_layers(monkeypatch: pytest.MonkeyPatch)
         generator.train()(z)
 
 
-@pytest.mark.parametrize("fields", [TEACHER, JOINT])
-def test_adam_s_step_is_torch_s(fields: dict[str, Any]) -> None:
-    spec = spec_of(**fields)
+@pytest.mark.parametrize(
+    ("options", "without_gradient", "is_plain"),
+    [
+        ({"betas": (0.5, 0.999), "fused": True}, 0, True),
+        ({"weight_decay": 0.1}, 0, False),
+        ({"amsgrad": True}, 0, False),
+        ({}, 1, False),
+    ],
+)
+def test_adam_s_step_is_torch_s(options: dict[str, Any], without_gradient: int, is_plain: bool) -> None:
+    """The kernel alone where it is the whole step, else torch's step. without_gradient: parameters that have none."""
     ours, theirs = built.generator(2), built.generator(2)
-    optimizers = [spec.game.optimizer(network.parameters(), spec.lr) for network in (ours, theirs)]
+    optimizers = [torch.optim.Adam(network.parameters(), lr=0.01, **options) for network in (ours, theirs)]
+    pairs = list(zip(ours.parameters(), theirs.parameters(), strict=True))
     for step in range(3):
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        for a, b in pairs[without_gradient:]:
             a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
             b.grad = a.grad.clone()
+        assert descent._is_plain_adam(optimizers[0]) == (is_plain and step > 0), "the first step creates the state"
         descent._step(optimizers[0])
         optimizers[1].step()
-    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_parameter_without_a_gradient_and_adam_s_options_are_left_to_torch() -> None:
-    for options in ({}, {"weight_decay": 0.1}):
-        ours, theirs = built.generator(2), built.generator(2)
-        optimizers = [torch.optim.Adam(network.parameters(), lr=0.01, **options) for network in (ours, theirs)]
-        for step in range(3):
-            for a, b in zip(list(ours.parameters())[1:], list(theirs.parameters())[1:], strict=True):
-                a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
-                b.grad = a.grad.clone()
-            descent._step(optimizers[0])
-            optimizers[1].step()
-        for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
-            assert torch.equal(a, b)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert all(a.grad is None for a, _ in pairs)
