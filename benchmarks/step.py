@@ -1,8 +1,8 @@
-"""Measure milliseconds per update of train(): torch's layers and narrow.py in turn, on one thread.
+"""Measure milliseconds per update of train() in turn: torch's layers and Adam, then narrow.py and Adam's kernel alone.
 
 python benchmarks/step.py [--seconds 10] [--only mse,joint,gan]
 
-CPU time of the thread, so that other processes count less. Medians of many turns, and minima in brackets.
+One thread. CPU time of the thread, so that other processes count less. Medians of many turns, and minima in brackets.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from trainables import networks
+from trainables import descent, networks
 from trainables.bank import Bank
 from trainables.spec import TrialSpec
 from trainables.training import Rung, train
@@ -34,12 +34,15 @@ CASES = [
     ("mse", 64, 3, (2, 4)),
 ]
 UPDATES = 10  # in a turn
-NARROW: Callable[..., bool] = networks.is_narrow
+OURS = networks.is_narrow, descent._is_plain_adam
 
 
-def plain(*arguments: Any) -> bool:
-    """Replace networks.is_narrow: no network is narrow."""
+def never(*arguments: Any) -> bool:
+    """Replace the rules of OURS: no network is narrow, and torch's optimiser does its whole step."""
     return False
+
+
+TORCH = never, never
 
 
 def turns(spec: TrialSpec) -> Iterator[Rung]:
@@ -55,21 +58,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=10.0, help="per case")
     parser.add_argument("--only", default="mse,joint,gan")
     options = parser.parse_args()
-    print("| loss | images | d | torch's layers | narrow.py | ratio |\n|---|---|--:|--:|--:|--:|")
+    print("| loss | images | d | torch's | ours | ratio |\n|---|---|--:|--:|--:|--:|")
     for loss, size, channels, widths in CASES:
         for d in widths if loss in options.only.split(",") else ():
             spec = TrialSpec(dataset="random", d=d, image_size=size, channels=channels, **FIELDS[loss])
-            trials = {plain: turns(spec), NARROW: turns(spec)}
-            times: dict[Callable[..., bool], list[float]] = {rule: [] for rule in trials}
+            trials = {TORCH: turns(spec), OURS: turns(spec)}
+            times: dict[tuple[Callable[..., bool], ...], list[float]] = {rules: [] for rules in trials}
             begun = time.monotonic()
-            while len(times[plain]) < 5 or time.monotonic() - begun < options.seconds:
-                for rule, trial in trials.items():
-                    networks.is_narrow = rule
+            while len(times[TORCH]) < 5 or time.monotonic() - begun < options.seconds:
+                for rules, trial in trials.items():
+                    networks.is_narrow, descent._is_plain_adam = rules
                     before = time.thread_time()
                     next(trial)
-                    times[rule].append((time.thread_time() - before) / UPDATES * 1000)
+                    times[rules].append((time.thread_time() - before) / UPDATES * 1000)
             (theirs, their_least), (ours, our_least) = (
-                (statistics.median(each[2:]), min(each[2:])) for each in (times[plain], times[NARROW])
+                (statistics.median(each[2:]), min(each[2:])) for each in (times[TORCH], times[OURS])
             )
             cells = f"{theirs:.2f} ({their_least:.2f}) | {ours:.2f} ({our_least:.2f}) | {theirs / ours:.2f}"
             print(f"| {loss} | {size}×{size}×{channels} | {d} | {cells} ({their_least / our_least:.2f}) |", flush=True)

@@ -41,7 +41,7 @@ class GeneratorFunction(torch.autograd.Function):
         hidden = _project(z, weights[0])
         ctx.layers = []
         for norm, bias, weight in zip(norms, biases, weights[1:], strict=False):
-            scale = _normalise(hidden.view(len(hidden), -1), _Rows(len(hidden)), norm.eps, statistics)
+            scale = _normalise(hidden, _Rows(hidden), norm.eps, statistics)
             active = (hidden + bias.unsqueeze(3)).relu_()
             ctx.layers.append((hidden, scale, active))
             hidden = _transposed_convolution(active, weight if weight is not weights[-1] else 2 * weight)
@@ -66,7 +66,7 @@ class GeneratorFunction(torch.autograd.Function):
                 torch.mm(matrix, patches, out=into_inputs[:, place])
                 into_weight.addmm_(inputs[:, place], patches.t())
             back = _threshold_backward(into_inputs.view_as(active), active, 0)
-            total = _normalise_backward(back.view(len(back), -1), normalised.flatten(1), scale, _Rows(len(back)))
+            total = _normalise_backward(back, normalised, scale, _Rows(back))
             gradients[2 * depth + 1] = total.view(-1, 1, 1)
             gradients[2 * depth + 2] = into_weight.view(weight.shape)
         first = back.view(-1, len(z))
@@ -76,21 +76,23 @@ class GeneratorFunction(torch.autograd.Function):
 
 
 class DiscriminatorFunction(torch.autograd.Function):
-    """Map images [N, C, H, W] to logits [N] in training mode. Norms and parameters are in the order of layers."""
+    """Map images [N, C, H, W] to logits [N] in training mode. Norms and parameters are in the order of layers.
+
+    groups: parts of the batch, of equal size. Each is normalised by its own statistics.
+    """
 
     @staticmethod
-    def forward(ctx: Any, norms: Sequence[nn.BatchNorm2d], images: Tensor, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, norms: Sequence[nn.BatchNorm2d], groups: int, images: Tensor, *parameters: Tensor) -> Tensor:
         weights, biases, statistics = parameters[::2], parameters[1::2], _Statistics()
         pixels, scale = _pixels(outermost(images)), None
         # With one channel both memory formats have equal strides; torch recognises channels_last only in this form.
         inputs = pixels.flatten().view(pixels.shape).permute(0, 3, 1, 2)
-        ctx.layers, ctx.innermost = [], images.stride(0) == 1
+        ctx.layers, ctx.groups, ctx.innermost = [], groups, images.stride(0) == 1
         for depth, weight in enumerate(weights[:-1]):
             hidden = _channels_last(conv2d(inputs, weight, None if depth else biases[0], 2, 1))
             active = hidden
             if depth:
-                columns = _Columns(len(weight), hidden[0, 0].numel())
-                scale = _normalise(_pixels(hidden).view(len(hidden), -1), columns, norms[depth - 1].eps, statistics)
+                scale = _normalise(hidden, _Columns(hidden, groups), norms[depth - 1].eps, statistics)
                 active = hidden + biases[depth]
             leaky_relu_(active, SLOPE)
             ctx.layers.append((inputs, hidden, scale, active))
@@ -102,7 +104,7 @@ class DiscriminatorFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
-        parameters, (_, into_images, *learn) = ctx.saved_tensors, ctx.needs_input_grad
+        parameters, (_, _, into_images, *learn) = ctx.saved_tensors, ctx.needs_input_grad
         weights, learns = parameters[::2], any(learn)
         gradients: list[Tensor | None] = [None] * len(parameters)
         active = ctx.layers[-1][-1]
@@ -114,24 +116,24 @@ class DiscriminatorFunction(torch.autograd.Function):
         for depth in reversed(range(len(ctx.layers))):
             inputs, normalised, scale, active = ctx.layers[depth]
             back = _channels_last(_leaky_relu_backward(back, active, SLOPE, True))
-            columns, matrix = _Columns(back.shape[1], back[0, 0].numel()), _pixels(back).view(len(back), -1)
+            columns = _Columns(back, ctx.groups)
             if depth:
-                total = _normalise_backward(matrix, _pixels(normalised).flatten(1), scale, columns)
+                total = _normalise_backward(back, normalised, scale, columns)
             else:
-                total = columns.sum(matrix)
+                total = columns.sum(columns.matrix(back))
             if learns:
-                gradients[2 * depth + 1] = total.view(parameters[2 * depth + 1].shape)
+                gradients[2 * depth + 1] = total.sum(0).view(parameters[2 * depth + 1].shape)
                 gradients[2 * depth] = _convolution_backward(
                     back, inputs, weights[depth], None, [2, 2], [1, 1], [1, 1], False, [0, 0], 1, [False, True, False]
                 )[1]
             if depth:
                 back = _transposed_convolution_channels_last(back, weights[depth])
         if not into_images:
-            return None, None, *gradients
+            return None, None, None, *gradients
         pixels = _pixels(back)
         maps = pixels.flatten(1).t().contiguous().view(*pixels.shape[1:], -1).permute(2, 0, 1, 3)
         into = _transposed_convolution(maps, weights[0]).permute(3, 0, 1, 2)
-        return None, into if ctx.innermost else outermost(into), *gradients
+        return None, None, into if ctx.innermost else outermost(into), *gradients
 
 
 def _refuse_second_derivatives() -> None:
@@ -264,36 +266,40 @@ def _windows(x: Tensor, side: int, stride: int) -> Tensor:
 
 
 class _Rows:
-    """Sums per channel of a matrix [C, ·], and values per channel in its layout."""
+    """Sums per channel of maps [C, …] as a matrix [C, ·], and values per channel in its layout."""
 
-    def __init__(self, channels: int) -> None:
-        self.channels = channels
+    def __init__(self, maps: Tensor) -> None:
+        self.count = maps[0].numel()  # values in a sum
+
+    def matrix(self, maps: Tensor) -> Tensor:
+        return maps.view(len(maps), -1)
 
     def sum(self, matrix: Tensor) -> Tensor:
         return matrix.sum(1)
 
     def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        product: Tensor = torch.linalg.vecdot(a, b)
-        return product
+        return self.sum(a * b)
 
     def spread(self, values: Tensor) -> Tensor:
         return values.unsqueeze(1)
 
 
 class _Columns(_Rows):
-    """The same for a matrix [N, pixels·C]."""
+    """The same per group and channel of maps [N, C, H, W] in channels_last, as a matrix [groups, ·, H·W·C]."""
 
-    def __init__(self, channels: int, pixels: int) -> None:
-        self.channels, self.pixels = channels, pixels
+    def __init__(self, maps: Tensor, groups: int) -> None:
+        batch, self.channels, height, width = maps.shape
+        self.groups, self.pixels = groups, height * width
+        self.count = batch // groups * self.pixels
+
+    def matrix(self, maps: Tensor) -> Tensor:
+        return _pixels(maps).view(self.groups, -1, self.pixels * self.channels)
 
     def sum(self, matrix: Tensor) -> Tensor:
-        return matrix.sum(0).view(self.pixels, self.channels).sum(0)
-
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.sum(a * b)
+        return matrix.sum(1).view(self.groups, -1, self.channels).sum(1)
 
     def spread(self, values: Tensor) -> Tensor:
-        return values.expand(self.pixels, -1).flatten()
+        return values.repeat(1, self.pixels).unsqueeze(1)
 
 
 class _Statistics:
@@ -302,15 +308,16 @@ class _Statistics:
     def __init__(self) -> None:
         self.totals: list[Tensor] = []
         self.squares: list[Tensor] = []
-        self.counts: list[float] = []
+        self.counts: list[float] = []  # of values in a sum
 
     def update(self, norms: Sequence[nn.BatchNorm2d]) -> None:
-        """Update as torch does: the running variance averages the unbiased variance."""
+        """Update as torch does, group by group: the running variance averages the unbiased variance."""
         means, variances = zip(*(_running(norm) for norm in norms), strict=True)
         counts = self.counts + [count - 1 for count in self.counts]
-        statistics = torch._foreach_div(self.totals + self.squares, counts)
-        torch._foreach_lerp_([*means, *variances], statistics, norms[0].momentum or 0.0)
-        torch._foreach_add_([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1)
+        found = [sums.view(-1, len(to)) for sums, to in zip(self.totals + self.squares, means * 2, strict=True)]
+        for group in zip(*torch._foreach_div(found, counts), strict=True):
+            torch._foreach_lerp_([*means, *variances], group, norms[0].momentum or 0.0)
+            torch._foreach_add_([norm.num_batches_tracked for norm in norms if norm.num_batches_tracked is not None], 1)
 
 
 def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -319,9 +326,9 @@ def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def _normalise(matrix: Tensor, layout: _Rows, eps: float, statistics: _Statistics) -> Tensor:
+def _normalise(maps: Tensor, layout: _Rows, eps: float, statistics: _Statistics) -> Tensor:
     """Normalise each channel in place. Return the factors, in the layout of the matrix."""
-    count = matrix.numel() // layout.channels
+    matrix, count = layout.matrix(maps), layout.count
     total = layout.sum(matrix)
     matrix.sub_(layout.spread(total), alpha=1 / count)
     squares = layout.dot(matrix, matrix)
@@ -333,9 +340,9 @@ def _normalise(matrix: Tensor, layout: _Rows, eps: float, statistics: _Statistic
     return scale
 
 
-def _normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor, layout: _Rows) -> Tensor:
-    """Turn the output's gradient of normalisation and bias into the input's, in place. Return the bias's [C]."""
-    count = gradient.numel() // layout.channels
+def _normalise_backward(back: Tensor, normalised: Tensor, scale: Tensor, layout: _Rows) -> Tensor:
+    """Turn the output's gradient of normalisation and bias into the input's, in place. Return its sums per channel."""
+    gradient, normalised, count = layout.matrix(back), layout.matrix(normalised), layout.count
     total, along = layout.sum(gradient), layout.dot(gradient, normalised)
     gradient.addcmul_(normalised, layout.spread(along), value=-1 / count)
     gradient.sub_(layout.spread(total), alpha=1 / count).mul_(scale)

@@ -162,12 +162,17 @@ class Discriminator(_Layers):
         _initialise(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Given images [groups, N, C, H, W], return logits [groups, N]; normalise each group by its own statistics."""
+        groups = images.shape[:-4]
         # narrow.py has no second derivative. Images that are a leaf with a gradient are those of a gradient penalty.
         penalised = images.requires_grad and images.is_leaf
-        narrow_enough = is_narrow(self.shape, len(images), images.device)
+        narrow_enough = is_narrow(self.shape, images.shape[-4], images.device)
         if self.training and narrow_enough and not penalised and not _is_traced():
-            norms, parameters = _parts(self)
-            trained: Tensor = narrow.DiscriminatorFunction.apply(norms, images, *parameters)
-            return trained
+            (norms, parameters), count = _parts(self), groups.numel()
+            batch = images.flatten(0, 1) if groups else images
+            trained: Tensor = narrow.DiscriminatorFunction.apply(norms, count, batch, *parameters)
+            return trained.view(*groups, -1)
+        if groups:
+            return torch.stack([super(Discriminator, self).forward(group) for group in images])
         logits: Tensor = super().forward(narrow.outermost(images))
         return logits

@@ -145,6 +145,25 @@ def test_an_image_depends_neither_on_its_batch_nor_on_its_place(d: int) -> None:
     assert np.array_equal(render(generator, z[7:8]), images[7:8])
 
 
+@pytest.mark.parametrize("is_narrow", [True, False])
+@pytest.mark.parametrize("d", [1, 4])
+def test_a_group_passes_as_if_it_were_alone(d: int, is_narrow: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits, gradients and running statistics are those of a call per group, in turn."""
+    monkeypatch.setattr(networks, "is_narrow", lambda *arguments: is_narrow)
+    together = alive(built.discriminator(d, 32, 3), 1)
+    apart = deepcopy(together)
+    groups = torch.randn(2, BATCH, 3, 32, 32, generator=torch.Generator().manual_seed(d))
+    groups[1].mul_(0.3).add_(0.5)
+    logits, one_by_one = together(groups), torch.stack([apart(group) for group in groups])
+    torch.testing.assert_close(logits, one_by_one)
+    softplus(logits).mean().backward()
+    softplus(one_by_one).mean().backward()
+    for (name, a), b in zip(together.named_parameters(), apart.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+    for a, b in zip(together.buffers(), apart.buffers(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
 @pytest.mark.parametrize("learns", [True, False])
 @pytest.mark.parametrize("seen", [True, False])
 def test_only_what_is_asked_for_gets_a_gradient(learns: bool, seen: bool, everywhere: None) -> None:
