@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,24 +50,15 @@ def trainable(config: dict[str, Any]) -> None:
     """Train one student and report its FID at each rung."""
     import torch
     from dcgan import PlainDiscriminator, PlainGenerator, initialise
-    from pytorch_fid.fid_score import calculate_frechet_distance
     from ray import tune
     from safetensors.torch import load_file
     from torch import nn
-    from torch.utils.data import DataLoader
-    from torchvision import datasets, transforms
-
-    from trainables.scores.classifier import LeNet
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
     teacher = PlainGenerator(config["teacher_d"], 32, 1)
     teacher.load_state_dict(load_file(config["teacher"]))
     teacher.eval()
-    classifier = LeNet(1, 10)
-    classifier.load_state_dict(load_file(config["classifier"]))
-    classifier.eval()
-    real = np.load(config["real"])
     student = PlainGenerator(config["d"], 32, 1)
     initialise(student)
     average = torch.optim.swa_utils.AveragedModel(
@@ -78,32 +70,8 @@ def trainable(config: dict[str, Any]) -> None:
         discriminator = PlainDiscriminator(8, 32, 1)
         initialise(discriminator)
         optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=0.002, betas=(0.5, 0.999))
-        transform = transforms.Compose(
-            [
-                transforms.Grayscale(),
-                transforms.Pad(2),
-                transforms.Resize(32),
-                transforms.ToTensor(),
-                transforms.Normalize(0.5, 0.5),
-            ]
-        )
-        folder = datasets.ImageFolder(config["images"], transform)
-        loader = DataLoader(folder, batch_size=BATCH, shuffle=True, drop_last=True)
-        batches = iter(loader)
+        batches = image_batches(config["images"])
     bce = nn.functional.binary_cross_entropy_with_logits
-
-    def evaluate() -> float:
-        """Return the FID of the averaged student."""
-        average.eval()
-        features = []
-        with torch.no_grad():
-            for _ in range(0, N, 250):
-                images = average(torch.randn(250, 100)).add(1).mul(127.5).round().clamp(0, 255)
-                features.append(classifier(images)[0].double().numpy())
-        generated = np.concatenate(features)
-        mean, covariance = generated.mean(0), np.cov(generated, rowvar=False)
-        return float(calculate_frechet_distance(mean, covariance, real["mean"], real["covariance"]))
-
     for update in range(1, config["updates"] + 1):
         z = torch.randn(BATCH, 100)
         with torch.no_grad():
@@ -111,11 +79,7 @@ def trainable(config: dict[str, Any]) -> None:
         fake = student(z)
         loss = nn.functional.mse_loss(fake, target)
         if joint and update > config["warmup"]:
-            try:
-                images, _ = next(batches)
-            except StopIteration:
-                batches = iter(loader)
-                images, _ = next(batches)
+            images = next(batches)
             on_real, on_fake = discriminator(images), discriminator(fake.detach())
             loss_d = bce(on_real, torch.ones_like(on_real)) + bce(on_fake, torch.zeros_like(on_fake))
             optimizer_d.zero_grad()
@@ -129,9 +93,46 @@ def trainable(config: dict[str, Any]) -> None:
         optimizer.step()
         average.update_parameters(student)
         if update in config["rungs"]:
-            tune.report({"fid": evaluate(), "updates": update})
-    if config["updates"] == UPDATES:
-        torch.save(average.module.state_dict(), Path(config["out"]) / f"{config['name']}.pt")
+            if update == UPDATES:
+                torch.save(average.module.state_dict(), Path(config["out"]) / f"{config['name']}.pt")
+            tune.report({"fid": report(average, config, N)[0], "updates": update})
+
+
+def image_batches(folder: str) -> Iterator[Any]:
+    """Yield batches of the images in a folder without end."""
+    from torch.utils.data import DataLoader
+    from torchvision import datasets, transforms
+
+    steps = [transforms.Grayscale(), transforms.Pad(2), transforms.Resize(32), transforms.ToTensor()]
+    images = datasets.ImageFolder(folder, transforms.Compose([*steps, transforms.Normalize(0.5, 0.5)]))
+    loader = DataLoader(images, batch_size=BATCH, shuffle=True, drop_last=True)
+    while True:
+        yield from (batch for batch, _ in loader)
+
+
+def report(network: Any, config: dict[str, Any], n: int) -> tuple[float, float]:
+    """Return FID and Inception Score of n images."""
+    import torch
+    from pytorch_fid.fid_score import calculate_frechet_distance
+    from safetensors.torch import load_file
+
+    from trainables.scores.classifier import LeNet
+
+    classifier = LeNet(1, 10)
+    classifier.load_state_dict(load_file(config["classifier"]))
+    classifier.eval()
+    network.eval()
+    features, classes = [], []
+    with torch.no_grad():
+        for _ in range(0, n, 250):
+            images = network(torch.randn(250, 100)).add(1).mul(127.5).round().clamp(0, 255)
+            activations, logits = classifier(images)
+            features.append(activations.double().numpy())
+            classes.append(logits.softmax(1).double().numpy())
+    generated, p, real = np.concatenate(features), np.concatenate(classes), np.load(config["real"])
+    mean, covariance = generated.mean(0), np.cov(generated, rowvar=False)
+    inception = np.exp((p * (np.log(p + 1e-12) - np.log(p.mean(0)))).sum(1).mean())
+    return float(calculate_frechet_distance(mean, covariance, real["mean"], real["covariance"])), float(inception)
 
 
 def run_script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:

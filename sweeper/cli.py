@@ -52,6 +52,7 @@ def run_command(
     no_pruning: options.NoPruningOption = False,
     features: options.FeaturesOption = None,
     name: options.NameOption = None,
+    replace: options.ReplaceOption = False,
     store: options.StoreOption = Path("runs"),
     data_root: options.DataRootOption = Path("data"),
     download: options.DownloadOption = False,
@@ -263,8 +264,8 @@ def _request(given: dict[str, Any]) -> "Request":
 
 
 def _command() -> str:
-    """The command as typed, for records and pages."""
-    return shlex.join(["sweeper", *sys.argv[1:]])
+    """The command as typed, for records and pages. --replace is meant once."""
+    return shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--replace")])
 
 
 def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparison":

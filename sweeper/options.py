@@ -161,6 +161,9 @@ FirstImagesOption = Annotated[
 # Where and how.
 
 NameOption = Annotated[str | None, _running(metavar="SWEEP", help="Name of the sweep.", show_default="DATASET-ROLE")]
+ReplaceOption = Annotated[
+    bool, _running("--replace", help="Allow that trials leave the sweep of this name, or that its teacher changes.")
+]
 StoreOption = Annotated[
     Path, _running("--store", metavar="FOLDER", help="Folder of all records, checkpoints and weights.")
 ]

@@ -29,6 +29,7 @@ class Request:
     assignments: list[str] = field(default_factory=list)
     teacher: str = "best"
     name: str | None = None
+    replace: bool = False  # whether trials may leave the sweep, and its teacher may change
     store: Path = Path("runs")
     data_root: Path = Path("data")
     download: bool = False

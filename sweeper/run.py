@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from sweeper.request import Request, ResolvedRequest, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import Manifest, Store
+from sweeper.store import Manifest, Store, Teacher
 from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables import plugins
 from trainables.dataset_identity import registered_name
@@ -67,6 +67,8 @@ def run(request: Request) -> int:
         old = store.sweep(resolved.name)
         if old and old.role != request.role:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
+        if old and not request.replace:
+            _check_grows(old, specs, resolved.teacher)
         manifest = _manifest(resolved, images, specs, old)
         if resolved.source:
             _check_comparable(manifest, resolved.source)
@@ -77,7 +79,7 @@ def run(request: Request) -> int:
         _announce(_read_previous(old, store) if old else None, sweep)
         for plugin in plugins.LOADED.values():
             store.save_plugin(plugin)
-        store.save_sweep(manifest)
+        sweep.save(store)
         trained = not sweep.finished()
         with watching(manifest, store, _options(request)) as watchers:
             if trained:
@@ -118,6 +120,7 @@ def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec],
         n=resolved.n,
         protocols=old.protocols if old else {},
         signatures=[spec.signature for spec in specs],
+        confirm=space.confirm,
         teacher=resolved.teacher,
         command=request.command,
         wandb=request.wandb,
@@ -157,9 +160,24 @@ def _check_comparable(students: Manifest, teachers: Manifest) -> None:
         )
 
 
+def _check_grows(old: Manifest, specs: list[TrialSpec], teacher: Teacher | None) -> None:
+    """Raise UserError if trials would leave the sweep, or its teacher would change."""
+    leaving = set(old.signatures) - {spec.signature for spec in specs}
+    if old.teacher and teacher and (old.teacher.signature, old.teacher.updates) != (teacher.signature, teacher.updates):
+        change = f"has the teacher {old.teacher.signature}, and this command {teacher.signature}"
+    elif leaving:
+        change = f"has {len(leaving)} trials that this command leaves out"
+    else:
+        return
+    raise UserError(
+        f"{old.name} {change}; for a new sweep add --name {old.name}-2, to change this one --replace (records stay)"
+    )
+
+
 def _read_previous(old: Manifest, store: Store) -> Sweep:
     """Return the sweep before this command, without trials whose records are missing."""
-    return Sweep(old, {signature: record for signature in old.signatures if (record := store.trial(signature))})
+    records = {signature: record for signature in old.signatures if (record := store.trial(signature))}
+    return Sweep(old, records, find=store.trial)
 
 
 def _announce(before: Sweep | None, after: Sweep) -> None:
@@ -180,8 +198,8 @@ def _announce(before: Sweep | None, after: Sweep) -> None:
 
 
 def _is_unchanged(manifest: Manifest, old: Manifest) -> bool:
-    """Return whether two manifests are equal, apart from command and wandb, which affect no score."""
-    return manifest == dataclasses.replace(old, command=manifest.command, wandb=manifest.wandb)
+    """Return whether two manifests define the same sweep. Its command and wandb affect no score."""
+    return manifest == dataclasses.replace(old, command=manifest.command, wandb=manifest.wandb, confirming=[])
 
 
 def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:

@@ -32,6 +32,7 @@ class Space:
     first_rung: int  # r: updates at the first rung; the next are r·eta, r·eta² … below the budget
     eta: int = 3  # at each rung, one of eta configurations of a stratum is promoted
     rungs: int | None = None  # maximum number of rungs before the budget; None: as many as fit
+    confirm: int = 0  # fresh seeds with which the best configuration of each d is trained again, for the table
     n_rung: int = 2_000  # images in a rung score, which decides on pruning
     n_selection: int = 10_000  # images in a selection score, which decides on the best trial
     n_report: int = 50_000  # images in each of the three sets of a report score, which the table prints
@@ -115,6 +116,8 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
     overridden = dataclasses.replace(space, grids=grids, **settings)
     if overridden.rungs is not None and overridden.rungs < 0:
         raise UserError(f"rungs={overridden.rungs} is negative; use --rungs 0 for no rung before the budget")
+    if overridden.confirm < 0:
+        raise UserError(f"confirm={overridden.confirm} is negative; use --set confirm=0 for no fresh seeds")
     if (
         overridden.updates < 1
         or overridden.first_rung < 1

@@ -115,11 +115,18 @@ class Manifest:
     eta: int
     n: dict[str, int]  # purpose (rung, selection, report) → images per score
     protocols: dict[str, str]  # purpose → protocol
-    signatures: list[str]
+    signatures: list[str]  # of the search space's trials
+    confirm: int = 0  # fresh seeds with which the best configuration of each shape is trained again
+    confirming: list[str] = field(default_factory=list)  # signatures of these trials, once they are known
     teacher: Teacher | None = None
     command: str = ""  # the command that runs the sweep again
     wandb: str = "offline"  # offline, online or disabled: whether its runs may be uploaded to W&B
     plugins: list[str] = field(default_factory=list)  # NAME-HASH of the plug-ins that define its losses, data set …
+
+    @property
+    def members(self) -> list[str]:
+        """Return the signatures of all trials."""
+        return [*self.signatures, *self.confirming]
 
 
 class Store:

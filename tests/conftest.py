@@ -19,7 +19,7 @@ from trainables.images import Images, prepare
 
 # A sweep that takes seconds: two rungs, three configurations per d, one of which is pruned.
 TINY = ["--set", "updates=24", "--set", "first_rung=8", "--set", "batch_size=16"]
-TINY += ["--set", "n_rung=64", "--set", "n_selection=64", "--set", "n_report=64"]
+TINY += ["--set", "n_rung=64", "--set", "n_selection=64", "--set", "n_report=64", "--set", "confirm=0"]
 TEACHERS = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1,2", "--set", "lr=0.002,0.004,0.008"]
 TEACHERS += ["--set", "lr_discriminator=0.001"]
 STUDENTS = ["run", "students", *TINY, "--set", "d=1", "--set", "latents=64", "--set", "warmup=4"]

@@ -241,6 +241,8 @@ class JobSearcher(Searcher):
                 failure = Failure(result.get("failure", "it was interrupted"), result.get("exit_code", 1))
             self.sweep.fail(job, failure)
             self._notify(lambda watcher: watcher.failed(self.sweep, job, failure.reason))
+        if self.sweep.confirming != self.sweep.manifest.confirming:
+            self.sweep.save(self.store)  # before they start
 
     def _notify(self, call: Callable[[Watcher], None]) -> None:
         """Call every watcher. Remove one that raises, and print its error: the sweep continues without it."""

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from sweeper.forecast.timing import Cost
 from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
+from sweeper.spaces import Space
 from sweeper.store import dump
 from trainables.bank import missing
 from trainables.errors import UserError
@@ -120,9 +122,15 @@ def _plan(
             seconds_at_end=(space.n_selection + REPORT_SETS * space.n_report) * image,
         )
 
-    curves, recorded = [curve(spec) for spec in specs], _recorded_scores(resolved, specs, features)
-    pruned = simulate(curves, ladder, resolved.eta, capacity, recorded=recorded, max_concurrent=limit)
-    unpruned = simulate(curves, ladder, 1, capacity, recorded=recorded, max_concurrent=limit)
+    curves, (recorded, confirmed) = [curve(spec) for spec in specs], _recorded(resolved, specs, features)
+    # Which teacher is the best is unknown: take the largest. Only smaller shapes are controls.
+    shapes = sorted({spec.generator for spec in specs})
+    compared = shapes if resolved.request.role == "student" else shapes[:-1]
+    confirm = {shape.label: space.confirm - confirmed[shape.label] for shape in compared}
+    pruned, unpruned = (
+        simulate(curves, ladder, eta, capacity, recorded=recorded, max_concurrent=limit, confirm=confirm)
+        for eta in (resolved.eta, 1)
+    )
     bank = _bank_seconds(resolved, specs, costs)
     seconds = pruned.makespan + bank
     money = request.price * (seconds / 3600) * (machine.gpus or 1) if request.price is not None else None
@@ -133,8 +141,9 @@ def _plan(
         "done_rungs": len(recorded),
         "rungs": ladder,
         "eta": resolved.eta,
+        "confirm": space.confirm,
         "updates": pruned.updates,
-        "updates_without_pruning": len(specs) * ladder[-1],
+        "updates_without_pruning": (len(specs) + space.confirm * len(confirm)) * ladder[-1],
         "gpus": machine.gpus,
         "cpus": machine.cpus,
         "seconds": seconds,
@@ -148,10 +157,7 @@ def _plan(
         "extrapolated": costs.extrapolated,
         "uncertainty": max(each.spread for each in cost.values()),
         "features": features,
-        "rows": [
-            _row(shape, specs, cost, shares, curves, pruned, ladder, memory)
-            for shape in sorted({spec.generator for spec in specs})
-        ],
+        "rows": [_row(shape, specs, cost, shares, curves, pruned, space, memory) for shape in shapes],
     }
 
 
@@ -162,28 +168,31 @@ def _row(
     shares: dict[str, float],
     curves: list[Curve],
     pruned: Outcome,
-    ladder: list[int],
+    space: Space,
     memory: dict[str, float],
 ) -> dict[str, Any]:
     """Return the plan's row of one generator shape."""
+    ladder = space.ladder()
     own = [spec for spec in specs if spec.generator == shape]
     names = {spec.signature for spec in own}
     by_trial = {curve.trial: curve for curve in curves if curve.trial in names}
     steps = [(trial, rung) for trial, rung in pruned.steps if trial in names]
-    starts = [0, *ladder]
+    starts, last = [0, *ladder], len(ladder) - 1
     parts = [(by_trial[trial], rung, starts[rung + 1] - starts[rung]) for trial, rung in steps]
+    again = [by_trial[best] for best in pruned.confirming.values() if best in names]
+    parts += [(curve, last, ladder[-1]) for curve in again]
     training = sum(curve.share * curve.seconds_per_update * updates for curve, _, updates in parts)
     compiling = sum(curve.share * cost[curve.trial].seconds_to_compile for curve, _, _ in parts)
     scoring = sum(curve.share * curve.seconds_per_rung for curve, _, _ in parts) - compiling
-    ends = sum(curve.share * curve.seconds_at_end for curve, rung, _ in parts if rung == len(ladder) - 1)
+    ends = sum(curve.share * curve.seconds_at_end for curve, rung, _ in parts if rung == last)
     return {
         "family": shape.family,
         "d": shape.d,
         "trials": len(own),
         "parameters": shape.parameters,
         "macs": shape.macs,
-        "updates": sum(starts[rung + 1] - starts[rung] for _, rung in steps),
-        "updates_without_pruning": len(own) * ladder[-1],
+        "updates": sum(updates for _, _, updates in parts),
+        "updates_without_pruning": (len(own) + len(again)) * ladder[-1],
         "share": max(shares[name] for name in names),
         "memory_bytes": max(memory[name] for name in names),
         "seconds_per_update": max(cost[name].seconds_per_update for name in names),
@@ -192,19 +201,26 @@ def _row(
     }
 
 
-def _recorded_scores(resolved: ResolvedRequest, specs: list[TrialSpec], features: str) -> dict[Step, float]:
-    """Return the scores that the store holds for the trials, from any sweep that scores as this one would."""
+def _recorded(
+    resolved: ResolvedRequest, specs: list[TrialSpec], features: str
+) -> tuple[dict[Step, float], Counter[str]]:
+    """Return the scores that the store holds for the trials, and stratum → fresh seeds that have finished.
+
+    They are read from any sweep that scores as this one would.
+    """
     store, ladder = resolved.store, resolved.space.ladder()
     protocol = (resolved.dataset, resolved.image_size, features, resolved.n)
     alike = [m for m in store.sweeps() if (m.dataset, m.image_size, m.features, m.n) == protocol]
     records = {spec.signature: record for spec in specs if (record := store.trial(spec.signature))}
     if not alike or not records:
-        return {}
+        return {}, Counter()
+    confirm = resolved.space.confirm if len(records) == len(specs) else 0
     manifest = dataclasses.replace(
-        alike[0], rungs=ladder, updates=ladder[-1], eta=resolved.eta, signatures=list(records)
+        alike[0], rungs=ladder, updates=ladder[-1], eta=resolved.eta, signatures=list(records), confirm=confirm
     )
-    strata = Sweep(manifest, records).strata.values()
-    return {step: score for stratum in strata for step, score in stratum.scores.items()}
+    sweep = Sweep(manifest, records, find=store.trial)
+    scores = {step: score for stratum in sweep.strata.values() for step, score in stratum.scores.items()}
+    return scores, Counter({shape.label: len(sweep.confirmed(shape)) for shape in sweep.strata})
 
 
 def _bank_seconds(resolved: ResolvedRequest, specs: list[TrialSpec], costs: TimedCosts | TableCosts) -> float:
@@ -223,7 +239,10 @@ def _show(plan: dict[str, Any]) -> None:
         console.width = 160
     unit = "GPU" if plan["gpus"] else "slot"
     rungs = ", ".join(map(str, plan["rungs"]))
-    console.print(f"[bold]{plan['sweep']}[/bold]: {plan['trials']} trials; rungs at {rungs} updates, eta {plan['eta']}")
+    fresh = f"; the best of each d again with {plan['confirm']} fresh seeds" if plan["confirm"] else ""
+    console.print(
+        f"[bold]{plan['sweep']}[/bold]: {plan['trials']} trials; rungs at {rungs} updates, eta {plan['eta']}{fresh}"
+    )
     if plan["done_rungs"]:
         console.print(f"{plan['done_rungs']} rungs are done already; updates and hours are of the others")
     headings = ["d", "trials", "parameters", "M MACs", "updates", "unpruned", unit, "GB", "s/update", f"{unit} hours"]

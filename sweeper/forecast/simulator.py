@@ -3,7 +3,7 @@
 import heapq
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from types import MappingProxyType
 from typing import Any
@@ -26,6 +26,7 @@ class Outcome:
     best: dict[str, float] = field(default_factory=dict)  # stratum → best score at the budget; +∞ without a finisher
     sets: dict[str, list[list[str]]] = field(default_factory=dict)  # stratum → S_0, S_1, …
     steps: list[Step] = field(default_factory=list)  # in the order in which they started
+    confirming: dict[str, str] = field(default_factory=dict)  # trial with a fresh seed → the trial that it repeats
 
 
 def simulate(
@@ -37,41 +38,62 @@ def simulate(
     speculates: bool = True,
     recorded: Mapping[Step, float] = MappingProxyType({}),
     max_concurrent: int | None = None,
+    confirm: Mapping[str, int] = MappingProxyType({}),
 ) -> Outcome:
     """Simulate a sweep of these curves.
 
     ladder: the rungs in updates, the budget last. eta: 1 prunes nothing. slots: the sum of shares that fit at once.
     recorded: scores that the store holds before the sweep starts. max_concurrent: maximum number of running trials.
+    confirm: stratum → number of fresh seeds with which its best trial is trained again, to the budget at once.
     Raises UserError if a share exceeds the slots, or a curve ends before its trial does.
     """
-    by_trial, starts, budget = {curve.trial: curve for curve in curves}, [0, *ladder], ladder[-1]
+    by_trial, budget = {curve.trial: curve for curve in curves}, ladder[-1]
     _check_shares(curves, slots)
     strata = {name: Stratum(members, len(ladder), eta) for name, members in configurations(curves).items()}
+    starts = {trial: [0, *ladder] for trial in by_trial}  # updates at which the steps of a trial begin and end
+
+    def updates(trial: str, rung: int) -> int:
+        return starts[trial][rung + 1] - starts[trial][rung]
 
     def training_seconds(trial: str, rung: int) -> float:
-        return by_trial[trial].seconds_per_update * (starts[rung + 1] - starts[rung])
+        return by_trial[trial].seconds_per_update * updates(trial, rung)
 
     def seconds(trial: str, rung: int) -> float:
-        curve, last = by_trial[trial], rung == len(ladder) - 1
+        curve, last = by_trial[trial], starts[trial][rung + 1] == budget
         return training_seconds(trial, rung) + curve.seconds_per_rung + (curve.seconds_at_end if last else 0.0)
+
+    def confirm_best(name: str) -> None:
+        stratum, count = strata[name], confirm.get(name, 0)
+        if not count or name in confirmed or not stratum.finished() or not stratum.finishers():
+            return
+        confirmed.add(name)
+        best = by_trial[stratum.configurations[stratum.finishers()[0]][0]]
+        copies = [replace(best, trial=f"{best.trial} {number}") for number in range(count)]
+        by_trial.update({copy.trial: copy for copy in copies})
+        starts.update({copy.trial: [0, budget] for copy in copies})
+        outcome.confirming.update({copy.trial: best.trial for copy in copies})
+        queue.add(Stratum({copy.trial: [copy.trial] for copy in copies}, rungs=1, eta=1))
 
     for (trial, rung), score in recorded.items():
         strata[by_trial[trial].stratum].report(trial, rung, score)
     queue, outcome = Queue(strata.values(), training_seconds, speculates=speculates), Outcome()
-    clock = _Clock(slots, max_concurrent)
+    clock, confirmed = _Clock(slots, max_concurrent), set[str]()
+    for name in strata:
+        confirm_best(name)
     while True:
         while (step := queue.next()) and clock.fits(by_trial[step[0]].share):
             queue.start(step)
             clock.start(step, seconds(*step), by_trial[step[0]].share)
             outcome.steps.append(step)
-            outcome.updates += starts[step[1] + 1] - starts[step[1]]
+            outcome.updates += updates(*step)
             outcome.busy += seconds(*step) * by_trial[step[0]].share
         if not clock:
             break
         trial, rung = clock.tick()
-        queue.report(trial, rung, by_trial[trial].score(ladder[rung]))
+        queue.report(trial, rung, by_trial[trial].score(starts[trial][rung + 1]))
+        confirm_best(by_trial[trial].stratum)
     outcome.makespan = clock.now
-    demanded: set[Step] = set()
+    demanded: set[Step] = {(trial, 0) for trial in outcome.confirming}
     for name, stratum in strata.items():
         outcome.sets[name] = stratum.sets()
         finishers = [stratum.configurations[finisher] for finisher in stratum.finishers()]
@@ -83,9 +105,10 @@ def simulate(
     for trial, rung in outcome.steps:
         if (trial, rung) in demanded:
             work += seconds(trial, rung) * by_trial[trial].share
-            chains[trial] = chains.get(trial, 0.0) + seconds(trial, rung)
+            before = outcome.confirming.get(trial, trial)
+            chains[trial] = chains.get(before, 0.0) + seconds(trial, rung)
         else:
-            outcome.speculative += starts[rung + 1] - starts[rung]
+            outcome.speculative += updates(trial, rung)
     outcome.bound = max(work / slots, max(chains.values(), default=0.0))
     return outcome
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from sweeper.results.table import Table, build
-from sweeper.scheduling.selection import best, controls_of
+from sweeper.scheduling.selection import controls_of
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Manifest, RungRecord, Store
 from trainables.errors import NotYetError, UserError
@@ -33,7 +33,9 @@ class Comparison:
         """Read the comparison of these sweeps."""
         controls = controls_of(store, teachers, students)
         distilled = Sweep.read(students, store) if students else None
-        return cls(store, controls, distilled, build(store, controls, distilled))
+        whole = controls if controls.manifest == teachers else Sweep.read(teachers, store)
+        finished = whole.finished() and (distilled is None or distilled.finished())
+        return cls(store, controls, distilled, build(store, controls, distilled, finished=finished))
 
     @property
     def manifest(self) -> Manifest:
@@ -194,14 +196,14 @@ def samples(comparison: Comparison) -> list[Sample]:
     for shape in comparison.shapes():
         if comparison.distilled and shape in comparison.distilled.strata:
             chosen += _best_of_each_loss(comparison.distilled, shape, students)
-        trials = best(controls, shape) if shape in controls.strata else None
+        trials = controls.best(shape) if shape in controls.strata else None
         if trials and not (teacher and teacher.signature in trials):
             chosen.append(Sample("control", shape, trials[0], controls.manifest.updates, True, True))
     return chosen
 
 
 def _best_of_each_loss(sweep: Sweep, shape: GeneratorShape, students: list[LearningCurve]) -> Iterator[Sample]:
-    chosen = best(sweep, shape)
+    chosen = sweep.best(shape)
     by_loss: dict[str, list[LearningCurve]] = {}
     for curve in students:
         if curve.shape == shape and curve.points:

@@ -20,7 +20,6 @@ from sweeper.execution.samples import image_of
 from sweeper.results import latency
 from sweeper.results.comparison import Comparison, joined
 from sweeper.results.templates import fill
-from sweeper.scheduling.selection import quality
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import FinalRecord, Store
 from trainables.errors import NotYetError, UserError
@@ -63,7 +62,7 @@ def find(store: Store, trial: str) -> ExportTarget:
 
     Raises UserError unless one trial matches, NotYetError if it has not finished.
     """
-    matches = {s: m for m in store.sweeps() for s in m.signatures if s.startswith(trial)}
+    matches = {s: m for m in store.sweeps() for s in m.members if s.startswith(trial)}
     if len(matches) != 1:
         raise UserError(
             f"--trial {trial} matches {len(matches)} trials of {store.root}; list its sweeps with `sweeper status`"
@@ -111,7 +110,7 @@ def _find_student(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
     assert rows[0].student is not None
     spec = sweep.records[rows[0].student.signature].spec
     trials = sweep.finishers()[spec.generator][spec.configuration]
-    return sweep, max(trials, key=lambda t: (quality(sweep, [t], sweep.manifest.metric), t))
+    return sweep, max(trials, key=lambda t: (sweep.quality([t]), t))
 
 
 def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:

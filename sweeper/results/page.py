@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections import Counter
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
     limit = table.limit.label if table.limit else None
     return [
         {
-            "cells": list(zip(texts, [line[key] for key in keys] + [None, None], strict=True)),
+            "cells": list(zip_longest(texts, [line[key] for key in keys])),
             "teacher": line["teacher"],
             "limit": label(line["family"], line["d"]) == limit and not line["teacher"],
         }

@@ -1,11 +1,11 @@
 """The compression table as data: per shape the student's and the control's scores, and the ratio to the teacher."""
 
+import math
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.scheduling.selection import best, quality
-from sweeper.scheduling.sweep import Sweep
+from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import FinalRecord, Manifest, Store
 from trainables.errors import NotYetError
 from trainables.scores.protocol import Score, comparable
@@ -30,12 +30,28 @@ class Entry:
     alpha: float | None
     d_discriminator: int | None
     discriminator_parameters: int | None
-    seeds: int
+    seeds: int  # trainings behind the scores
+    fresh: bool  # whether their seeds took no part in the selection
+    diverged: int  # fresh seeds that diverged
     scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
 
     @property
     def label(self) -> str:
         return label(self.family, self.d)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """The student's mean score minus the control's, with Welch's 95% confidence interval over seeds."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def beyond(self) -> bool:
+        """Return whether the interval excludes zero."""
+        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +65,7 @@ class Row:
     ratio: float | None  # the teacher's parameters over this shape's
     student: Entry | None
     control: Entry | None
+    differences: dict[str, Difference | None]  # by score; None unless both sides have at least two seeds
 
     @property
     def label(self) -> str:
@@ -80,18 +97,24 @@ class Table:
     teacher: Entry | None
     rows: list[Row]  # ascending by family and d; the teacher's shape only if it has a student
     limit: Limit | None
+    finished: bool  # whether both sweeps are; else scores may still change
 
     def as_json(self) -> dict[str, Any]:
         """Return what `sweeper table --format json` prints."""
         return {"schema": 1, **asdict(self)}
+
+    def beyond(self, score: str) -> tuple[int, int]:
+        """Return (rows whose student is better beyond the interval, rows with an interval) by a score: is or fid."""
+        found = [difference for row in self.rows if (difference := row.differences[score])]
+        return sum(d.beyond and (d.mean > 0) == (score == "is") for d in found), len(found)
 
     def row(self, shape_label: str) -> Row | None:
         """Return the row of a shape, by its label, or None."""
         return next((row for row in self.rows if row.label == shape_label), None)
 
 
-def build(store: Store, controls: Sweep, distilled: Sweep | None) -> Table:
-    """Join a teacher sweep, which holds the controls, with a student sweep."""
+def build(store: Store, controls: Sweep, distilled: Sweep | None, *, finished: bool) -> Table:
+    """Join a teacher sweep, which holds the controls, with a student sweep. finished: whether both are."""
     metric = controls.manifest.metric
     teacher = _teacher(store, controls, distilled.manifest if distilled else None)
     shapes = {shape for shape in controls.strata if teacher is None or shape.label != teacher.label}
@@ -104,14 +127,13 @@ def build(store: Store, controls: Sweep, distilled: Sweep | None) -> Table:
         teacher=teacher,
         rows=rows,
         limit=_limit(rows, teacher, metric),
+        finished=finished,
     )
 
 
 def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teacher: Entry | None) -> Row:
-    student_trials = best(distilled, shape) if distilled else None
-    control_trials = best(controls, shape)
-    student = _entry_of(distilled, student_trials) if distilled and student_trials else None
-    control = _entry_of(controls, control_trials) if control_trials else None
+    student = _entry_of(distilled, shape) if distilled else None
+    control = _entry_of(controls, shape)
     comparable(fid for entry in (student, control, teacher) if entry and (fid := entry.scores["fid"]))
     return Row(
         family=shape.family,
@@ -121,7 +143,24 @@ def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teache
         ratio=teacher.parameters / shape.parameters if teacher else None,
         student=student,
         control=control,
+        differences={name: _difference(student, control, name) for name in SCORES},
     )
+
+
+def _difference(student: Entry | None, control: Entry | None, name: str) -> Difference | None:
+    from scipy.stats import t  # here, because it takes longer to import than a small table to build
+
+    if student is None or control is None or min(student.seeds, control.seeds) < 2:
+        return None
+    ours, theirs = student.scores[name], control.scores[name]
+    if ours is None or theirs is None or ours["std"] is None or theirs["std"] is None:
+        return None
+    errors = [ours["std"] ** 2 / student.seeds, theirs["std"] ** 2 / control.seeds]  # variances of the two means
+    squared = sum(errors)
+    freedom = sum(error**2 / (entry.seeds - 1) for error, entry in zip(errors, (student, control), strict=True))
+    degrees = squared**2 / freedom if squared else math.inf
+    mean, margin = ours["mean"] - theirs["mean"], float(t.ppf(0.975, degrees)) * math.sqrt(squared)
+    return Difference(mean=mean, low=mean - margin, high=mean + margin)
 
 
 def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry | None:
@@ -135,20 +174,32 @@ def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry 
             raise NotYetError(
                 f"the teacher {pinned.name} has no scores by its students' protocol; run `{students.command}`"
             )
-        return _entry([record.spec], scored)
-    ranked = [trials for shape in controls.finishers() if (trials := best(controls, shape))]
+        return _entry(record.spec, scored)
+    ranked = [trials for shape in controls.finishers() if (trials := controls.best(shape))]
     if not ranked:
         return None
-    return _entry_of(controls, max(ranked, key=lambda trials: quality(controls, trials, controls.manifest.metric)))
+    return _entry(*_of(controls, max(ranked, key=controls.quality)))
 
 
-def _entry_of(sweep: Sweep, trials: list[str]) -> Entry:
-    finals = [final for trial in trials if (final := sweep.final(trial))]
-    return _entry([sweep.records[trial].spec for trial in trials], finals)
+def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
+    """Return the best configuration of a shape, with the scores of its fresh seeds if there are at least two."""
+    trials, fresh = sweep.best(shape), sweep.confirmed(shape)
+    if trials is None:
+        return None
+    spec, finals = _of(sweep, trials)
+    if len(fresh) < 2:
+        return _entry(spec, finals)
+    states = sweep.states()
+    diverged = sum(states[trial] == State.DIVERGED for trial in sweep.confirmations[shape].configurations)
+    return _entry(spec, _of(sweep, fresh)[1], fresh=True, diverged=diverged)
 
 
-def _entry(specs: list[TrialSpec], finals: list[FinalRecord]) -> Entry:
-    spec, reports = specs[0], [final.report for final in finals]
+def _of(sweep: Sweep, trials: list[str]) -> tuple[TrialSpec, list[FinalRecord]]:
+    return sweep.records[trials[0]].spec, [final for trial in trials if (final := sweep.final(trial))]
+
+
+def _entry(spec: TrialSpec, finals: list[FinalRecord], *, fresh: bool = False, diverged: int = 0) -> Entry:
+    reports = [final.report for final in finals]
     discriminator = spec.discriminator
     return Entry(
         signature=spec.signature,
@@ -161,7 +212,9 @@ def _entry(specs: list[TrialSpec], finals: list[FinalRecord]) -> Entry:
         alpha=spec.alpha,
         d_discriminator=spec.d_discriminator,
         discriminator_parameters=discriminator.parameters if discriminator else None,
-        seeds=len(specs),
+        seeds=len(finals),
+        fresh=fresh,
+        diverged=diverged,
         scores={name: _over_seeds([r[name] for r in reports]) if name in reports[0] else None for name in SCORES},
     )
 
@@ -196,9 +249,22 @@ def flat(table: Table) -> list[dict[str, Any]]:
 
     The teacher is the last row. It was trained as a regular GAN, so its scores are under the controls' keys.
     """
-    lines = [_flat(row, row.ratio, row.student, row.control, is_teacher=False) for row in table.rows]
+    lines = [
+        _flat(row, row.ratio, row.student, row.control, is_teacher=False) | _intervals(row.differences)
+        for row in table.rows
+    ]
     teacher = table.teacher
-    return [*lines, _flat(teacher, 1.0, None, teacher, is_teacher=True)] if teacher else lines
+    if teacher is None:
+        return lines
+    return [*lines, _flat(teacher, 1.0, None, teacher, is_teacher=True) | _intervals({})]
+
+
+def _intervals(differences: dict[str, Difference | None]) -> dict[str, float | None]:
+    return {
+        f"difference_{name}{suffix}": getattr(difference, field) if (difference := differences.get(name)) else None
+        for name in SCORES
+        for suffix, field in (("", "mean"), ("_low", "low"), ("_high", "high"))
+    }
 
 
 def _flat(

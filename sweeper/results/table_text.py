@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable
 
 from sweeper.results.table import Entry, Row, Table, flat
 from sweeper.store import dump
@@ -16,10 +17,12 @@ def columns(table: Table) -> list[str]:
     """Return the headings.
 
     Stu. and Reg. are the paper's abbreviations. D: widths of the discriminators, student's/control's. Family is left
-    out if every generator is of the default family.
+    out if every generator is of the default family. Beyond 95%: the scores whose difference is beyond its interval, if
+    there is an interval.
     """
     scores = [f"{name.upper()} ({kind})" for name in score_order(table) for kind in ("Stu.", "Reg.")]
-    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, "Student", "D"]
+    beyond = ["Beyond 95%"] if _has_intervals(table) else []
+    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, *beyond, "Student", "D"]
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -45,7 +48,21 @@ def _line(
 ) -> list[str]:
     scores = [_score(entry, name) for name in score_order(table) for entry in (student, control)]
     family = [size.family] if _has_families(table) else []
-    return [*family, str(size.d), f"{size.parameters:,}", ratio, *scores, training, widths]
+    beyond = [_beyond(size, score_order(table))] if _has_intervals(table) else []
+    return [*family, str(size.d), f"{size.parameters:,}", ratio, *scores, *beyond, training, widths]
+
+
+def _has_intervals(table: Table) -> bool:
+    return any(table.beyond(name)[1] for name in score_order(table))
+
+
+def _beyond(size: Row | Entry, names: Iterable[str]) -> str:
+    """Return the scores by which one side of a row is better beyond the interval, such as `IS Stu., FID Reg.`"""
+    if isinstance(size, Entry) or not any(size.differences[name] for name in names):
+        return "—"
+    found = [(name, d) for name in names if (d := size.differences[name]) and d.beyond]
+    words = [f"{name.upper()} {'Stu.' if (d.mean > 0) == (name == 'is') else 'Reg.'}" for name, d in found]
+    return ", ".join(words) or "neither"
 
 
 def score_order(table: Table) -> tuple[str, str]:
@@ -83,10 +100,12 @@ def _discriminators(student: Entry | None, control: Entry | None) -> str:
 def caption(table: Table) -> str:
     """Return the data set, protocol, flags and limit of compression, in one line."""
     parts = [f"{table.dataset}: student (Stu.) against a regularly trained GAN of the same d (Reg.)"]
+    if not table.finished:
+        parts.append("unfinished: trials are still to be trained, and scores may change")
     score = table.teacher.scores["fid"] if table.teacher else None
     if score:
         sets = f"{score['n']:,} images × {REPORT_SETS} sets of fresh latents"
-        parts.append(f"scores of {sets}, mean ± std; {score['protocol']}")
+        parts.append(f"scores of {sets}, {_spread(table)}; {score['protocol']}")
     if table.real["is"]:
         parts.append(f"IS of held-out real images {table.real['is']:.2f}")
     parts += [
@@ -94,11 +113,33 @@ def caption(table: Table) -> str:
         for row in table.rows
         if row.student and row.control and row.student.updates != row.control.updates
     ]
+    for name in score_order(table):
+        better, compared = table.beyond(name)
+        if compared:
+            parts.append(f"{name.upper()}: student better beyond the 95% interval in {better} of {compared} rows")
+    parts += [
+        f"{row.label}: {entry.diverged} of {entry.diverged + entry.seeds} fresh seeds of the {kind} diverged"
+        for row in table.rows
+        for kind, entry in (("student", row.student), ("control", row.control))
+        if entry and entry.diverged
+    ]
     if limit := table.limit:
         parts.append(
             f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.label}, {limit.ratio:.1f}:1"
         )
     return "; ".join(parts)
+
+
+def _spread(table: Table) -> str:
+    """Say what ± is of."""
+    entries = [entry for row in table.rows for entry in (row.student, row.control) if entry]
+    if entries and all(entry.fresh for entry in entries):
+        counts = sorted({entry.seeds for entry in entries})
+        seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+        return f"mean ± std over {seeds} fresh seeds (the teacher: over latents)"
+    if any(entry.seeds > 1 for entry in entries):
+        return "mean ± std over seeds where there are several, else over latents"
+    return "mean ± std over latents, which is not the spread over trainings; add --set confirm=5 for that"
 
 
 def as_text(table: Table, style: str) -> str:

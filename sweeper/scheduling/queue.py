@@ -21,13 +21,21 @@ class Queue:
     """The steps of a sweep that can start now. Callers report which steps start and which scores arrive."""
 
     def __init__(self, strata: Iterable[Stratum], step_cost: StepCost, *, speculates: bool = True) -> None:
-        self.strata, self.step_cost, self.speculates = list(strata), step_cost, speculates
+        self.strata: list[Stratum] = []
+        self.step_cost, self.speculates = step_cost, speculates
         self.running: set[Step] = set()
-        self._stratum = {trial: s for s in self.strata for trials in s.configurations.values() for trial in trials}
-        self._mean_cost_after = {id(stratum): self._mean_costs(stratum) for stratum in self.strata}
+        self._stratum: dict[str, Stratum] = {}  # by trial
+        self._mean_cost_after: dict[int, list[float]] = {}
         self._heap: list[tuple[float, str, int]] = []
-        for stratum in self.strata:
-            self._push(stratum.wanted)
+        for stratum in strata:
+            self.add(stratum)
+
+    def add(self, stratum: Stratum) -> None:
+        """Add a stratum, and the steps that it wants."""
+        self.strata.append(stratum)
+        self._stratum |= {trial: stratum for trials in stratum.configurations.values() for trial in trials}
+        self._mean_cost_after[id(stratum)] = self._mean_costs(stratum)
+        self._push(stratum.wanted)
 
     def next(self) -> Step | None:
         """Return the next step to start. None if there is none before another score is reported."""

@@ -1,30 +1,10 @@
-"""Select the best teacher and the best student per shape by their selection scores, never by rung scores."""
+"""Select a teacher by selection scores, and the controls of a student sweep."""
 
 import dataclasses
-from collections.abc import Iterable
-from statistics import fmean
 
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store, Teacher
 from trainables.errors import MissingPluginError, NotYetError, UserError
-from trainables.scores.protocol import comparable
-from trainables.shapes import GeneratorShape
-
-
-def quality(sweep: Sweep, trials: Iterable[str], metric: str) -> float:
-    """Return a configuration's selection score: the mean over its seeds, negated for FID, so that higher is better."""
-    finals = [final for trial in trials if (final := sweep.final(trial))]
-    mean = fmean(score["mean"] for score in comparable(final.selection[metric] for final in finals))
-    return mean if metric == "is" else -mean
-
-
-def best(sweep: Sweep, shape: GeneratorShape) -> list[str] | None:
-    """Return the trials (one per seed) of a stratum's best finisher by the sweep's metric, ties by name."""
-    finishers = sweep.finishers().get(shape)
-    if not finishers:
-        return None
-    name = min(finishers, key=lambda n: (-quality(sweep, finishers[n], sweep.manifest.metric), n))
-    return finishers[name]
 
 
 def controls_of(store: Store, teachers: Manifest, students: Manifest | None) -> Sweep:
@@ -76,7 +56,7 @@ def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher
         raise UserError(f"--teacher {by}: no finished teacher matches; use best, d=N (N in {ds}) or a signature")
     if _is_by_score(by) and len({sweep.manifest.protocols["selection"] for sweep, _ in candidates}) > 1:
         raise UserError(f"--teacher {by}: the teacher sweeps were scored by different protocols; name a signature")
-    sweep, trial = min(candidates, key=lambda c: (-quality(c[0], [c[1]], c[0].manifest.metric), c[1]))
+    sweep, trial = min(candidates, key=lambda c: (-c[0].quality([c[1]]), c[1]))
     final = sweep.final(trial)
     assert final is not None
     return Teacher(trial, final.updates, final.weights, sweep.manifest.name, by), sweep.manifest
@@ -89,16 +69,14 @@ def _is_by_score(by: str) -> bool:
 
 def _candidates(sweep: Sweep, by: str) -> list[str]:
     """Return the trials of the sweep that `by` selects."""
-    finishers, metric = sweep.finishers(), sweep.manifest.metric
+    finishers = sweep.finishers()
     if by == "best":
         ranked = [
-            (-quality(sweep, trials, metric), name, trials)
-            for members in finishers.values()
-            for name, trials in members.items()
+            (-sweep.quality(trials), name, trials) for members in finishers.values() for name, trials in members.items()
         ]
         return min(ranked)[2] if ranked else []
     if by.startswith("d="):
-        best_of_d = [trials for shape in finishers if f"d={shape.d}" == by and (trials := best(sweep, shape))]
-        return max(best_of_d, key=lambda trials: quality(sweep, trials, metric), default=[])
+        best_of_d = [trials for shape in finishers if f"d={shape.d}" == by and (trials := sweep.best(shape))]
+        return max(best_of_d, key=sweep.quality, default=[])
     signatures = [trial for members in finishers.values() for trials in members.values() for trial in trials]
     return [signature for signature in signatures if len(by) > 3 and signature.startswith(by)]

@@ -1,18 +1,22 @@
 """The state and the decisions of a sweep, computed from its manifest and the records of its trials."""
 
+import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain, pairwise
+from itertools import chain, count, islice, pairwise
 from statistics import fmean
 
 from sweeper.scheduling.queue import Queue
-from sweeper.scheduling.successive_halving import Stratum
+from sweeper.scheduling.successive_halving import Step, Stratum
 from sweeper.store import FinalRecord, Manifest, RungRecord, Store, TrialRecord
 from trainables.arithmetic import update_macs
+from trainables.scores.protocol import comparable
 from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
+
+FIRST_FRESH_SEED = 1_000  # of trials that confirm a selected configuration
 
 
 class State(StrEnum):
@@ -48,10 +52,15 @@ class Sweep:
     """A sweep's queue and state. Everything here follows from the store's records."""
 
     def __init__(
-        self, manifest: Manifest, records: Mapping[str, TrialRecord], teacher: TrialSpec | None = None
+        self,
+        manifest: Manifest,
+        records: Mapping[str, TrialRecord],
+        teacher: TrialSpec | None = None,
+        find: Callable[[str], TrialRecord | None] = lambda signature: None,
     ) -> None:
-        """teacher: spec of the students' teacher. None for a teacher sweep."""
-        self.manifest, self.records, self.teacher = manifest, dict(records), teacher
+        """teacher: spec of the students' teacher. None for a teacher sweep. find: reads the record of a trial."""
+        self.manifest, self.records, self.teacher, self._find = manifest, dict(records), teacher, find
+        self.confirmations: dict[GeneratorShape, Stratum] = {}  # the best configuration with fresh seeds, once known
         self.failed: dict[str, Failure] = {}  # in this command; the next command retries these trials
         self._cost = {signature: update_macs(record.spec, teacher) for signature, record in records.items()}
         members: dict[GeneratorShape, dict[str, list[str]]] = {}
@@ -69,40 +78,56 @@ class Sweep:
             for number, score in self._scores(record):
                 self.strata[record.spec.generator].report(signature, number, score)
         self.queue = Queue(self.strata.values(), self._step_cost)
+        self._confirm()
 
     @classmethod
     def read(cls, manifest: Manifest, store: Store) -> "Sweep":
         """Read a sweep's records. Raises UserError if a trial's record is missing or corrupt."""
         teacher = store.trial(manifest.teacher.signature) if manifest.teacher else None
         records = {signature: store.require(signature) for signature in manifest.signatures}
-        return cls(manifest, records, teacher.spec if teacher else None)
+        return cls(manifest, records, teacher.spec if teacher else None, store.trial)
+
+    def save(self, store: Store) -> None:
+        """Write the manifest, and register the trials that confirm."""
+        for trial in self.confirming:
+            if store.trial(trial) is None:
+                store.add(self.records[trial].spec)
+        self.manifest = dataclasses.replace(self.manifest, confirming=self.confirming)
+        store.save_sweep(self.manifest)
+
+    @property
+    def confirming(self) -> list[str]:
+        """Return the trials that train a selected configuration again."""
+        return [trial for stratum in self.confirmations.values() for trial in stratum.configurations]
 
     # Scheduling.
 
     def next(self) -> Job | None:
         """Return the next job for a free slot. None if there is none before another job reports."""
         step = self.queue.next()
-        return Job(step[0], self.manifest.rungs[step[1]]) if step else None
+        return Job(step[0], self._rungs(step[0])[step[1]]) if step else None
 
     def start(self, job: Job) -> None:
-        self.queue.start((job.signature, self.manifest.rungs.index(job.updates)))
+        self.queue.start(self._step(job))
 
     def report(self, job: Job, record: TrialRecord) -> bool:
         """Report the trial's record after a job. Return False, and change nothing, if it lacks the job's score."""
         scores = dict(self._scores(record))
-        if self.manifest.rungs.index(job.updates) not in scores:
+        if self._step(job)[1] not in scores:
             return False
         self.records[job.signature] = record
         for number, score in scores.items():
             self.queue.report(job.signature, number, score)
+        self._confirm()
         return True
 
     def retry(self, job: Job) -> None:
-        self.queue.retry((job.signature, self.manifest.rungs.index(job.updates)))
+        self.queue.retry(self._step(job))
 
     def fail(self, job: Job, failure: Failure) -> None:
         self.failed[job.signature] = failure
-        self.queue.report(job.signature, self.manifest.rungs.index(job.updates), math.inf)
+        self.queue.report(*self._step(job), math.inf)
+        self._confirm()
 
     def finished(self) -> bool:
         """Return whether every step that S demands has a score."""
@@ -113,7 +138,7 @@ class Sweep:
     def states(self) -> dict[str, State]:
         """Return signature → state. Running trials count as waiting: only the driver knows them."""
         states: dict[str, State] = {}
-        for stratum in self.strata.values():
+        for stratum in chain(self.strata.values(), self.confirmations.values()):
             states.update({trial: State(state) for trial, state in stratum.states().items()})
         for signature, record in self.records.items():
             if any(rung.diverged for rung in record.rungs):
@@ -124,6 +149,24 @@ class Sweep:
         """Return shape → configuration → trials of the last S. Only these can be selected."""
         finishers = {shape: {n: list(s.configurations[n]) for n in s.finishers()} for shape, s in self.strata.items()}
         return {shape: configurations for shape, configurations in finishers.items() if configurations}
+
+    def quality(self, trials: Iterable[str]) -> float:
+        """Return a configuration's selection score: the mean over its seeds, negated for FID: higher is better."""
+        metric, finals = self.manifest.metric, [final for trial in trials if (final := self.final(trial))]
+        mean = fmean(score["mean"] for score in comparable(final.selection[metric] for final in finals))
+        return mean if metric == "is" else -mean
+
+    def best(self, shape: GeneratorShape) -> list[str] | None:
+        """Return the trials (one per seed) of a stratum's best finisher by selection score, ties by name."""
+        finishers = self.finishers().get(shape)
+        if not finishers:
+            return None
+        return finishers[min(finishers, key=lambda name: (-self.quality(finishers[name]), name))]
+
+    def confirmed(self, shape: GeneratorShape) -> list[str]:
+        """Return the trials with fresh seeds of a stratum's best configuration that have finished."""
+        stratum = self.confirmations.get(shape)
+        return [trial for trial in stratum.configurations if self.final(trial)] if stratum else []
 
     def final(self, signature: str) -> FinalRecord | None:
         return self.records[signature].final(self.manifest.updates, self.manifest.protocols)
@@ -153,11 +196,67 @@ class Sweep:
             remaining = [(updates, n) for updates, n in zip(segments, stratum.unreported(), strict=True) if n]
             seeds, per_update = self._typical[shape]
             total += sum(updates * n for updates, n in remaining) * seeds * per_update
-            longest = max(longest, sum(updates for updates, _ in remaining) * per_update)
+            again = self._fresh_left(shape)
+            total += again * self.manifest.updates * per_update
+            longest = max(longest, (sum(n for n, _ in remaining) + bool(again) * self.manifest.updates) * per_update)
         return total, longest
 
+    def _confirm(self) -> None:
+        """Train the best configurations of finished strata again, with seeds that took no part in the selection.
+
+        In a teacher sweep only those of controls: the shapes smaller than that of the best trial, once it is known.
+        """
+        if not self.manifest.confirm:
+            return
+        best = {
+            shape: trials for shape in self.strata if self.strata[shape].finished() and (trials := self.best(shape))
+        }
+        if self.manifest.role == "teacher":
+            if not best or not all(stratum.finished() for stratum in self.strata.values()):
+                return
+            largest = max(best, key=lambda shape: self.quality(best[shape])).parameters
+            best = {shape: trials for shape, trials in best.items() if shape.parameters < largest}
+        for shape, trials in best.items():
+            # If a trial has failed, another may be the best once the next command has tried it again.
+            if shape not in self.confirmations and not self._has_failures(shape):
+                self._train_again(shape, trials[0])
+
+    def _has_failures(self, shape: GeneratorShape) -> bool:
+        return any(self.records[trial].spec.generator == shape for trial in self.failed)
+
+    def _fresh_left(self, shape: GeneratorShape) -> int:
+        """Return how many fresh seeds of a shape are still to train. An estimate before the selection."""
+        if shape in self.confirmations:
+            return self.confirmations[shape].unreported()[0]
+        if self.queue.finished() or (self.manifest.role == "teacher" and shape == max(self.strata)):
+            return 0
+        return self.manifest.confirm
+
+    def _train_again(self, shape: GeneratorShape, best: str) -> None:
+        own = set(self.manifest.signatures)
+        used = {record.spec.seed for signature, record in self.records.items() if signature in own}
+        spec, seeds = self.records[best].spec, self.manifest.confirm
+        specs = [dataclasses.replace(spec, seed=seed) for seed in islice(_fresh(used), seeds)]
+        for again in specs:
+            self.records[again.signature] = self._find(again.signature) or TrialRecord(again)
+            self._cost[again.signature] = update_macs(again, self.teacher)
+        trials = [again.signature for again in specs]
+        self.confirmations[shape] = Stratum({trial: [trial] for trial in trials}, rungs=1, eta=1)
+        for trial in trials:
+            for number, score in self._scores(self.records[trial]):
+                self.confirmations[shape].report(trial, number, score)
+        self.queue.add(self.confirmations[shape])
+
+    def _rungs(self, signature: str) -> list[int]:
+        """Return the rungs of a trial. One that confirms is trained to the budget at once."""
+        confirms = any(signature in stratum.configurations for stratum in self.confirmations.values())
+        return [self.manifest.updates] if confirms else self.manifest.rungs
+
+    def _step(self, job: Job) -> Step:
+        return job.signature, self._rungs(job.signature).index(job.updates)
+
     def _step_cost(self, signature: str, rung: int) -> float:
-        begin, end = [0, *self.manifest.rungs][rung : rung + 2]
+        begin, end = [0, *self._rungs(signature)][rung : rung + 2]
         return self.work(signature, end - begin)
 
     def _scores(self, record: TrialRecord) -> list[tuple[int, float]]:
@@ -167,10 +266,15 @@ class Sweep:
         """
         m, scores = self.manifest, []
         diverged = min((r.updates for r in record.rungs if r.diverged), default=math.inf)
-        for number, updates in enumerate(m.rungs):
+        for number, updates in enumerate(self._rungs(record.spec.signature)):
             rung = record.rung(updates, m.protocols["rung"])
             if diverged <= updates:
                 scores.append((number, math.inf))
             elif rung is not None and (updates < m.updates or record.final(m.updates, m.protocols)):
                 scores.append((number, rung.scores["fid"]["mean"]))
         return scores
+
+
+def _fresh(used: set[int]) -> Iterator[int]:
+    """Yield seeds that no trial uses."""
+    return (seed for seed in count(FIRST_FRESH_SEED) if seed not in used)

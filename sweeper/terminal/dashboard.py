@@ -8,13 +8,14 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from sweeper.results.comparison import rung_of
-from sweeper.scheduling.selection import best, controls_of
+from sweeper.scheduling.selection import controls_of
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.shapes import DEFAULT_FAMILY, GeneratorShape
@@ -61,7 +62,7 @@ class Baselines:
         if pinned is None or teachers is None or teachers.protocols["rung"] != sweep.manifest.protocols["rung"]:
             return cls({}, None)
         controls, record = controls_of(store, teachers, sweep.manifest), store.require(pinned.signature)
-        chosen = {shape: trials[0] for shape in controls.strata if (trials := best(controls, shape))}
+        chosen = {shape: trials[0] for shape in controls.strata if (trials := controls.best(shape))}
         fids = {shape: _fids(controls, trial) for shape, trial in chosen.items()}
         rung = record.rung(pinned.updates, teachers.protocols["rung"])
         return cls(fids, (record.spec.generator, rung.scores["fid"]["mean"]) if rung and rung.scores else None)
@@ -102,7 +103,8 @@ def _states(sweep: Sweep, baselines: Baselines, live: Live) -> Table:
     for heading in ("d", *present, "best FID", "IS", "at", *control):
         table.add_column(heading, justify="right")
     for shape, stratum in sweep.strata.items():
-        counts = Counter(states[trial] for trials in stratum.configurations.values() for trial in trials)
+        fresh = sweep.confirmations[shape].configurations if shape in sweep.confirmations else ()
+        counts = Counter(states[trial] for trial in [*chain(*stratum.configurations.values()), *fresh])
         leader = sweep.leader(shape)
         scores = [f"{leader.scores[n]['mean']:.2f}" if leader and n in leader.scores else "—" for n in ("fid", "is")]
         cells = [_size(shape), *(str(counts[state] or "·") for state in present), *scores]
@@ -128,7 +130,11 @@ def _rung_counts(sweep: Sweep) -> Text:
             reached[number] += scored
             expected[number] += scored + unknown
     steps = [f"{updates:,}: {reached[n]}/{expected[n]}" for n, updates in enumerate(sweep.manifest.rungs)]
-    return Text("rungs (updates: configurations)  " + "  ".join(steps))
+    text = "rungs (updates: configurations)  " + "  ".join(steps)
+    if seeds := sweep.manifest.confirm:
+        done = sum(len(sweep.confirmed(shape)) for shape in sweep.strata)
+        text += f"  fresh seeds: {done}/{seeds * len(sweep.strata)}"
+    return Text(text)
 
 
 def time_left(seconds: float | None) -> str:

@@ -24,12 +24,12 @@ def show(store: Store) -> None:
         try:
             sweep = Sweep.read(manifest, store)
         except MissingPluginError as error:
-            print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.signatures)} trials; {error}")
+            print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.members)} trials; {error}")
             continue
         live = Live.read(store, manifest.name)
         counts = Counter((sweep.states() | dict.fromkeys(live.running, State.RUNNING)).values())
         states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
-        print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.signatures)} trials, {states}")
+        print_line(f"[bold]{manifest.name}[/bold]: {len(sweep.records)} trials, {states}")
         if not sweep.finished() and not live.running:
             print_line(f"  continue with `{manifest.command}`")
     if not manifests:
@@ -81,7 +81,8 @@ class _Reader:
             changed = self.store.modified(signature)
             if self._records.get(signature, (None,))[0] != changed:
                 self._records[signature] = changed, self.store.require(signature)
-        return Sweep(manifest, {signature: self._records[signature][1] for signature in manifest.signatures})
+        records = {signature: self._records[signature][1] for signature in manifest.signatures}
+        return Sweep(manifest, records, find=self.store.trial)
 
     def baselines(self, sweep: Sweep) -> Baselines:
         """Return the sweep's baselines. They are final, so they are read once."""
@@ -96,7 +97,7 @@ def show_trial(store: Store, signature: str) -> None:
     signature: its signature or the beginning of it. Raises UserError unless it matches one trial.
     """
     print_line = Console(highlight=False, soft_wrap=True).print
-    matches = {(m.name, s): m for m in store.sweeps() for s in m.signatures if s.startswith(signature)}
+    matches = {(m.name, s): m for m in store.sweeps() for s in m.members if s.startswith(signature)}
     signatures = sorted({s for _, s in matches})
     if len(signatures) != 1:
         trials = ", ".join(signatures) or "no trial of any sweep"
@@ -108,7 +109,10 @@ def show_trial(store: Store, signature: str) -> None:
 def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Callable[[str], None]) -> None:
     record = sweep.records[signature]
     print_line(f"[bold]{signature}[/bold] {record.spec.label()}: {sweep.states()[signature]} in {manifest.name}")
-    places = sweep.strata[record.spec.generator].ranks(signature)
+    confirms = signature in manifest.confirming
+    if confirms:
+        print_line("  trains the selected configuration again, with a fresh seed")
+    places = [] if confirms else sweep.strata[record.spec.generator].ranks(signature)
     for number, updates in enumerate(manifest.rungs):
         rung = record.rung(updates, manifest.protocols["rung"])
         if rung is None:

@@ -75,7 +75,7 @@ def owners(store: Store) -> dict[str, Manifest]:
     Of several sweeps it is the one with the largest budget.
     """
     ordered = sorted(sent_sweeps(store), key=lambda m: (m.updates, m.name))
-    return {signature: manifest for manifest in ordered for signature in manifest.signatures}
+    return {signature: manifest for manifest in ordered for signature in manifest.members}
 
 
 def all_uploads(store: Store, sweeps: Iterable[Manifest], failures: Mapping[str, str]) -> list[Upload]:
@@ -92,7 +92,7 @@ def all_uploads(store: Store, sweeps: Iterable[Manifest], failures: Mapping[str,
 
     for manifest in sweeps:
         by_owner: dict[str, list[str]] = {}
-        for signature in manifest.signatures:
+        for signature in manifest.members:
             by_owner.setdefault(owner[signature].name, []).append(signature)
         for signatures in by_owner.values():
             sweep = read(owner[signatures[0]])

@@ -234,7 +234,7 @@ class Uploader:
 
     def count_deleted(self) -> int:
         """Return the number of trials whose runs were deleted on the server."""
-        ids = [f"{self.store.id}-{signature}" for sweep in self.sweeps for signature in sweep.signatures]
+        ids = [f"{self.store.id}-{signature}" for sweep in self.sweeps for signature in sweep.members]
         return sum(self.ledger.get(self.project.key, run) == _DELETED for run in ids)
 
 

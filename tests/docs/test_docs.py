@@ -16,6 +16,7 @@ import typer
 from PIL import Image
 
 from sweeper.cli import app
+from sweeper.spaces import SETTINGS
 from trainables import plugins
 from trainables.spec import FIELDS
 
@@ -79,7 +80,7 @@ def test_commands_are_valid(name: str, words: list[str], monkeypatch: pytest.Mon
     parameters = command.make_context("sweeper", list(words)).params
     for assignment in parameters.get("assignments") or []:
         key = assignment.partition("=")[0]
-        assert key in {*FIELDS, "updates", "first_rung", "rungs", "eta", "n_rung", "n_selection", "n_report"}, key
+        assert key in {*FIELDS, *SETTINGS}, key
 
 
 def test_the_reference_is_up_to_date() -> None:

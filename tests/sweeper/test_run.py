@@ -106,6 +106,7 @@ def test_a_changed_space_trains_only_new_trials_and_keeps_the_records_of_old_one
         "lr=0.002",
         "--set",
         "lr_discriminator=0.001",
+        "--replace",
         cwd=folder,
     )
     assert done.code == 0, done.err
@@ -118,11 +119,24 @@ def test_a_changed_space_trains_only_new_trials_and_keeps_the_records_of_old_one
     assert {shape.d for shape in sweep.strata} == {1, 3}
 
 
+def test_no_trial_leaves_a_sweep_and_no_teacher_changes_unless_it_is_meant(finished: Path, sweeper: Call) -> None:
+    before = (finished / "runs" / "sweeps" / "mnist5k-teachers.json").read_bytes()
+    done = sweeper(*TEACHERS, "--set", "d=1", cwd=finished)
+    assert done.code == 2
+    assert "mnist5k-teachers has 3 trials that this command leaves out; for a new sweep add --name" in done.err
+    assert (finished / "runs" / "sweeps" / "mnist5k-teachers.json").read_bytes() == before
+    pinned = Store(finished / "runs").sweep("mnist5k-students").teacher
+    d = 3 - Store(finished / "runs").require(pinned.signature).spec.d  # the other of 1 and 2
+    other = sweeper(*STUDENTS, "--teacher", f"d={d}", cwd=finished)
+    assert other.code == 2
+    assert "mnist5k-students has the teacher" in other.err
+
+
 @pytest.mark.long
 def test_pruned_trials_return_without_pruning(finished: Path, sweeper: Call, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    done = sweeper(*TEACHERS, "--no-pruning", "--set", "d=1", cwd=folder)
+    done = sweeper(*TEACHERS, "--no-pruning", "--set", "d=1", "--replace", cwd=folder)
     assert done.code == 0, done.err
     assert "3 trials (1 done, 2 return, 0 new, 3 leave)" in done.err
     sweep, _ = read_sweep(folder, "mnist5k-teachers")

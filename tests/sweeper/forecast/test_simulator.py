@@ -196,3 +196,14 @@ def test_a_sweep_of_the_store_is_simulated(finished: Path, sweeper: Callable[...
     assert done.code == 0, done.err
     assert json.loads(done.out)["rules"].keys() == {"sweeper"}  # the curves of pruned trials end early
     assert sweeper("simulate", cwd=finished).code == 2  # ambiguous: the store holds two sweeps
+
+
+def test_fresh_seeds_train_the_best_trial_of_each_stratum_again_to_the_budget() -> None:
+    both = [*TWENTY_SEVEN, curve("other", 2.0, stratum="4")]
+    plain, confirmed = (simulate(both, LADDER, 3, 1, confirm=confirm) for confirm in ({}, {"2": 2, "4": 1}))
+    assert confirmed.updates == plain.updates + 3 * 27
+    assert sorted(confirmed.confirming.values()) == ["00", "00", "other"]
+    assert confirmed.speculative == 0
+    assert confirmed.bound == confirmed.makespan == plain.makespan + 3 * 27
+    wide = simulate(both, LADDER, 3, 100, confirm={"2": 2})
+    assert wide.makespan == wide.bound == 27 + 27, "the fresh seeds start when the best is known"

@@ -5,12 +5,15 @@ import dataclasses
 import io
 import json
 from pathlib import Path
+from statistics import fmean
 
 import pytest
+from scipy.stats import ttest_ind
 
 from sweeper.results import table_text
 from sweeper.results.comparison import Comparison, find
 from sweeper.results.table import Entry, Limit, Table
+from sweeper.scheduling.sweep import FIRST_FRESH_SEED
 from sweeper.store import Store, Teacher
 from tests.sweeper.stores import student, sweep, teacher, trial
 from tests.trainables.built import shape
@@ -72,6 +75,71 @@ def test_seeds_give_mean_and_standard_deviation_of_report_scores(built: Table) -
     assert fid["std"] == pytest.approx(2**0.5)
     assert fid["protocol"] == "p/report"
     assert student.scores["kid"] is None
+
+
+def confirmed(store: Store, students: tuple[float, ...], controls: tuple[float, ...]) -> Table:
+    """The table of d = 2 with these FIDs of fresh seeds. The selected trials have an FID of 1."""
+    best = trial(store, teacher(16), 1.0, {"selection": (20.0, 8.0), "report": (21.0, 8.1)})
+    names = []
+    for spec, fids in ((teacher(2), controls), (student(2), students)):
+        names.append(trial(store, spec, 1.0, {"selection": (1.0, 7.0), "report": (1.0, 7.0)}))
+        for number, fid in enumerate(fids):
+            seed = FIRST_FRESH_SEED + number
+            trial(store, dataclasses.replace(spec, seed=seed), 1.0, {"selection": (1.0, 7.0), "report": (fid, 7.0)})
+    sweep(store, "teacher", [best, names[0]], confirm=len(controls))
+    sweep(store, "student", [names[1]], Teacher(best, 30, "w", "mnist5k-teachers", "best"), confirm=len(students))
+    return Comparison.read(store, None, None).table
+
+
+def test_scores_are_those_of_fresh_seeds_alone(tmp_path: Path) -> None:
+    """The selected seed was the best of several by chance, too."""
+    table = confirmed(Store(tmp_path), (60.0, 62.0, 64.0), (70.0, 71.0))
+    entry, control = table.rows[0].student, table.rows[0].control
+    assert entry is not None
+    assert control is not None
+    assert (entry.seeds, entry.fresh, control.seeds) == (3, True, 2)
+    assert (mean(entry, "fid"), mean(control, "fid")) == (62.0, 70.5)
+    assert "mean ± std over 2 to 3 fresh seeds" in table_text.caption(table)
+
+
+def test_a_difference_has_welch_s_interval(tmp_path: Path) -> None:
+    ours, theirs = (60.0, 62.0, 64.0), (70.0, 71.0, 90.0, 75.0)
+    difference = confirmed(Store(tmp_path), ours, theirs).rows[0].differences["fid"]
+    assert difference is not None
+    expected = ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
+    assert difference.mean == pytest.approx(fmean(ours) - fmean(theirs))
+    assert difference.beyond == (expected.high < 0)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "cell", "better"),
+    [
+        ((60.0, 61.0), (90.0, 91.0), "FID Stu.", 1),
+        ((90.0, 91.0), (60.0, 61.0), "FID Reg.", 0),
+        ((60.0, 90.0), (61.0, 91.0), "neither", 0),
+        ((60.0, 61.0), (), "—", 0),
+    ],
+)
+def test_a_row_says_which_side_is_better_beyond_the_interval(
+    tmp_path: Path, ours: tuple[float, ...], theirs: tuple[float, ...], cell: str, better: int
+) -> None:
+    table = confirmed(Store(tmp_path), ours, theirs)
+    heads, compared = table_text.columns(table), len(theirs) > 1
+    assert ("Beyond 95%" in heads) == compared
+    if compared:
+        assert table_text.cells(table)[0][heads.index("Beyond 95%")] == cell
+        assert f"FID: student better beyond the 95% interval in {better} of 1 rows" in table_text.caption(table)
+    assert table.beyond("fid") == (better, int(compared))
+
+
+def test_an_unfinished_sweep_s_table_says_so(built: Table, tmp_path: Path) -> None:
+    """The fixture's student of d = 4 has not finished."""
+    assert not json.loads(table_text.as_text(built, "json"))["finished"]
+    assert "unfinished: trials are still to be trained" in table_text.as_text(built, "md")
+    whole = confirmed(Store(tmp_path / "whole"), (60.0, 62.0), (70.0, 71.0))
+    assert whole.finished
+    assert "unfinished" not in table_text.caption(whole)
 
 
 def test_the_limit_is_the_smallest_student_within_the_tolerance(built: Table) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.scheduling.selection import best, resolve_teacher
+from sweeper.scheduling.selection import resolve_teacher
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from tests.sweeper.stores import student, sweep, teacher, trial
@@ -39,7 +39,7 @@ def test_a_trial_that_is_pruned_but_has_final_scores_is_not_selected(tmp_path: P
     outside = trial(store, teacher(2, lr=0.2), 9.0, final(8.0))
     third = trial(store, teacher(2, lr=0.3), 8.0)
     manifest = sweep(store, "teacher", [inside, outside, third])
-    assert best(Sweep.read(manifest, store), shape(2)) == [inside]
+    assert Sweep.read(manifest, store).best(shape(2)) == [inside]
 
 
 def test_a_teacher_is_selected_by_width_or_by_the_start_of_its_signature(tmp_path: Path) -> None:
@@ -87,4 +87,4 @@ def test_the_best_student_is_selected_by_the_mean_over_its_seeds(tmp_path: Path)
     steady = [trial(store, student(2, lr=0.1, seed=s), 1.0, final(6.0)) for s in (0, 1)]
     lucky = [trial(store, student(2, lr=0.2, seed=s), 1.0, final(v)) for s, v in ((0, 9.0), (1, 1.0))]
     manifest = sweep(store, "student", [*steady, *lucky], eta=1)
-    assert sorted(best(Sweep.read(manifest, store), shape(2)) or []) == sorted(steady)
+    assert sorted(Sweep.read(manifest, store).best(shape(2)) or []) == sorted(steady)
