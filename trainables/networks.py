@@ -1,10 +1,12 @@
 """Build networks from shapes. The DCGAN of width d has the parameter counts of the paper's Table 1."""
 
+from copy import deepcopy
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import leaky_relu
 
 from trainables import narrow
 from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape, hidden_widths
@@ -176,3 +178,32 @@ class Discriminator(_Layers):
             return torch.stack([super(Discriminator, self).forward(group) for group in images])
         logits: Tensor = super().forward(narrow.outermost(images))
         return logits
+
+
+class HiddenMaps(nn.Module):
+    """Map images [N, channels, image_size, image_size] to a discriminator's activations in eval mode.
+
+    There is one map [N, width, side, side] per hidden layer. Normalisation is folded into the weights.
+    """
+
+    def __init__(self, discriminator: nn.Module) -> None:
+        super().__init__()
+        convolutions: list[nn.Conv2d] = []
+        for layer in list(discriminator.children())[:-2]:  # without the last convolution, and the flattening after it
+            if isinstance(layer, nn.Conv2d):
+                convolutions.append(deepcopy(layer).requires_grad_(False))
+            elif isinstance(layer, _NormBias):
+                folded, norm = convolutions[-1], layer.norm
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                scale = (norm.running_var + norm.eps).rsqrt()
+                folded.weight.mul_(scale.view(-1, 1, 1, 1))
+                folded.bias = nn.Parameter(layer.bias.detach().flatten() - norm.running_mean * scale, False)
+        self.convolutions = nn.ModuleList(convolutions)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps, x = [], narrow.outermost(images)
+        for convolution in self.convolutions:
+            x = leaky_relu(convolution(x), narrow.SLOPE)
+            maps.append(x)
+        return maps

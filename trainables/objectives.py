@@ -63,7 +63,8 @@ ARGUMENTS: dict[str, Argument] = {
     "discriminator": Argument("the trial's discriminator, with frozen weights", _ADVERSARY, _PASSES),
     "game": Argument("the game of the spec's objective"),
     "teacher": Argument(
-        "the teacher's networks in eval mode: teacher.generator and teacher.discriminator",
+        "the teacher's networks in eval mode: teacher.generator and teacher.discriminator; and teacher.maps: "
+        "images → the discriminator's hidden maps",
         frozenset({Part.TEACHER}),
         {Network.TEACHER_DISCRIMINATOR: 3},  # forward on target and fake, backward to fake
     ),
@@ -255,6 +256,24 @@ def mse(fake: Tensor, target: Tensor) -> Tensor:
 def joint(fake: Tensor, target: Tensor, logits: Tensor, game: Game, alpha: float) -> Tensor:
     """Return equation (4): alpha · adversarial + (1 − alpha) · mse; alpha = 0 is (3), alpha = 1 is (1)."""
     return alpha * game.generator(logits) + (1 - alpha) * mse(fake, target)
+
+
+@loss
+def perceptual(fake: Tensor, target: Tensor, teacher: Any) -> Tensor:
+    """Return the mean over the teacher's discriminator's hidden layers φ of ‖φ(g_T(z)) − φ(g(z))‖² / ‖φ(g_T(z))‖².
+
+    A perceptual loss (Johnson et al., arXiv 1603.08155) in the network that judged the teacher (TinyGAN, arXiv
+    2009.13829). It needs no real images and no discriminator of its own.
+    """
+    import torch
+
+    with torch.no_grad():
+        targets = teacher.maps(target)
+    errors = [
+        (found - wanted).square().sum() / wanted.square().sum()
+        for found, wanted in zip(teacher.maps(fake), targets, strict=True)
+    ]
+    return torch.stack(errors).mean()
 
 
 DISTILLATION = LOSSES["mse"]  # equation (4) with alpha = 0; also the loss during `warmup`

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from trainables.narrow import outermost
+from trainables.networks import HiddenMaps
 from trainables.spec import TrialSpec
 
 FeatureMap = Callable[[Tensor], Tensor]  # images [N, C, H, W] in [-1, 1] → features [N, D]
@@ -19,6 +20,11 @@ class TeacherNetworks:
 
     generator: nn.Module
     discriminator: nn.Module
+
+    @cached_property
+    def maps(self) -> HiddenMaps:
+        """The discriminator's hidden maps of images."""
+        return HiddenMaps(self.discriminator)
 
 
 @dataclass(frozen=True)

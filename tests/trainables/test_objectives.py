@@ -1,13 +1,16 @@
 """Objectives: relations between equations (1) to (4)."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.trainables import built
 from trainables.errors import UserError
+from trainables.networks import HiddenMaps
 from trainables.objectives import (
     ARGUMENTS,
     GAME_ARGUMENTS,
@@ -25,7 +28,7 @@ from trainables.objectives import (
     mse,
 )
 from trainables.spec import TrialSpec
-from trainables.step import CriticStep, Extras, Step
+from trainables.step import CriticStep, Extras, Step, TeacherNetworks
 
 IMAGES = st.integers(0, 2**31).map(
     lambda seed: torch.rand(2, 4, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -110,6 +113,41 @@ def test_every_argument_is_an_attribute_of_a_step() -> None:
     assert all(hasattr(step, name) for name in [*ARGUMENTS, *WEIGHTS])
     critic = CriticStep(spec, torch.nn.Flatten(), images, images)
     assert all(hasattr(critic, name) for name in [*GAME_ARGUMENTS, *WEIGHTS])
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_hidden_maps_are_the_discriminator_s_activations_in_eval_mode(size: int) -> None:
+    discriminator, images = built.discriminator(4, size, 3), torch.randn(5, 3, size, size)
+    discriminator(images)  # moves the running statistics
+    discriminator.eval()
+    with torch.no_grad():
+        for name, bias in discriminator.named_parameters():
+            if name.endswith("bias"):
+                bias.normal_()
+    expected, x = [], images
+    for layer in discriminator:
+        x = layer(x)
+        if isinstance(layer, torch.nn.LeakyReLU):
+            expected.append(x.clone())
+    found = HiddenMaps(discriminator)(images)
+    assert len(found) == len(expected) == size.bit_length() - 3
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_perceptual_is_a_relative_error_whose_gradient_reaches_the_student_alone() -> None:
+    teacher = TeacherNetworks(torch.nn.Identity(), built.discriminator(2).eval())
+    fake, target = (torch.rand(6, 1, 32, 32, requires_grad=True) for _ in range(2))
+    given = {"target": target, "teacher": teacher}
+    assert LOSSES["perceptual"](SimpleNamespace(fake=target.detach(), **given)) == 0
+    value = LOSSES["perceptual"](SimpleNamespace(fake=fake, **given))
+    value.backward()
+    assert fake.grad is not None
+    assert target.grad is None
+    assert all(parameter.grad is None for parameter in teacher.discriminator.parameters())
+    maps, wanted = teacher.maps(fake), teacher.maps(target)
+    errors = [float((a - b).norm() ** 2 / b.norm() ** 2) for a, b in zip(maps, wanted, strict=True)]
+    assert value.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
 
 
 @pytest.mark.parametrize("name", LOSSES)
