@@ -45,6 +45,14 @@ SECTIONS = {
         "The deviation is that of a trial of sweeper over two seeds, pooled over the configurations.",
         "benchmarks/plain_tune.py --teacher-d 64",
     ),
+    "whole_job": Section(
+        "The whole job against a Ray Tune script with ASHA",
+        "Teachers of d = 2, 4, 8, 16, 64 (four configurations each), the choice, students of d = 2, 4, 8, 16 (four "
+        "configurations each), the table. 2,000 updates, a rung at 600, eta 3, 5,000 digits at 32×32, two slots. The "
+        "script has a Tuner with Tune's ASHAScheduler per role and d. Scores of both are by one scorer, on the report "
+        "latents.",
+        "benchmarks/whole_job.py",
+    ),
     "plain_256": Section(
         "The same with a teacher of d = 256",
         "The teacher was trained for 20 updates (its cost does not depend on what it has learned). The script's cost "
@@ -134,8 +142,9 @@ SECTIONS = {
     "step": Section(
         "An update",
         "Milliseconds per update of the training loop by d, one thread, batch 64, the discriminator of d = 8: torch's "
-        "layers, and narrow.py where its rule applies, in turn in one process. CPU time of the thread, medians, and "
-        "minima in brackets.",
+        "layers and Adam, and narrow.py where its rule applies with Adam's kernel alone, in turn in one process. CPU "
+        "time of the thread, medians, and minima in brackets. Both have the loop without Accelerate's bookkeeping. At "
+        "d = 16 both are torch's layers: the ratio there is the noise.",
         "benchmarks/step.py --seconds 6",
     ),
     "gpu": Section(

@@ -33,7 +33,7 @@ CASES = [
     ("mse", 64, 1, (2, 4)),
     ("mse", 64, 3, (2, 4)),
 ]
-UPDATES = 10  # in a turn
+UPDATES = 30  # in a turn
 OURS = networks.is_narrow, descent._is_plain_adam
 
 

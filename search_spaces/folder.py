@@ -4,41 +4,48 @@ from typing import Any
 
 from sweeper.spaces import Space
 
-# Rungs at 1,000, 3,000 and 9,000 updates; per d 3 × 1,000 + 1 × 8,000 = 11,000 instead of 27,000.
+# Rungs at 1,000 and 4,000 updates; two of six configurations per d are promoted: 6 × 1,000 + 2 × 3,000 = 12,000 updates
+# instead of 24,000, and 3 × 4,000 with fresh seeds.
 SCHEDULE: dict[str, Any] = {
-    "updates": 9_000,
+    "updates": 4_000,
     "first_rung": 1_000,
+    "rungs": 1,
     "eta": 3,
+    "confirm": 3,
     "n_rung": 1_000,
     "n_selection": 5_000,
     "n_report": 10_000,
 }
 
-# 5 values of d × 3 rates = 15 trials.
+# 4 values of d × (4 + 2) + 2 = 26 trials.
 TEACHERS = Space(
     grids=[
         {
-            "d": [2, 4, 8, 16, 32],
-            "d_discriminator": 16,
-            "lr": [0.0005, 0.001, 0.004],
-            "lr_discriminator": 0.0005,
-        }
+            "d": [2, 4, 8, 16],
+            "d_discriminator": 8,
+            "lr": [0.002, 0.004],
+            "lr_discriminator": [0.001, 0.002],
+            "ema": 0.99,
+        },
+        {"d": [2, 4, 8, 16], "d_discriminator": 16, "lr": [0.002, 0.004], "lr_discriminator": 0.001, "ema": 0.99},
+        {"d": 32, "d_discriminator": 16, "lr": [0.001, 0.002], "lr_discriminator": 0.001, "ema": 0.99},
     ],
     **SCHEDULE,
 )
 
-# 4 values of d × (1 + 2) = 12 trials.
+# 4 values of d × (3 + 3) = 24 trials.
 STUDENTS = Space(
     grids=[
-        {"d": [2, 4, 8, 16], "loss": "mse", "lr": 0.004, "latents": 20_000},
+        {"d": [2, 4, 8, 16], "loss": "perceptual", "lr": [0.002, 0.004, 0.008], "ema": 0.99, "latents": 20_000},
         {
             "d": [2, 4, 8, 16],
             "loss": "joint",
-            "alpha": [0.01, 0.05],
-            "warmup": 500,
-            "d_discriminator": 16,
+            "alpha": [0.02, 0.1, 0.5],
+            "warmup": 300,
+            "d_discriminator": 8,
             "lr": 0.004,
-            "lr_discriminator": 0.0005,
+            "lr_discriminator": 0.002,
+            "ema": 0.99,
             "latents": 20_000,
         },
     ],

@@ -2,7 +2,6 @@
 
 import csv
 import io
-from collections.abc import Iterable
 
 from sweeper.results.table import Entry, Row, Table, flat
 from sweeper.store import dump
@@ -17,12 +16,10 @@ def columns(table: Table) -> list[str]:
     """Return the headings.
 
     Stu. and Reg. are the paper's abbreviations. D: widths of the discriminators, student's/control's. Family is left
-    out if every generator is of the default family. Beyond 95%: the scores whose difference is beyond its interval, if
-    there is an interval.
+    out if every generator is of the default family.
     """
     scores = [f"{name.upper()} ({kind})" for name in score_order(table) for kind in ("Stu.", "Reg.")]
-    beyond = ["Beyond 95%"] if _has_intervals(table) else []
-    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, *beyond, "Student", "D"]
+    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, "Student", "D"]
 
 
 def cells(table: Table) -> list[list[str]]:
@@ -30,39 +27,25 @@ def cells(table: Table) -> list[list[str]]:
     lines = []
     for row in table.rows:
         ratio = f"{row.ratio:.1f}:1" if row.ratio else "—"
+        scores = [text for name in score_order(table) for text in _pair(row, name)]
         widths = _discriminators(row.student, row.control)
-        lines.append(_line(table, row, ratio, row.student, row.control, _training(row.student), widths))
+        lines.append([*_size(table, row), ratio, *scores, _training(row.student), widths])
     if teacher := table.teacher:
-        lines.append(_line(table, teacher, "1:1", None, teacher, "teacher", str(teacher.d_discriminator)))
+        scores = [text for name in score_order(table) for text in ("—", _score(teacher, name))]
+        lines.append([*_size(table, teacher), "1:1", *scores, "teacher", str(teacher.d_discriminator)])
     return lines
 
 
-def _line(
-    table: Table,
-    size: Row | Entry,
-    ratio: str,
-    student: Entry | None,
-    control: Entry | None,
-    training: str,
-    widths: str,
-) -> list[str]:
-    scores = [_score(entry, name) for name in score_order(table) for entry in (student, control)]
-    family = [size.family] if _has_families(table) else []
-    beyond = [_beyond(size, score_order(table))] if _has_intervals(table) else []
-    return [*family, str(size.d), f"{size.parameters:,}", ratio, *scores, *beyond, training, widths]
+def _size(table: Table, size: Row | Entry) -> list[str]:
+    return [*([size.family] if _has_families(table) else []), str(size.d), f"{size.parameters:,}"]
 
 
-def _has_intervals(table: Table) -> bool:
-    return any(table.beyond(name)[1] for name in score_order(table))
-
-
-def _beyond(size: Row | Entry, names: Iterable[str]) -> str:
-    """Return the scores by which one side of a row is better beyond the interval, such as `IS Stu., FID Reg.`"""
-    if isinstance(size, Entry) or not any(size.differences[name] for name in names):
-        return "—"
-    found = [(name, d) for name in names if (d := size.differences[name]) and d.beyond]
-    words = [f"{name.upper()} {'Stu.' if (d.mean > 0) == (name == 'is') else 'Reg.'}" for name, d in found]
-    return ", ".join(words) or "neither"
+def _pair(row: Row, name: str) -> tuple[str, str]:
+    """Return the student's and the control's score. A star marks the one that is better beyond the interval."""
+    student, control, difference = _score(row.student, name), _score(row.control, name), row.differences[name]
+    if difference is None or not difference.beyond:
+        return student, control
+    return (f"{student}*", control) if (difference.mean > 0) == (name == "is") else (student, f"{control}*")
 
 
 def score_order(table: Table) -> tuple[str, str]:
@@ -113,10 +96,10 @@ def caption(table: Table) -> str:
         for row in table.rows
         if row.student and row.control and row.student.updates != row.control.updates
     ]
-    for name in score_order(table):
-        better, compared = table.beyond(name)
-        if compared:
-            parts.append(f"{name.upper()}: student better beyond the 95% interval in {better} of {compared} rows")
+    compared = {name: counts for name in score_order(table) if (counts := table.beyond(name))[1]}
+    if compared:
+        won = " and ".join(f"in {better} of {rows} rows by {name.upper()}" for name, (better, rows) in compared.items())
+        parts.append(f"* better beyond the 95% interval of the difference: the student {won}")
     parts += [
         f"{row.label}: {entry.diverged} of {entry.diverged + entry.seeds} fresh seeds of the {kind} diverged"
         for row in table.rows

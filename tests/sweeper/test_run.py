@@ -59,7 +59,7 @@ def test_the_sheet_of_samples_has_a_row_per_network(finished: Path) -> None:
     with Image.open(finished / "runs" / "pictures" / "mnist5k-students.png") as sheet:
         pixels = np.asarray(sheet.convert("L"))
     rows = samples(Comparison.read(Store(finished / "runs"), None, None))
-    assert {"teacher", "mse student", "joint student", "control"} == {row.kind for row in rows}
+    assert {"teacher", "mse student", "perceptual student", "joint student", "control"} == {row.kind for row in rows}
     assert pixels.shape[0] == len(rows) * (64 + 4)
     assert pixels.std() > 10
 

@@ -25,16 +25,17 @@ def students(searched: Space) -> list[TrialSpec]:
 
 @pytest.mark.parametrize("dataset", [*DATASETS, "folder"])
 def test_every_shipped_space_gives_students_and_controls_equal_configurations(dataset: str) -> None:
-    """Equal configurations per d and budget, equal widths of the discriminator."""
+    """Equal configurations per d and budget; controls try every width of the discriminator that students use."""
     control, student = (load_space(dataset, role, None) for role in ("teacher", "student"))
-    assert (control.updates, control.first_rung, control.eta) == (student.updates, student.first_rung, student.eta)
+    settings = [(s.updates, s.first_rung, s.eta, s.confirm) for s in (control, student)]
+    assert settings[0] == settings[1]
     controls, distilled = teachers(control), students(student)
     for d in {spec.d for spec in distilled}:
         per_d = [[spec for spec in specs if spec.d == d] for specs in (controls, distilled)]
         assert len(per_d[0]) == len(per_d[1]), f"d={d}"
         assert {s.objective for s in per_d[1] if s.rule.needs_discriminator} == {s.objective for s in per_d[0]}
         widths = [{spec.d_discriminator for spec in specs if spec.rule.needs_discriminator} for specs in per_d]
-        assert widths[0] == widths[1]
+        assert widths[0] >= widths[1]
 
 
 def test_the_digits_space_has_enough_trials_to_prune() -> None:

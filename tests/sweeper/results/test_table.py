@@ -113,23 +113,24 @@ def test_a_difference_has_welch_s_interval(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs", "cell", "better"),
+    ("ours", "theirs", "starred", "better"),
     [
-        ((60.0, 61.0), (90.0, 91.0), "FID Stu.", 1),
-        ((90.0, 91.0), (60.0, 61.0), "FID Reg.", 0),
-        ((60.0, 90.0), (61.0, 91.0), "neither", 0),
-        ((60.0, 61.0), (), "—", 0),
+        ((60.0, 61.0), (90.0, 91.0), "student", 1),
+        ((90.0, 91.0), (60.0, 61.0), "control", 0),
+        ((60.0, 90.0), (61.0, 91.0), None, 0),
+        ((60.0, 61.0), (), None, 0),
     ],
 )
-def test_a_row_says_which_side_is_better_beyond_the_interval(
-    tmp_path: Path, ours: tuple[float, ...], theirs: tuple[float, ...], cell: str, better: int
+def test_a_star_marks_the_side_that_is_better_beyond_the_interval(
+    tmp_path: Path, ours: tuple[float, ...], theirs: tuple[float, ...], starred: str | None, better: int
 ) -> None:
-    table = confirmed(Store(tmp_path), ours, theirs)
-    heads, compared = table_text.columns(table), len(theirs) > 1
-    assert ("Beyond 95%" in heads) == compared
-    if compared:
-        assert table_text.cells(table)[0][heads.index("Beyond 95%")] == cell
-        assert f"FID: student better beyond the 95% interval in {better} of 1 rows" in table_text.caption(table)
+    table, compared = confirmed(Store(tmp_path), ours, theirs), len(theirs) > 1
+    heads, row = table_text.columns(table), table_text.cells(table)[0]
+    found = {side: row[heads.index(f"FID ({kind})")] for side, kind in (("student", "Stu."), ("control", "Reg."))}
+    assert [side for side, text in found.items() if text.endswith("*")] == ([starred] if starred else [])
+    assert (
+        f"the student in 0 of 1 rows by IS and in {better} of 1 rows by FID" in table_text.caption(table)
+    ) == compared
     assert table.beyond("fid") == (better, int(compared))
 
 
