@@ -173,8 +173,13 @@ def report_command(
     comparison = _comparison(store, dataset, name)
     path = output or comparison.store.root / "reports" / f"{comparison.name}.html"
     with _written_to(path):
-        for written in write(comparison, path, _command()):
-            print(written)
+        files = write(comparison, path, _command())
+    print(*files, sep="\n")
+    kept = [path.with_suffix(suffix).name for suffix in (".csv", ".md", ".tex") if path.is_file()]
+    if left := [name for name in kept if name not in {file.name for file in files}]:
+        print(
+            f"note: {', '.join(left)}: not written by `sweeper report`, or changed since; left as is", file=sys.stderr
+        )
 
 
 app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)

@@ -1,6 +1,7 @@
 """Export a generator for use without sweeper: safetensors, ONNX, a model card, and a script that loads it."""
 
 import json
+import tempfile
 import time
 import warnings
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import FinalRecord, Store
 from trainables.errors import NotYetError, UserError
-from trainables.files import replacing, write_json
+from trainables.files import file_hash, read_json, replacing, write_json
 from trainables.latents import latents
 from trainables.networks import build
 from trainables.rendering import render
@@ -33,6 +34,7 @@ from trainables.spec import TrialSpec
 
 TOLERANCE = 1e-5  # largest difference of ONNX's output from torch's, in [-1, 1]
 FORMATS = ("safetensors", "onnx")
+LISTING = "export.json"  # the files of an export with their hashes, so that a later one replaces nothing else
 _CHECK_LATENTS = 64  # on which the two are compared
 
 
@@ -116,17 +118,44 @@ def _find_student(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
 def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
     """Write the generator into a folder, and `images` samples into its subfolder samples. Return the paths.
 
-    Replaces an earlier export in the folder. The samples are of the first report latents, on which the table's scores
-    were computed. Raises UserError if the ONNX output differs from torch's by more than TOLERANCE.
+    Replaces an earlier export in the folder, once the new one is complete. The samples are of the first report latents,
+    on which the table's scores were computed. Raises UserError if the ONNX output differs from torch's by more than
+    TOLERANCE, and for a folder with files that no export has written.
     """
-    spec = target.spec
-    generator = load_generator(target.comparison.store, spec.signature, target.final.updates)
+    earlier = _replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    samples = folder / "samples"
-    stale = [folder / name for name in ("generator.safetensors", "generator.onnx", "load.py")]
-    stale += [sample for sample in samples.glob("*.png") if sample.stem.isdigit()]
-    for path in stale:  # another generator's: its weights and samples would be taken for this one's
-        path.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+        aside = Path(temporary)
+        written = _write_files(target, aside, formats, images)
+        files = [path.relative_to(aside) for path in sorted(aside.rglob("*")) if path.is_file()]
+        write_json(aside / LISTING, {str(path): file_hash(aside / path) for path in files})
+        for path in earlier:
+            path.unlink(missing_ok=True)
+        for path in [*files, Path(LISTING)]:
+            (folder / path).parent.mkdir(exist_ok=True)
+            (aside / path).replace(folder / path)
+    return [folder / path.relative_to(aside) for path in written]
+
+
+def _replaceable(folder: Path) -> list[Path]:
+    """Return the files of an earlier export in a folder. Raises UserError for a folder of other files."""
+    listing = folder / LISTING
+    if not listing.exists():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} has files that no export wrote; name a new folder with -o")
+        return []
+    earlier = {folder / name: hash_ for name, hash_ in read_json(listing).items()}
+    for path, hash_ in earlier.items():
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise UserError(f"{listing} lists {path}, which is not in its folder; name another folder with -o")
+        if path.exists() and file_hash(path) != hash_:
+            raise UserError(f"{path} was changed after its export; move it, or name another folder with -o")
+    return list(earlier)
+
+
+def _write_files(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
+    spec, samples = target.spec, folder / "samples"
+    generator = load_generator(target.comparison.store, spec.signature, target.final.updates)
     values = _card_values(target)
     written = [folder / "spec.json"]
     write_json(written[0], values["spec"])

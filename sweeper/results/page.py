@@ -1,9 +1,13 @@
 """Write a comparison as one HTML page without external resources, and its table as CSV, Markdown and LaTeX."""
 
 import base64
+import hashlib
 import io
 import json
+import re
 from collections import Counter
+from collections.abc import Mapping
+from html import unescape
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -34,23 +38,52 @@ TABLE_SUFFIXES = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the tab
 
 
 def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
-    """Write the page and the table's files. Return their paths.
+    """Write the page, and the table's files beside it. Return their paths.
 
-    command: the command that writes the page; printed on it. Raises UserError if path is the name of a table's file.
+    A table's file that no page wrote, or that was changed since, is left as it is. command: the command that writes the
+    page; printed on it. Raises UserError if path is the name of a table's file, or of a file that is not a page.
     """
     if path.suffix.removeprefix(".") in TABLE_SUFFIXES.values():
         raise UserError(f"-o {path} is the name of the table's file; try -o {path.with_suffix('.html')}")
-    written = [path, *(path.with_suffix(f".{suffix}") for suffix in TABLE_SUFFIXES.values())]
-    with replacing(path) as temporary:
-        temporary.write_text(render_page(comparison, command), encoding="utf-8")
-    for style, file in zip(TABLE_SUFFIXES, written[1:], strict=True):
+    earlier, tables = _tables_of(path), {}
+    for style, suffix in TABLE_SUFFIXES.items():
+        file, text = path.with_suffix(f".{suffix}"), table_text.as_text(comparison.table, style) + "\n"
+        if not file.exists() or (file.is_file() and _digest(file.read_bytes()) == earlier.get(file.name)):
+            tables[file] = text
+    listed = {file.name: _digest(text.encode()) for file, text in tables.items()}
+    text = render_page(comparison, command, listed)
+    if path.exists() and not path.is_file():  # a device or a pipe
+        path.write_text(text, encoding="utf-8")
+        return [path]
+    for file, content in {path: text, **tables}.items():
         with replacing(file) as temporary:
-            temporary.write_text(table_text.as_text(comparison.table, style) + "\n", encoding="utf-8")
-    return written
+            temporary.write_text(content, encoding="utf-8")
+    return [path, *tables]
 
 
-def render_page(comparison: Comparison, command: str) -> str:
-    """Return the page as text. Measures the generators' latency on this machine: half a second per shape."""
+_LISTED = re.compile(r'<meta name="sweeper-tables" content="([^"]*)">')
+
+
+def _tables_of(path: Path) -> dict[str, str]:
+    """Return the table's files that the page at `path` wrote, with their hashes. Raises UserError for another file."""
+    if not path.is_file():
+        return {}
+    with open(path, encoding="utf-8", errors="replace") as file:
+        head = file.read(4096)
+    if (listed := _LISTED.search(head)) is None:
+        raise UserError(f"{path} is not a page of sweeper, or of an earlier version; name another file with -o")
+    return dict(json.loads(unescape(listed[1])))
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def render_page(comparison: Comparison, command: str, tables: Mapping[str, str]) -> str:
+    """Return the page as text. tables: the table's files beside it, with their hashes.
+
+    Measures the generators' latency on this machine: half a second per shape.
+    """
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
     seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes}
     table = comparison.table
@@ -73,6 +106,7 @@ def render_page(comparison: Comparison, command: str) -> str:
         latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
         machine=f"{latency.CONDITIONS}; {latency.machine()}",
         version=__version__,
+        listed=json.dumps(dict(tables)),
         plotly=get_plotlyjs(),
     )
 

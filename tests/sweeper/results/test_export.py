@@ -102,11 +102,58 @@ def test_an_export_replaces_an_earlier_one_in_the_folder(finished: Path, tmp_pat
     target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
     export.write(target, tmp_path, export.FORMATS, 12)
     export.write(target, tmp_path, ("safetensors",), 3)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "generator.safetensors", "samples", "spec.json"]
+    expected = ["README.md", "export.json", "generator.safetensors", "samples", "spec.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == expected
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == ["0.png", "1.png", "2.png"]
     assert "onnx" not in (tmp_path / "README.md").read_text().lower()
     export.write(target, tmp_path, ("safetensors",), 0)
     assert not list((tmp_path / "samples").iterdir())
+
+
+def test_an_export_replaces_only_what_an_export_wrote(finished: Path, tmp_path: Path) -> None:
+    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    own = tmp_path / "own"
+    (own / "samples").mkdir(parents=True)
+    (own / "samples" / "1.png").write_bytes(b"my picture")
+    with pytest.raises(UserError, match="has files that no export wrote; name a new folder"):
+        export.write(target, own, ("safetensors",), 3)
+    assert [path.name for path in own.rglob("*") if path.is_file()] == ["1.png"]
+
+    folder = tmp_path / "exported"
+    export.write(target, folder, ("safetensors",), 3)
+    (folder / "notes.txt").write_text("mine")
+    export.write(target, folder, ("safetensors",), 1)
+    assert (folder / "notes.txt").read_text() == "mine"
+    (folder / "README.md").write_text("my card")
+    with pytest.raises(UserError, match=r"README\.md was changed after its export"):
+        export.write(target, folder, ("safetensors",), 1)
+    assert (folder / "README.md").read_text() == "my card"
+
+
+def test_a_failed_export_leaves_the_earlier_one(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    export.write(target, tmp_path, ("safetensors",), 2)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "_write_samples", fail)
+    with pytest.raises(OSError, match="No space"):
+        export.write(target, tmp_path, ("safetensors",), 4)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_listing_may_not_name_files_elsewhere(finished: Path, tmp_path: Path) -> None:
+    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    (tmp_path / "precious.txt").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / export.LISTING).write_text('{"../precious.txt": "x"}')
+    with pytest.raises(UserError, match="not in its folder"):
+        export.write(target, tmp_path / "folder", ("safetensors",), 0)
+    assert (tmp_path / "precious.txt").read_text() == "mine"
 
 
 def test_the_card_states_scores_protocol_data_and_latency(exported: Path, finished: Path) -> None:
@@ -130,7 +177,12 @@ def test_the_command_writes_into_a_folder_named_after_the_generator(
     done: Done = sweeper("export", *words, cwd=tmp_path)
     assert done.code == 0, done.err
     folder = tmp_path / "exported" / "mnist5k-student-d1"
-    assert sorted(p.name for p in folder.iterdir()) == ["README.md", "generator.safetensors", "spec.json"]
+    assert sorted(p.name for p in folder.iterdir()) == [
+        "README.md",
+        "export.json",
+        "generator.safetensors",
+        "spec.json",
+    ]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The page, opened in a browser."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -165,7 +166,7 @@ def test_an_unfinished_sweep_has_a_banner_with_its_command(tmp_path: Path) -> No
     store = Store(tmp_path)
     trials = [trial(store, teacher(2), 40.0), trial(store, teacher(2, lr=0.1), 30.0)]
     sweep(store, "teacher", trials, command="sweeper run teachers --dataset mnist5k")
-    text = pages.render_page(Comparison.read(store, None, None), COMMAND)
+    text = pages.render_page(Comparison.read(store, None, None), COMMAND, {})
     assert "mnist5k-teachers is not finished (1 waiting, 1 pruned)" in text
     assert "Continue with <code>sweeper run teachers --dataset mnist5k</code>" in text
 
@@ -213,3 +214,28 @@ def test_the_limit_of_compression_is_marked(tmp_path: Path) -> None:
     sweep(store, "student", trials, Teacher(best, 30, "w", "mnist5k-teachers", "best"))
     rows = pages._rows(Comparison.read(store, None, None).table)
     assert [row["limit"] for row in rows] == [False, True, False]
+
+
+def test_a_page_replaces_only_what_a_page_wrote(finished: Path, tmp_path: Path) -> None:
+    comparison, path = Comparison.read(Store(finished / "runs"), None, None), tmp_path / 'my "page".html'
+    (tmp_path / 'my "page".tex').write_text("my paper")
+    names = [[file.suffix for file in pages.write(comparison, path, COMMAND)] for _ in range(2)]
+    assert names == [[".html", ".csv", ".md"]] * 2, "the second page replaces the first one and its tables"
+    assert (tmp_path / 'my "page".tex').read_text() == "my paper"
+    path.with_suffix(".md").write_text("my notes")
+    assert [file.suffix for file in pages.write(comparison, path, COMMAND)] == [".html", ".csv"]
+    assert path.with_suffix(".md").read_text() == "my notes"
+
+
+def test_a_page_does_not_replace_another_file(finished: Path, sweeper: Any, tmp_path: Path) -> None:
+    (tmp_path / "thesis.html").write_text("<p>my thesis")
+    done: Done = sweeper("report", "-o", str(tmp_path / "thesis.html"), cwd=finished)
+    assert done.code == 2
+    assert "is not a page of sweeper" in done.err
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.html"]
+    assert (tmp_path / "thesis.html").read_text() == "<p>my thesis"
+
+
+def test_a_page_can_be_written_to_a_device(finished: Path) -> None:
+    pages.write(Comparison.read(Store(finished / "runs"), None, None), Path(os.devnull), COMMAND)
+    assert Path(os.devnull).is_char_device()
