@@ -62,7 +62,7 @@ def run_sweeper(folder: Path, machine: Machine, trials: int = TRIALS) -> None:
 
 def main() -> None:
     seconds: dict[str, list[float]] = {"Ray Tune": [], "sweeper": []}
-    with session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
+    with session(SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
         for repeat in range(REPEATS):
             begun = time.monotonic()
             run_plain_tune(Path(folder) / f"tune{repeat}")

@@ -169,7 +169,7 @@ def run_script(store: Path, folder: Path, teacher_d: int, updates: int) -> float
         {"d": d, "name": f"{d}-{number}", **configuration, **common}
         for d, (number, configuration) in product(WIDTHS, enumerate(CONFIGURATIONS))
     ]
-    with session(None, SLOTS):
+    with session(SLOTS):
         begun = time.monotonic()
         results = tune.Tuner(
             tune.with_resources(lambda config: trainable(config["trial"]), {"cpu": 1}),

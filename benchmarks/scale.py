@@ -31,7 +31,7 @@ def time_status(folder: Path) -> float:
 
 def main() -> None:
     print("| trials | seconds | per trial | driver's memory, MB |\n|--:|--:|--:|--:|")
-    with tune.session(None, SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
+    with tune.session(SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
         run_sweeper(Path(folder) / "first", machine, SLOTS)  # the first actors import torch
         for trials in SIZES:
             begun = time.monotonic()

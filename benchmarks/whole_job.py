@@ -110,7 +110,7 @@ def run_script(folder: Path, classifier: Path, real: Path) -> float:
     out = folder / "out"
     out.mkdir(exist_ok=True)
     common = {"classifier": str(classifier), "real": str(real), "images": str(folder / "images"), "out": str(out)}
-    with session(None, SLOTS):
+    with session(SLOTS):
         begun = time.monotonic()
         save_digits(folder / "images")
         best = {}

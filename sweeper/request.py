@@ -1,6 +1,7 @@
 """The request of `sweeper run` and `sweeper plan`, resolved against the store and the search space."""
 
 import dataclasses
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -86,6 +87,12 @@ class ResolvedRequest:
             teacher=self.teacher.name if self.teacher else None,
             fixed={"image_size": self.image_size, **precision},
         )
+
+
+def choose_cluster(address: str | None) -> None:
+    """Name the cluster to Ray, by the variable that it and sweeper.execution.tune read when they are imported."""
+    if address:
+        os.environ["RAY_ADDRESS"] = address
 
 
 def resolve(request: Request) -> ResolvedRequest:

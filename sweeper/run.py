@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
-from sweeper.request import Request, ResolvedRequest, console, resolve, say
+from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, Store, Teacher
@@ -203,12 +203,13 @@ def _is_unchanged(manifest: Manifest, old: Manifest) -> bool:
 
 
 def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:
+    choose_cluster(request.address)
     from sweeper.execution import tune
     from sweeper.forecast.cards import with_throughput
     from sweeper.terminal.progress import Progress
 
     with ExitStack() as stack:
-        machine = with_throughput(stack.enter_context(tune.session(request.address, request.slots)))
+        machine = with_throughput(stack.enter_context(tune.session(request.slots)))
         progress = stack.enter_context(
             Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
         )

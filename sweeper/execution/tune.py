@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import secrets
 import socket
 import sys
 import tempfile
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-# Ray reads these when it is imported: no output, no usage reports, no token in the home directory, no snapshots.
+# Ray reads these when it is imported: no output, no usage reports, no snapshots.
 os.environ.update(
     RAY_AIR_NEW_OUTPUT="0",
     RAY_USAGE_STATS_ENABLED="0",
@@ -28,7 +29,11 @@ os.environ.update(
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
     PYTHONWARNINGS="ignore",
 )
-os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# A local session accepts processes with this token alone, and listens on loopback. A cluster has its own settings.
+if not os.environ.get("RAY_ADDRESS"):
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too, this makes every socket a loopback one
 
 import ray
 import torch
@@ -60,15 +65,15 @@ class Watcher(Protocol):
 
 
 @contextlib.contextmanager
-def session(address: str | None, slots: int | None) -> Iterator[Machine]:
-    """Connect to the Ray cluster at `address` or RAY_ADDRESS, else start a local one, for the time of the block.
+def session(slots: int | None) -> Iterator[Machine]:
+    """Connect to the Ray cluster at RAY_ADDRESS, else start a local one, for the time of the block.
 
     Raises EnvironmentUserError if there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     start = time.monotonic()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = address or os.environ.get("RAY_ADDRESS")
+    address = os.environ.get("RAY_ADDRESS")
     try:
         if address:
             _check_reachable(address)
@@ -79,7 +84,8 @@ def session(address: str | None, slots: int | None) -> Iterator[Machine]:
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise EnvironmentUserError(
-            f"no Ray cluster at {address or 'local'}: {reason}; start one, or leave out --address and RAY_ADDRESS"
+            f"no Ray cluster at {address or 'local'}: {reason}; start one, set RAY_AUTH_TOKEN if it has a token, or "
+            "leave out --address and RAY_ADDRESS"
         ) from None
     try:
         resources = ray.cluster_resources()

@@ -18,7 +18,7 @@ from sweeper.forecast.cost import TableCosts, TimedCosts
 from sweeper.forecast.curves import Curve
 from sweeper.forecast.simulator import Outcome, simulate
 from sweeper.forecast.timing import Cost
-from sweeper.request import Request, ResolvedRequest, resolve, say
+from sweeper.request import Request, ResolvedRequest, choose_cluster, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
 from sweeper.spaces import Space
@@ -79,9 +79,10 @@ def _machine(request: PlanRequest, costs: TimedCosts | TableCosts) -> Machine:
             macs_per_second=card.macs_per_second,
             seconds_per_launch=card.seconds_per_launch,
         )
+    choose_cluster(request.sweep.address)
     from sweeper.execution import tune
 
-    with tune.session(request.sweep.address, None) as machine:
+    with tune.session(None) as machine:
         return with_throughput(machine)
 
 

@@ -6,6 +6,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+import pytest
 import yaml
 
 from tests.conftest import TINY, Done
@@ -26,8 +28,12 @@ def test_ray_accepts_cluster_yaml() -> None:
     assert worker["max_workers"] > worker["min_workers"]
 
 
-def test_a_sweep_runs_on_logical_gpus_of_an_existing_cluster(sweeper: Callable[..., Done], fresh: Path) -> None:
+@pytest.mark.parametrize("authentication", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token"}], ids=str)
+def test_a_sweep_runs_on_logical_gpus_of_an_existing_cluster(
+    sweeper: Callable[..., Done], fresh: Path, authentication: dict[str, str]
+) -> None:
     """Ray has two logical GPUs. The trials find no real ones, and train on the CPU. Starts a Ray cluster."""
+    authentication = {**authentication, "RAY_AUTH_TOKEN": "5" * 64}
     code = """
 import sys
 from ray.cluster_utils import Cluster
@@ -42,13 +48,15 @@ cluster.shutdown()
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env={**os.environ, **authentication},
     )
     try:
         assert host.stdout is not None
         address = next(line.strip() for line in host.stdout if line.startswith(("1", "loc")))
         space = ["--set", "d=1,2", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
-        done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--address", address, cwd=fresh)
+        done = sweeper(
+            "run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--address", address, cwd=fresh, **authentication
+        )
         assert done.code == 0, done.err
         assert len(list(fresh.glob("runs/trials/*/generator-24.safetensors"))) == 2
     finally:
@@ -60,3 +68,50 @@ def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done],
     done = sweeper(*command, cwd=fresh)
     assert done.code == 5
     assert "no Ray cluster at 127.0.0.1:1" in done.err.splitlines()[-1]
+
+
+STRANGER = """
+import sys, ray
+ray.init(address=sys.argv[1], log_to_driver=False)
+print(ray.get(ray.remote(lambda: "code ran").remote()))
+"""
+LOCAL = """
+import os, sys
+from sweeper.execution import tune
+import ray
+with tune.session(2):
+    assert ray.get(ray.remote(lambda: 1).remote()) == 1
+    print(ray.get_runtime_context().gcs_address, os.environ["RAY_AUTH_TOKEN"], flush=True)
+    sys.stdin.read()
+"""
+
+
+def connect(address: str, environment: dict[str, str]) -> str:
+    """What another process prints that runs code in the session. Ray tries for minutes to connect: give it 40 s."""
+    command = [sys.executable, "-c", STRANGER, address]
+    try:
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=40).stdout
+    except subprocess.TimeoutExpired as expired:
+        return (expired.stdout or b"").decode()
+
+
+def test_a_local_session_listens_on_loopback_and_refuses_strangers(tmp_path: Path) -> None:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    host = subprocess.Popen(
+        [sys.executable, "-c", LOCAL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean
+    )
+    try:
+        assert host.stdout is not None
+        address, token = host.stdout.readline().split()
+        family = [psutil.Process(host.pid), *psutil.Process(host.pid).children(recursive=True)]
+        sockets = [connection for process in family for connection in process.net_connections("inet")]
+        listening = {socket.laddr.ip for socket in sockets if socket.status == psutil.CONN_LISTEN}
+        assert listening
+        assert listening <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+        here = clean | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # on loopback, like the session
+        with_token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+        assert "code ran" in connect(address, here | with_token), "the test cannot fail"
+        assert "code ran" not in connect(address, here | {"RAY_AUTH_MODE": "disabled"})
+        assert not (tmp_path / ".ray").exists(), "a token in the home directory"
+    finally:
+        host.communicate(timeout=60)
