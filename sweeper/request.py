@@ -86,6 +86,9 @@ class ResolvedRequest:
             channels=channels,
             teacher=self.teacher.name if self.teacher else None,
             fixed={"image_size": self.image_size, **precision},
+            teacher_discriminator=(
+                self.store.require(self.teacher.signature).spec.d_discriminator if self.teacher else None
+            ),
         )
 
 

@@ -130,11 +130,19 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
 
 
 def expand(
-    space: Space, *, role: str, dataset: str, channels: int, teacher: str | None, fixed: Grid
+    space: Space,
+    *,
+    role: str,
+    dataset: str,
+    channels: int,
+    teacher: str | None,
+    fixed: Grid,
+    teacher_discriminator: int | None = None,
 ) -> list[TrialSpec]:
     """Return the trials of a space without duplicates, sorted by signature.
 
-    fixed: fields that are equal in all trials (image_size, and precision if it is set).
+    fixed: fields that are equal in all trials (image_size, and precision if it is set). teacher_discriminator: its
+    width, which a discriminator that starts as the teacher's has.
     Fields that a trial's loss does not read are dropped, so that one grid can list several losses.
     Raises UserError for an empty space, an unknown field, or a wrong value.
     """
@@ -143,6 +151,9 @@ def expand(
         lists = {key: as_list(value) for key, value in grid.items()}
         for values in itertools.product(*lists.values()):
             fields = {**dict(zip(lists, values, strict=True)), **fixed}
+            if fields.get("discriminator_start") == "teacher":
+                _check_width(fields, teacher_discriminator)
+                fields["d_discriminator"] = teacher_discriminator
             spec = _spec(fields, role=role, dataset=dataset, channels=channels, teacher=teacher)
             specs[spec.signature] = spec
     if not specs:
@@ -174,6 +185,17 @@ def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, tea
             f"the search space sets {sorted(unknown)[0]!r}, which is not a field of a trial; see trainables/spec.py"
         )
     return TrialSpec(**fields)
+
+
+def _check_width(fields: Grid, teacher_discriminator: int | None) -> None:
+    """Raise UserError if a discriminator cannot start as the teacher's."""
+    if teacher_discriminator is None:
+        raise UserError("discriminator_start=teacher: the teacher has no discriminator; leave it out")
+    if fields.get("d_discriminator", teacher_discriminator) != teacher_discriminator:
+        raise UserError(
+            f"d_discriminator={fields['d_discriminator']}: a discriminator that starts as the teacher's has its width, "
+            f"{teacher_discriminator}; leave d_discriminator out"
+        )
 
 
 def _select_losses(grids: list[dict[str, Any]], losses: list[str]) -> list[dict[str, Any]]:

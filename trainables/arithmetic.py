@@ -42,7 +42,7 @@ def update_launches(spec: TrialSpec) -> int:
     """
     layers = spec.image_size.bit_length() - 2  # of a network: one per doubling from 4×4, and one more
     passes = sum(spec.rule.passes(spec.game, spec.n_critic).values())
-    steps = 1 + (spec.n_critic if Part.DISCRIMINATOR in spec.rule.loads else 0)
+    steps = 1 + (spec.n_critic if Part.DISCRIMINATOR in spec.loads else 0)
     return _LAUNCHES_PER_LAYER * layers * passes + _LAUNCHES_PER_STEP * steps
 
 
@@ -53,7 +53,7 @@ def activation_bytes(spec: TrialSpec, teacher: TrialSpec | None) -> int:
     the generator's pass, which is saved for the generator's update. A penalty on the gradient doubles the former.
     """
     images = spec.channels * spec.image_size**2
-    saved = spec.generator.saved + (images if Part.BANK in spec.rule.loads else 0)
+    saved = spec.generator.saved + (images if Part.BANK in spec.loads else 0)
     if spec.discriminator is not None:
         saved += (4 if spec.game.penalty_passes else 2) * spec.discriminator.saved
     if Part.TEACHER in spec.rule.loads and teacher is not None and teacher.discriminator is not None:
@@ -74,7 +74,7 @@ def bank_bytes(spec: TrialSpec) -> int:
 def resident_bytes(spec: TrialSpec, data: int, device: float) -> int:
     """Return the bytes of images on a GPU of `device` bytes: the real images if they fit, then the bank if it fits."""
     used = 0
-    for wanted, size in ((Part.REAL in spec.rule.loads, data), (Part.BANK in spec.rule.loads, bank_bytes(spec))):
+    for wanted, size in ((Part.REAL in spec.loads, data), (Part.BANK in spec.loads, bank_bytes(spec))):
         if wanted and used + size <= resident_limit(device):
             used += size
     return used
@@ -91,7 +91,7 @@ def device_bytes(spec: TrialSpec, teacher: TrialSpec | None, data: int, device: 
     if spec.discriminator is not None:
         shapes.append(spec.discriminator)
     fixed = 0
-    if Part.TEACHER in spec.rule.loads and teacher is not None:
+    if Part.TEACHER in spec.loads and teacher is not None:
         fixed = teacher.generator.parameters + (teacher.discriminator.parameters if teacher.discriminator else 0)
     weights = 4 * (4 * sum(shape.parameters for shape in shapes) + fixed)
     return CUDA_BYTES + weights + 2 * activation_bytes(spec, teacher) + resident_bytes(spec, data, device)

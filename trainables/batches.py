@@ -53,7 +53,7 @@ class RealBatches:
         self.order = order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
         self.tensors: Tensors = ()
         self.window: Window | None = None
-        if pixels is not None and lives_on(device) and Part.REAL in spec.rule.loads:
+        if pixels is not None and lives_on(device) and Part.REAL in spec.loads:
             images = pixels
             found = resident(pixels, device, images.nbytes, lambda: (copied([images], len(images), device),))
             self.tensors = found or ()
@@ -82,7 +82,7 @@ class BankBatches:
 
     def __init__(self, bank: Bank | None, spec: TrialSpec, device: torch.device, beside: Tensors = ()) -> None:
         """beside: tensors that the trial keeps on the device already."""
-        uses_bank = Part.BANK in spec.rule.loads
+        uses_bank = Part.BANK in spec.loads
         assert bank is not None or not uses_bank, "a loss that compares with the teacher's images needs the bank"
         self.bank = bank if uses_bank else None
         self.batch_size, self.device, self.stream = spec.batch_size, device, f"training/{spec.seed}"

@@ -32,7 +32,7 @@ def is_capturable(spec: TrialSpec, device: torch.device, real: RealBatches, late
     A graph can neither skip the step of an fp16 overflow nor copy a batch from the host. torch.compile changes what is
     captured, and a plug-in's loss may read values on the host. A loss's `update` would be a constant in the graph.
     """
-    on_device = latent.window is not None and (real.window is not None or Part.REAL not in spec.rule.loads)
+    on_device = latent.window is not None and (real.window is not None or Part.REAL not in spec.loads)
     plain = spec.precision != "fp16" and not spec.compile and spec.plugin is None
     return has_graphs(device) and on_device and plain and "update" not in spec.rule.arguments
 

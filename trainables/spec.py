@@ -25,6 +25,7 @@ IMAGE_SIZES = (32, 64)
 REVISION = 3  # of trials that are new; 2: narrow.py computes narrow networks on a CPU; 3: real and fake in one pass
 PRECISIONS = ("no", "tf32", "bf16", "fp16")
 ROLES = ("teacher", "student")
+STARTS = ("random", "teacher")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +44,7 @@ class TrialSpec:
     beta: float | None = None  # a second weight, for losses that take it
     warmup: int = 0  # updates by mse alone before the discriminator is trained
     d_discriminator: int | None = None  # the discriminator's width, independent of the generator's
+    discriminator_start: str = "random"  # random weights, or those of the teacher's discriminator
     lr: float = 2e-4  # the generator's learning rate
     lr_discriminator: float | None = None  # None: the same as lr
     n_critic: int = 1  # discriminator updates per generator update
@@ -66,6 +68,7 @@ class TrialSpec:
         _check_choice("image_size", self.image_size, IMAGE_SIZES)
         _check_choice("channels", self.channels, (1, 3))
         _check_choice("precision", self.precision, PRECISIONS)
+        _check_choice("discriminator_start", self.discriminator_start, STARTS)
         for name, registry in (("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)):
             self._check_registered(name, registry)
         if self.loss_features is not None:
@@ -112,6 +115,11 @@ class TrialSpec:
     def rule(self) -> Loss:
         """The generator's loss."""
         return LOSSES[self.loss]
+
+    @property
+    def loads(self) -> frozenset[Part]:
+        """What the trial loads: what its loss does, and the teacher's networks if its discriminator starts as one."""
+        return self.rule.loads | ({Part.TEACHER} if self.discriminator_start == "teacher" else frozenset())
 
     @property
     def game(self) -> Game:
@@ -167,7 +175,8 @@ class TrialSpec:
         """Return a readable description: `d=2 joint alpha=0.02 lr=0.002`."""
         names = ["alpha", "beta", "warmup", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
         shown = {n: getattr(self, n) for n in names if getattr(self, n) != DEFAULTS[n] or n == "lr"}
-        return " ".join([self.generator.label, self.kind, *(f"{n}={v:g}" for n, v in shown.items())])
+        start = ["from the teacher's discriminator"] if self.discriminator_start == "teacher" else []
+        return " ".join([self.generator.label, self.kind, *(f"{n}={v:g}" for n, v in shown.items()), *start])
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(TrialSpec)}
@@ -184,9 +193,10 @@ def irrelevant(loss: str, objective: str) -> set[str]:
         read |= set(game.arguments) if game else set()
     else:
         unused |= {"objective", "d_discriminator", "lr_discriminator", "n_critic", "clip", "warmup"}
+        unused |= {"discriminator_start"}
     unused |= set(WEIGHTS) - read
     if not rule.needs_teacher:
-        unused |= {"teacher", "warmup"}
+        unused |= {"teacher", "warmup", "discriminator_start"}
     if Part.BANK not in rule.loads:
         unused |= {"latents", "warmup"}
     if Part.FEATURES not in rule.loads:

@@ -72,6 +72,9 @@ def train(
     discriminator: nn.Module | None = None
     if spec.discriminator is not None:
         discriminator = build(spec.discriminator, seed_of(f"discriminator/{spec.seed}"))
+        if spec.discriminator_start == "teacher":
+            assert extras.teacher is not None
+            discriminator.load_state_dict(extras.teacher.discriminator.state_dict())
         discriminator.to(memory_format=memory_format(spec.discriminator, device, spec.precision))
         optimizer_d = game.optimizer(discriminator.parameters(), spec.lr_discriminator or spec.lr)
         discriminator = accelerator.prepare(discriminator)

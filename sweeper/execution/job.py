@@ -39,7 +39,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
         raise UserError(f"the weights of {sweep.features} have changed since {sweep.name} began; run its command again")
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
-    pixels = scorer.images.pixels if Part.REAL in spec.rule.loads else None
+    pixels = scorer.images.pixels if Part.REAL in spec.loads else None
     extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
     (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
     try:
@@ -97,7 +97,7 @@ def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) ->
     Raises UserError for a feature network without a gradient.
     """
     teacher, feature_map = None, None
-    if Part.TEACHER in spec.rule.loads:
+    if Part.TEACHER in spec.loads:
         assert sweep.teacher is not None
         teacher = _teacher_networks(store.root, sweep.teacher.signature, sweep.teacher.updates)
     if spec.loss_features is not None:

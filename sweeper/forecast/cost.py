@@ -185,7 +185,7 @@ class TimedCosts:
     def _key(self, spec: TrialSpec) -> str:
         facts = {name: getattr(spec, name) for name in [*_WIDTHS, *_COSTLY]}
         facts |= {"ema": spec.ema > 0, "plugin": spec.plugin}
-        if Part.TEACHER in spec.rule.loads and self.teacher is not None:
+        if Part.TEACHER in spec.loads and self.teacher is not None:
             facts["teacher"] = [self.teacher.generator.label, self.teacher.d_discriminator]
         return json.dumps(facts, sort_keys=True)
 

@@ -102,7 +102,7 @@ def _untrained_extras(spec: TrialSpec, teacher: TrialSpec | None) -> Extras:
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     networks = None
-    if Part.TEACHER in spec.rule.loads and teacher is not None and teacher.discriminator is not None:
+    if Part.TEACHER in spec.loads and teacher is not None and teacher.discriminator is not None:
         generator, discriminator = build(teacher.generator), build(teacher.discriminator)
         networks = TeacherNetworks(*(n.to(device).eval().requires_grad_(False) for n in (generator, discriminator)))
     if spec.loss_features is None:

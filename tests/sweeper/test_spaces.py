@@ -20,7 +20,8 @@ def teachers(searched: Space) -> list[TrialSpec]:
 
 
 def students(searched: Space) -> list[TrialSpec]:
-    return expand(searched, role="student", dataset="mnist5k", channels=1, teacher="t@1-x", fixed={"latents": 10})
+    given: dict[str, Any] = {"dataset": "mnist5k", "channels": 1, "teacher": "t@1-x", "fixed": {"latents": 10}}
+    return expand(searched, role="student", **given, teacher_discriminator=16)
 
 
 @pytest.mark.parametrize("dataset", [*DATASETS, "folder"])
@@ -36,6 +37,18 @@ def test_every_shipped_space_gives_students_and_controls_equal_configurations(da
         assert {s.objective for s in per_d[1] if s.rule.needs_discriminator} == {s.objective for s in per_d[0]}
         widths = [{spec.d_discriminator for spec in specs if spec.rule.needs_discriminator} for specs in per_d]
         assert widths[0] >= widths[1]
+
+
+def test_a_discriminator_that_starts_as_the_teacher_s_has_its_width() -> None:
+    grid = {"d": 2, "loss": ["joint", "mse"], "alpha": 0.1, "discriminator_start": "teacher", "latents": 10}
+    given: dict[str, Any] = {"role": "student", "dataset": "x", "channels": 1, "teacher": "t@1-x", "fixed": {}}
+    specs = expand(space(grid), **given, teacher_discriminator=16)
+    assert {spec.loss: spec.d_discriminator for spec in specs} == {"joint": 16, "mse": None}
+    assert expand(space({**grid, "d_discriminator": 16}), **given, teacher_discriminator=16) == specs
+    with pytest.raises(
+        UserError, match="d_discriminator=8: a discriminator that starts as the teacher's has its width"
+    ):
+        expand(space({**grid, "d_discriminator": 8}), **given, teacher_discriminator=16)
 
 
 def test_the_digits_space_has_enough_trials_to_prune() -> None:

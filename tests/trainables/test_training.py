@@ -82,7 +82,13 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.mark.parametrize(
     "fields",
-    [*ALL, {**JOINT, "ema": 0.9}, {**TEACHER, "precision": "bf16"}, {**TEACHER, "d": 8, "batch_size": 64}],
+    [
+        *ALL,
+        {**JOINT, "ema": 0.9},
+        {**JOINT, "d_discriminator": 1, "discriminator_start": "teacher"},
+        {**TEACHER, "precision": "bf16"},
+        {**TEACHER, "d": 8, "batch_size": 64},
+    ],
     ids=lambda fields: " ".join(str(value) for value in fields.values()),
 )
 @pytest.mark.parametrize("stop", [2, 5])
@@ -93,6 +99,19 @@ def test_resumed_equals_uninterrupted(
     whole = weights(run(spec, [8], digits, bank)[-1])
     run(spec, [stop], digits, bank, path)
     assert same(weights(run(spec, [8], digits, bank, path)[-1]), whole)
+
+
+def test_a_discriminator_may_start_as_the_teacher_s(digits: Images, bank: Bank) -> None:
+    """Two trials whose seeds, and so their random weights, differ: before its first update it has the teacher's."""
+    fields = {**JOINT, "d_discriminator": 1, "warmup": 9, "discriminator_start": "teacher"}
+    expected = built.discriminator(1).state_dict()
+    for seed in (0, 1):
+        discriminator = run(spec_of(**fields, seed=seed), [2], digits, bank)[-1].discriminator
+        assert discriminator is not None
+        assert same(discriminator.state_dict(), expected)
+    learned = run(spec_of(**{**fields, "warmup": 0}), [2], digits, bank)[-1].discriminator
+    assert learned is not None
+    assert not same(learned.state_dict(), expected)
 
 
 def test_a_trial_killed_between_rungs_resumes_from_the_timed_checkpoint(
@@ -181,7 +200,10 @@ def test_intermediate_rungs_do_not_change_training(digits: Images, bank: Bank) -
     assert same(weights(rung), whole)
 
 
-@pytest.mark.parametrize("loss", [name for name, rule in LOSSES.items() if {"alpha", "target"} <= set(rule.arguments)])
+@pytest.mark.parametrize(
+    "loss",
+    [name for name, rule in LOSSES.items() if {"alpha", "target"} <= set(rule.arguments)],
+)
 def test_alpha_0_is_mse(loss: str, digits: Images, bank: Bank) -> None:
     by_mse = weights(run(spec_of(**MSE), [5], digits, bank)[-1])
     by_joint = weights(run(spec_of(**{**fields_of(loss, "gan"), "alpha": 0.0, "warmup": 0}), [5], digits, bank)[-1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from trainables.rendering import render
 from trainables.scores.features import Features
 from trainables.scores.fid import Moments, RealStatistics, fid_of_features, fid_of_moments
 from trainables.scores.inception_score import InceptionScore
-from trainables.scores.kid import SAMPLE, kid
+from trainables.scores.kid import SAMPLE, kid, within
 from trainables.scores.sharpness import sharpness
 
 
@@ -85,7 +85,7 @@ class Tally:
 
     def kid(self, real: Reference, dims: int) -> tuple[float, float]:
         """Return KID and its standard error over at most SAMPLE images per set."""
-        return kid(self.sample(dims), real.samples[dims])
+        return kid(self.sample(dims), real.samples[dims], real.within(dims))
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,13 @@ class Reference:
     n: int
     sharpness: float
     inception_score: float | None
+    _within: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def within(self, dims: int) -> np.ndarray:
+        """Return the part of KID that depends on the real images alone, computed once."""
+        if dims not in self._within:
+            self._within[dims] = within(self.samples[dims])
+        return self._within[dims]
 
     @classmethod
     def of(cls, tally: Tally) -> Reference:
