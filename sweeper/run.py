@@ -220,14 +220,14 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
     """Print the outcome and the next command. Return the exit code."""
     name, command = sweep.manifest.name, request.command
     if not sweep.finished():
-        say(f"[yellow]{name} is interrupted[/yellow]; continue with `{command}`")
+        say(f"[yellow]{name} is interrupted[/yellow]; continue with `{escape(command)}`")
         return 130
     if sweep.failed:
-        say(f"[red]{len(sweep.failed)} trials of {name} failed[/red]; try again with `{command}`")
+        say(f"[red]{len(sweep.failed)} trials of {name} failed[/red]; try again with `{escape(command)}`")
         for signature, failure in sweep.failed.items():
             say(f"  {sweep.records[signature].spec.label()}: {escape(failure.reason)}")
             if (trace := store.traceback(signature)).exists():
-                say(f"  traceback: {trace}")
+                say(f"  traceback: {escape(str(trace))}")
         codes = {failure.exit_code for failure in sweep.failed.values()}
         return EnvironmentUserError.exit_code if codes == {EnvironmentUserError.exit_code} else 3
     for shape in sweep.strata:
@@ -239,7 +239,7 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
         next_step = f"sweeper table{name_option}{_options(request)}"
     else:
         next_step = f"sweeper run students --teacher best{_options(request)}"
-    say(f"[green]{name} is finished[/green]; next: `{next_step}`")
+    say(f"[green]{name} is finished[/green]; next: `{escape(next_step)}`")
     return 0
 
 
@@ -249,7 +249,7 @@ def _write_samples(sweep: Sweep, store: Store, request: Request, trained: bool) 
         from sweeper.results.sheet import draw_sheet
 
         draw_sheet(Comparison.of(store, *joined(store, sweep.manifest)))
-    say(f"samples: {store.picture(sweep.manifest.name)}")
+    say(f"samples: {escape(str(store.picture(sweep.manifest.name)))}")
 
 
 def _options(request: Request) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from sweeper.store import Store, dump
 from trainables.dataset_identity import identify
@@ -71,12 +72,12 @@ def _json_entry(folder: str, scores: dict[str, Score]) -> dict[str, Any]:
 def _show(results: list[tuple[str, dict[str, Score]]], against: str) -> None:
     say = Console(highlight=False, soft_wrap=True).print
     for folder, scores in results:
-        say(f"[bold]{folder}[/bold] against {against}")
+        say(f"[bold]{escape(str(folder))}[/bold] against {escape(str(against))}")
         for name, value in scores.items():
             digits = _DIGITS[name.split("-")[0]]
             spread = f" ±{value['std']:.{digits}f}" if value["std"] is not None else ""
             shown, label = f"{value['mean']:.{digits}f}{spread}", name.upper() if name != "sharpness" else name
-            say(f"  {label:<10}{shown:>24}  n={value['n']:,}  [dim]{value['protocol']}[/dim]")
+            say(f"  {label:<10}{shown:>24}  n={value['n']:,}  [dim]{escape(value['protocol'])}[/dim]")
 
 
 def _prepare_images(request: ScoreRequest, store: Store, is_folder: bool) -> Images:

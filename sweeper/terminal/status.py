@@ -7,6 +7,7 @@ from contextlib import nullcontext
 
 from rich.console import Console
 from rich.live import Live as Screen
+from rich.markup import escape
 
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Manifest, Store, TrialRecord
@@ -24,16 +25,16 @@ def show(store: Store) -> None:
         try:
             sweep = Sweep.read(manifest, store)
         except MissingPluginError as error:
-            print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.members)} trials; {error}")
+            print_line(f"[bold]{manifest.name}[/bold]: {len(manifest.members)} trials; {escape(str(error))}")
             continue
         live = Live.read(store, manifest.name)
         counts = Counter((sweep.states() | dict.fromkeys(live.running, State.RUNNING)).values())
         states = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
         print_line(f"[bold]{manifest.name}[/bold]: {len(sweep.records)} trials, {states}")
         if not sweep.finished() and not live.running:
-            print_line(f"  continue with `{manifest.command}`")
+            print_line(f"  continue with `{escape(manifest.command)}`")
     if not manifests:
-        print_line(f"{store.root} holds no sweep yet; start one with `sweeper run teachers --dataset mnist5k`")
+        print_line(escape(f"{store.root} holds no sweep yet; start one with `sweeper run teachers --dataset mnist5k`"))
 
 
 def watch(store: Store, looks: int | None = None) -> None:
@@ -57,7 +58,7 @@ def watch(store: Store, looks: int | None = None) -> None:
                 break
             time.sleep(max(SECONDS, 3 * (time.monotonic() - start)))
     if not store.driver():
-        console.print(f"no sweep is running in {store.root}" + _how_to_continue(sweep), soft_wrap=True)
+        console.print(escape(f"no sweep is running in {store.root}" + _how_to_continue(sweep)), soft_wrap=True)
 
 
 def _how_to_continue(sweep: Sweep) -> str:

@@ -32,6 +32,18 @@ def test_a_trial_s_place_and_the_cut_are_printed(tmp_path: Path, capsys: pytest.
         show_trial(store, "nope")
 
 
+def test_brackets_in_a_path_are_printed_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = Store(tmp_path / "runs[/old]")
+    command = "sweeper run teachers --dataset 'photos[/old]' --store 'runs[bold]'"
+    sweep(store, "teacher", [trial(store, teacher(2), 30.0)], command=command)
+    show(store)
+    assert f"continue with `{command}`" in capsys.readouterr().out
+    watch(store, looks=1)
+    assert f"no sweep is running in {store.root}; continue mnist5k-teachers with `{command}`" in capsys.readouterr().out
+    show(Store(tmp_path / "new[/b]"))
+    assert "new[/b] holds no sweep yet" in capsys.readouterr().out
+
+
 def test_the_command_lists_sweeps_and_their_states(finished: Path, sweeper: Callable[..., Done]) -> None:
     done = sweeper("status", cwd=finished)
     assert "mnist5k-teachers: 6 trials, 4 pruned, 2 done" in done.out.replace("speculative", "pruned")
