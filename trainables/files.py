@@ -11,6 +11,16 @@ from pathlib import Path
 from typing import Any
 
 
+def _mode() -> int:
+    """Return the permissions of a new file. Only setting the mask returns it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+_MODE = _mode()  # safetensors would write files that only their owner can read
+
+
 @contextmanager
 def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path, and move it to `path` if the block raises no error. durable: call fsync first."""
@@ -18,6 +28,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:6]}.tmp")
     try:
         yield temporary
+        temporary.chmod(_MODE)
         if durable:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())

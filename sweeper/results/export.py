@@ -164,7 +164,6 @@ def _write_files(target: ExportTarget, folder: Path, formats: tuple[str, ...], i
         with replacing(written[-1]) as temporary:
             tensors = {key: value.detach().cpu().contiguous() for key, value in generator.state_dict().items()}
             save_file(tensors, temporary, metadata={"spec": json.dumps(values["spec"])})
-            temporary.chmod(0o644)  # safetensors writes files that only their owner can read
     if "onnx" in formats:
         written.append(folder / "generator.onnx")
         with replacing(written[-1]) as temporary:
