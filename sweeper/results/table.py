@@ -33,6 +33,7 @@ class Entry:
     seeds: int  # trainings behind the scores
     fresh: bool  # whether their seeds took no part in the selection
     diverged: int  # fresh seeds that diverged
+    conditions: dict[str, int | float | str]  # what should be equal in a row; empty for the teacher
     scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
 
     @property
@@ -188,17 +189,38 @@ def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
         return None
     spec, finals = _of(sweep, trials)
     if len(fresh) < 2:
-        return _entry(spec, finals)
+        return _entry(spec, finals, _conditions(sweep, spec, finals))
     states = sweep.states()
     diverged = sum(states[trial] == State.DIVERGED for trial in sweep.confirmations[shape].configurations)
-    return _entry(spec, _of(sweep, fresh)[1], fresh=True, diverged=diverged)
+    finals = _of(sweep, fresh)[1]
+    return _entry(spec, finals, _conditions(sweep, spec, finals), fresh=True, diverged=diverged)
 
 
 def _of(sweep: Sweep, trials: list[str]) -> tuple[TrialSpec, list[FinalRecord]]:
     return sweep.records[trials[0]].spec, [final for trial in trials if (final := sweep.final(trial))]
 
 
-def _entry(spec: TrialSpec, finals: list[FinalRecord], *, fresh: bool = False, diverged: int = 0) -> Entry:
+def _conditions(sweep: Sweep, spec: TrialSpec, finals: list[FinalRecord]) -> dict[str, int | float | str]:
+    return {
+        "updates": finals[0].updates,
+        "configurations": len(sweep.strata[spec.generator].configurations),
+        "seeds": len(finals),
+        "rungs": ", ".join(map(str, sweep.manifest.rungs[:-1])) or "none",
+        "eta": sweep.manifest.eta,
+        "batch_size": spec.batch_size,
+        "ema": spec.ema,
+        "precision": spec.precision,
+    }
+
+
+def _entry(
+    spec: TrialSpec,
+    finals: list[FinalRecord],
+    conditions: dict[str, int | float | str] | None = None,
+    *,
+    fresh: bool = False,
+    diverged: int = 0,
+) -> Entry:
     reports = [final.report for final in finals]
     discriminator = spec.discriminator
     return Entry(
@@ -215,6 +237,7 @@ def _entry(spec: TrialSpec, finals: list[FinalRecord], *, fresh: bool = False, d
         seeds=len(finals),
         fresh=fresh,
         diverged=diverged,
+        conditions=conditions or {},
         scores={name: _over_seeds([r[name] for r in reports]) if name in reports[0] else None for name in SCORES},
     )
 

@@ -91,11 +91,7 @@ def caption(table: Table) -> str:
         parts.append(f"scores of {sets}, {_spread(table)}; {score['protocol']}")
     if table.real["is"]:
         parts.append(f"IS of held-out real images {table.real['is']:.2f}")
-    parts += [
-        f"{row.label}: {row.student.updates:,} updates against {row.control.updates:,} ≠"
-        for row in table.rows
-        if row.student and row.control and row.student.updates != row.control.updates
-    ]
+    parts += [f"{row.label}: {'; '.join(unequal)} ≠" for row in table.rows if (unequal := inequalities(row))]
     compared = {name: counts for name in score_order(table) if (counts := table.beyond(name))[1]}
     if compared:
         won = " and ".join(f"in {better} of {rows} rows by {name.upper()}" for name, (better, rows) in compared.items())
@@ -111,6 +107,14 @@ def caption(table: Table) -> str:
             f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.label}, {limit.ratio:.1f}:1"
         )
     return "; ".join(parts)
+
+
+def inequalities(row: Row) -> list[str]:
+    """Return what differs between the conditions of a row's student and control: `updates 2000 against 4000`."""
+    if row.student is None or row.control is None:
+        return []
+    pairs = [(name, value, row.control.conditions[name]) for name, value in row.student.conditions.items()]
+    return [f"{name} {ours} against {theirs}" for name, ours, theirs in pairs if ours != theirs]
 
 
 def _spread(table: Table) -> str:

@@ -11,7 +11,7 @@ from sweeper.store import Store
 OLD = Path(__file__).with_name("store_before")
 
 
-ADDED = {"family", "fresh", "diverged", "differences", "finished"}
+ADDED = {"conditions", "family", "fresh", "diverged", "differences", "finished"}
 
 
 def without_added(value: Any) -> Any:

@@ -199,12 +199,30 @@ def test_controls_have_the_students_budget(store: Store, built: Table) -> None:
     assert extended.teacher == built.teacher
 
 
-def test_unequal_budgets_are_flagged(built: Table) -> None:
-    assert "≠" not in table_text.caption(built)
+def test_every_inequality_of_a_row_is_in_the_caption(built: Table) -> None:
     row = built.rows[0]
     assert row.control is not None
-    unequal = dataclasses.replace(row, control=dataclasses.replace(row.control, updates=90))
-    assert "d=2: 30 updates against 90 ≠" in table_text.caption(dataclasses.replace(built, rows=[unequal]))
+    assert "d=2: seeds 2 against 1 ≠" in table_text.caption(built)
+    for name, value in row.control.conditions.items():
+        other = {**row.control.conditions, "seeds": 2, name: f"not {value}"}
+        control = dataclasses.replace(row.control, conditions=other)
+        caption = table_text.caption(dataclasses.replace(built, rows=[dataclasses.replace(row, control=control)]))
+        ours = row.student.conditions[name] if row.student else None
+        assert f"d=2: {name} {ours} against not {value} ≠" in caption
+    equal = dataclasses.replace(row.control, conditions={**row.control.conditions, "seeds": 2})
+    assert "≠" not in table_text.caption(dataclasses.replace(built, rows=[dataclasses.replace(row, control=equal)]))
+
+
+def test_configurations_are_counted_per_side(tmp_path: Path) -> None:
+    store, final = Store(tmp_path), {"selection": (9.0, 5.0), "report": (9.0, 5.0)}
+    best = trial(store, teacher(16), 1.0, {"selection": (2.0, 8.0), "report": (2.0, 8.0)})
+    controls = [trial(store, teacher(2, lr=lr), lr, final) for lr in (0.1, 0.2, 0.3)]
+    sweep(store, "teacher", [best, *controls])
+    students = [trial(store, student(2, seed=seed), 1.0, final) for seed in (0, 1, 2)]
+    sweep(store, "student", students, Teacher(best, 30, "w", "mnist5k-teachers", "best"))
+    assert "d=2: configurations 1 against 3; seeds 3 against 1 ≠" in table_text.caption(
+        Comparison.read(store, None, None).table
+    )
 
 
 def test_without_students_the_table_has_controls_only(tmp_path: Path) -> None:
