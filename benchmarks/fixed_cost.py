@@ -14,11 +14,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from sweeper.execution.tune import run, session  # isort: split
+
 import ray
 from ray import tune
 
 from sweeper.execution.resources import Machine
-from sweeper.execution.tune import run, session
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Manifest, RungRecord, Store
 from tests.sweeper import stores

@@ -14,12 +14,13 @@ import tempfile
 import time
 from pathlib import Path
 
+from sweeper.execution import tune  # isort: split
+
 import ray
 import torch
 from gpu_common import GPU, check, spec_of, table, world
 
 from sweeper.cli import main
-from sweeper.execution import tune
 from trainables.training import train
 
 COUNTS = (1, 2, 4, 8, 16) if GPU else (1, 2)

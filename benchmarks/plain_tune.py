@@ -137,10 +137,10 @@ def report(network: Any, config: dict[str, Any], n: int) -> tuple[float, float]:
 
 def run_script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
     """Train all students, and save their weights in `folder`/out. Return the seconds, without the start of Ray."""
+    from sweeper.execution.tune import session  # isort: split
     from ray import tune
 
     from sweeper.execution.job import scorer_of
-    from sweeper.execution.tune import session
     from sweeper.store import Store
 
     opened = Store(store)

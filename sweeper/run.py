@@ -162,9 +162,10 @@ def _check_comparable(students: Manifest, teachers: Manifest) -> None:
 
 def _check_grows(old: Manifest, specs: list[TrialSpec], teacher: Teacher | None) -> None:
     """Raise UserError if trials would leave the sweep, or its teacher would change."""
-    leaving = set(old.signatures) - {spec.signature for spec in specs}
+    wanted = {spec.signature: spec for spec in specs}
+    leaving = set(old.signatures) - set(wanted)
     if old.teacher and teacher and (old.teacher.signature, old.teacher.updates) != (teacher.signature, teacher.updates):
-        change = f"has the teacher {old.teacher.signature}, and this command {teacher.signature}"
+        change = f"has the teacher {old.teacher.name}, and this command {teacher.name}"
     elif leaving:
         change = f"has {len(leaving)} trials that this command leaves out"
     else:
@@ -188,7 +189,7 @@ def _announce(before: Sweep | None, after: Sweep) -> None:
         "done": sum(after.final(trial) is not None for trial in after.records),
         "return": sum(states.get(trial) in ("pruned", "speculative") for trial in wanted),
         "new": sum(trial not in states and after.final(trial) is None for trial in after.records),
-        "leave": sum(trial not in after.records for trial in states),
+        "leave": sum(trial not in after.records for trial in (old.signatures if old else ())),
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what in ("done", "new"))
     ladder = ", ".join(str(rung) for rung in new.rungs)

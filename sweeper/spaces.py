@@ -151,7 +151,7 @@ def expand(
         lists = {key: as_list(value) for key, value in grid.items()}
         for values in itertools.product(*lists.values()):
             fields = {**dict(zip(lists, values, strict=True)), **fixed}
-            if fields.get("discriminator_start") == "teacher":
+            if "teacher" in lists.get("discriminator_start", ()):  # random starts beside it get the same width
                 _check_width(fields, teacher_discriminator)
                 fields["d_discriminator"] = teacher_discriminator
             spec = _spec(fields, role=role, dataset=dataset, channels=channels, teacher=teacher)
@@ -194,7 +194,7 @@ def _check_width(fields: Grid, teacher_discriminator: int | None) -> None:
     if fields.get("d_discriminator", teacher_discriminator) != teacher_discriminator:
         raise UserError(
             f"d_discriminator={fields['d_discriminator']}: a discriminator that starts as the teacher's has its width, "
-            f"{teacher_discriminator}; leave d_discriminator out"
+            f"{teacher_discriminator}; leave d_discriminator out, or add --set d_discriminator={teacher_discriminator}"
         )
 
 

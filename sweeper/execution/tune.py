@@ -29,8 +29,9 @@ os.environ.update(
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
     PYTHONWARNINGS="ignore",
 )
-# A local session accepts processes with this token alone, and listens on loopback. A cluster has its own settings.
-if not os.environ.get("RAY_ADDRESS"):
+# A local session accepts processes with this token alone, and listens on loopback. A cluster has its own settings, and
+# a worker, where Ray comes first, inherits them.
+if not os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too, this makes every socket a loopback one
@@ -74,6 +75,8 @@ def session(slots: int | None) -> Iterator[Machine]:
     start = time.monotonic()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
+    if not address and "RAY_AUTH_TOKEN" not in os.environ:
+        raise EnvironmentUserError("a file of yours imports ray when it is loaded; import it inside its functions")
     try:
         if address:
             _check_reachable(address)

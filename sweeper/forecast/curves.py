@@ -139,7 +139,8 @@ def write_curves(curves: Iterable[Curve], file: Path) -> None:
 def curves_of(sweep: Sweep) -> list[Curve]:
     """Return the curve of every trial with a rung record, as far as the trial was trained."""
     curves = []
-    for signature, record in sweep.records.items():
+    for signature in sweep.manifest.signatures:  # without fresh seeds, which have no earlier rungs
+        record = sweep.records[signature]
         protocol = sweep.manifest.protocols["rung"]
         steps = sorted({rung.updates for rung in record.rungs})
         rungs = [rung for updates in steps if (rung := record.rung(updates, protocol))]

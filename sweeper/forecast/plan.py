@@ -124,9 +124,10 @@ def _plan(
         )
 
     curves, (recorded, confirmed) = [curve(spec) for spec in specs], _recorded(resolved, specs, features)
-    # Which teacher is the best is unknown: take the largest. Only smaller shapes are controls.
+    # As in Sweep.compared: nothing is compared with the widest teacher.
     shapes = sorted({spec.generator for spec in specs})
-    compared = shapes if resolved.request.role == "student" else shapes[:-1]
+    ordered = sorted(shapes, key=lambda shape: (shape.parameters, shape))
+    compared = ordered if resolved.request.role == "student" else ordered[:-1]
     confirm = {shape.label: space.confirm - confirmed[shape.label] for shape in compared}
     pruned, unpruned = (
         simulate(curves, ladder, eta, capacity, recorded=recorded, max_concurrent=limit, confirm=confirm)
@@ -217,7 +218,13 @@ def _recorded(
         return {}, Counter()
     confirm = resolved.space.confirm if len(records) == len(specs) else 0
     manifest = dataclasses.replace(
-        alike[0], rungs=ladder, updates=ladder[-1], eta=resolved.eta, signatures=list(records), confirm=confirm
+        alike[0],
+        role=resolved.request.role,
+        rungs=ladder,
+        updates=ladder[-1],
+        eta=resolved.eta,
+        signatures=list(records),
+        confirm=confirm,
     )
     sweep = Sweep(manifest, records, find=store.trial)
     scores = {step: score for stratum in sweep.strata.values() for step, score in stratum.scores.items()}

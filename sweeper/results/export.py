@@ -129,6 +129,11 @@ def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: 
         written = _write_files(target, aside, formats, images)
         files = [path.relative_to(aside) for path in sorted(aside.rglob("*")) if path.is_file()]
         write_json(aside / LISTING, {str(path): file_hash(aside / path) for path in files})
+        for path in files:
+            if (folder / path).exists() and folder / path not in earlier:
+                raise UserError(
+                    f"{folder / path} was not written by an export; move it, or name another folder with -o"
+                )
         for path in earlier:
             path.unlink(missing_ok=True)
         for path in [*files, Path(LISTING)]:
@@ -141,10 +146,13 @@ def _replaceable(folder: Path) -> list[Path]:
     """Return the files of an earlier export in a folder. Raises UserError for a folder of other files."""
     listing = folder / LISTING
     if not listing.exists():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(".export-") for path in folder.iterdir()):
             raise UserError(f"{folder} has files that no export wrote; name a new folder with -o")
         return []
-    earlier = {folder / name: hash_ for name, hash_ in read_json(listing).items()}
+    try:
+        earlier = {folder / str(name): hash_ for name, hash_ in read_json(listing).items()}
+    except (ValueError, AttributeError):
+        raise UserError(f"{listing} is not a list of an export's files; name another folder with -o") from None
     for path, hash_ in earlier.items():
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{listing} lists {path}, which is not in its folder; name another folder with -o")

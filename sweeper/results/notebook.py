@@ -99,8 +99,10 @@ def _check_score(score: str) -> str:
 
 def _lines(sweep: Sweep) -> list[dict[str, Any]]:
     states, protocol, lines = sweep.states(), sweep.manifest.protocols["rung"], []
+    confirming = set(sweep.confirming)
     for signature, record in sweep.records.items():
-        trial = {"sweep": sweep.manifest.name, "signature": signature, "state": states[signature]}
+        trial: dict[str, Any] = {"sweep": sweep.manifest.name, "signature": signature, "state": states[signature]}
+        trial["fresh"] = signature in confirming
         trial |= dataclasses.asdict(record.spec)
         for rung in record.rungs:
             if rung.diverged or rung.scores["fid"]["protocol"] == protocol:

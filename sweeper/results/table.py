@@ -66,7 +66,7 @@ class Row:
     ratio: float | None  # the teacher's parameters over this shape's
     student: Entry | None
     control: Entry | None
-    differences: dict[str, Difference | None]  # by score; None unless both sides have at least two seeds
+    differences: dict[str, Difference | None]  # by score; None unless both sides have two seeds or more, fresh or not
 
     @property
     def label(self) -> str:
@@ -151,7 +151,7 @@ def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teache
 def _difference(student: Entry | None, control: Entry | None, name: str) -> Difference | None:
     from scipy.stats import t  # here, because it takes longer to import than a small table to build
 
-    if student is None or control is None or min(student.seeds, control.seeds) < 2:
+    if student is None or control is None or min(student.seeds, control.seeds) < 2 or student.fresh != control.fresh:
         return None
     ours, theirs = student.scores[name], control.scores[name]
     if ours is None or theirs is None or ours["std"] is None or theirs["std"] is None:
@@ -183,17 +183,20 @@ def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry 
 
 
 def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
-    """Return the best configuration of a shape, with the scores of its fresh seeds if there are at least two."""
+    """Return the best configuration of a shape, with the scores of its fresh seeds if there are any."""
     trials, fresh = sweep.best(shape), sweep.confirmed(shape)
     if trials is None:
         return None
-    spec, finals = _of(sweep, trials)
-    if len(fresh) < 2:
-        return _entry(spec, finals, _conditions(sweep, spec, finals))
+    spec, finals = _of(sweep, fresh or trials)
     states = sweep.states()
-    diverged = sum(states[trial] == State.DIVERGED for trial in sweep.confirmations[shape].configurations)
-    finals = _of(sweep, fresh)[1]
-    return _entry(spec, finals, _conditions(sweep, spec, finals), fresh=True, diverged=diverged)
+    again = sweep.confirmations[shape].configurations if shape in sweep.confirmations else ()
+    return _entry(
+        sweep.records[trials[0]].spec,
+        finals,
+        {**_conditions(sweep, spec, finals), "fresh seeds": "yes" if fresh else "no"},
+        fresh=bool(fresh),
+        diverged=sum(states[trial] == State.DIVERGED for trial in again),
+    )
 
 
 def _of(sweep: Sweep, trials: list[str]) -> tuple[TrialSpec, list[FinalRecord]]:

@@ -97,7 +97,7 @@ def caption(table: Table) -> str:
         won = " and ".join(f"in {better} of {rows} rows by {name.upper()}" for name, (better, rows) in compared.items())
         parts.append(f"* better beyond the 95% interval of the difference: the student {won}")
     parts += [
-        f"{row.label}: {entry.diverged} of {entry.diverged + entry.seeds} fresh seeds of the {kind} diverged"
+        f"{row.label}: {entry.diverged} fresh seeds of the {kind} diverged"
         for row in table.rows
         for kind, entry in (("student", row.student), ("control", row.control))
         if entry and entry.diverged
@@ -120,7 +120,7 @@ def inequalities(row: Row) -> list[str]:
 def _spread(table: Table) -> str:
     """Say what ± is of."""
     entries = [entry for row in table.rows for entry in (row.student, row.control) if entry]
-    if entries and all(entry.fresh for entry in entries):
+    if entries and all(entry.fresh and entry.seeds > 1 for entry in entries):
         counts = sorted({entry.seeds for entry in entries})
         seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
         return f"mean ± std over {seeds} fresh seeds (the teacher: over latents)"

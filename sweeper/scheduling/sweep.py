@@ -158,7 +158,8 @@ class Sweep:
 
     def best(self, shape: GeneratorShape) -> list[str] | None:
         """Return the trials (one per seed) of a stratum's best finisher by selection score, ties by name."""
-        finishers = self.finishers().get(shape)
+        stratum = self.strata.get(shape)
+        finishers = {name: list(stratum.configurations[name]) for name in stratum.finishers()} if stratum else {}
         if not finishers:
             return None
         return finishers[min(finishers, key=lambda name: (-self.quality(finishers[name]), name))]
@@ -196,7 +197,7 @@ class Sweep:
             remaining = [(updates, n) for updates, n in zip(segments, stratum.unreported(), strict=True) if n]
             seeds, per_update = self._typical[shape]
             total += sum(updates * n for updates, n in remaining) * seeds * per_update
-            again = self._fresh_left(shape)
+            again = self.fresh_left(shape)
             total += again * self.manifest.updates * per_update
             longest = max(longest, (sum(n for n, _ in remaining) + bool(again) * self.manifest.updates) * per_update)
         return total, longest
@@ -204,31 +205,32 @@ class Sweep:
     def _confirm(self) -> None:
         """Train the best configurations of finished strata again, with seeds that took no part in the selection.
 
-        In a teacher sweep only those of controls: the shapes smaller than that of the best trial, once it is known.
+        In a teacher sweep the widest shape is left out: it is the teacher that nothing is compared with.
         """
         if not self.manifest.confirm:
             return
-        best = {
-            shape: trials for shape in self.strata if self.strata[shape].finished() and (trials := self.best(shape))
-        }
-        if self.manifest.role == "teacher":
-            if not best or not all(stratum.finished() for stratum in self.strata.values()):
-                return
-            largest = max(best, key=lambda shape: self.quality(best[shape])).parameters
-            best = {shape: trials for shape, trials in best.items() if shape.parameters < largest}
-        for shape, trials in best.items():
+        for shape in self.compared:
+            if shape in self.confirmations or not self.strata[shape].finished():
+                continue
+            best = self.best(shape)
             # If a trial has failed, another may be the best once the next command has tried it again.
-            if shape not in self.confirmations and not self._has_failures(shape):
-                self._train_again(shape, trials[0])
+            if best and not self._has_failures(shape):
+                self._train_again(shape, best[0])
+
+    @property
+    def compared(self) -> list[GeneratorShape]:
+        """Return the shapes whose best configuration is confirmed."""
+        shapes = sorted(self.strata, key=lambda shape: (shape.parameters, shape))
+        return shapes if self.manifest.role == "student" else shapes[:-1]
 
     def _has_failures(self, shape: GeneratorShape) -> bool:
         return any(self.records[trial].spec.generator == shape for trial in self.failed)
 
-    def _fresh_left(self, shape: GeneratorShape) -> int:
+    def fresh_left(self, shape: GeneratorShape) -> int:
         """Return how many fresh seeds of a shape are still to train. An estimate before the selection."""
         if shape in self.confirmations:
             return self.confirmations[shape].unreported()[0]
-        if self.queue.finished() or (self.manifest.role == "teacher" and shape == max(self.strata)):
+        if self.queue.finished() or shape not in self.compared:
             return 0
         return self.manifest.confirm
 

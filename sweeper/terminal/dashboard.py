@@ -104,7 +104,8 @@ def _states(sweep: Sweep, baselines: Baselines, live: Live) -> Table:
         table.add_column(heading, justify="right")
     for shape, stratum in sweep.strata.items():
         fresh = sweep.confirmations[shape].configurations if shape in sweep.confirmations else ()
-        counts = Counter(states[trial] for trial in [*chain(*stratum.configurations.values()), *fresh])
+        trials = [*chain(*stratum.configurations.values()), *fresh]
+        counts = Counter(states.get(trial, State.WAITING) for trial in trials)  # a fresh seed may have just been added
         leader = sweep.leader(shape)
         scores = [f"{leader.scores[n]['mean']:.2f}" if leader and n in leader.scores else "—" for n in ("fid", "is")]
         cells = [_size(shape), *(str(counts[state] or "·") for state in present), *scores]
@@ -131,9 +132,9 @@ def _rung_counts(sweep: Sweep) -> Text:
             expected[number] += scored + unknown
     steps = [f"{updates:,}: {reached[n]}/{expected[n]}" for n, updates in enumerate(sweep.manifest.rungs)]
     text = "rungs (updates: configurations)  " + "  ".join(steps)
-    if seeds := sweep.manifest.confirm:
-        done = sum(len(sweep.confirmed(shape)) for shape in sweep.strata)
-        text += f"  fresh seeds: {done}/{seeds * len(sweep.strata)}"
+    if sweep.manifest.confirm:
+        done = sum(sum(stratum.reported()) for stratum in sweep.confirmations.values())
+        text += f"  fresh seeds: {done}/{done + sum(map(sweep.fresh_left, sweep.strata))}"
     return Text(text)
 
 

@@ -108,7 +108,10 @@ def show_trial(store: Store, signature: str) -> None:
 
 
 def _show_in(sweep: Sweep, manifest: Manifest, signature: str, print_line: Callable[[str], None]) -> None:
-    record = sweep.records[signature]
+    record = sweep.records.get(signature)
+    if record is None:
+        print_line(f"[bold]{signature}[/bold]: a fresh seed of a configuration that is no longer selected")
+        return
     print_line(f"[bold]{signature}[/bold] {record.spec.label()}: {sweep.states()[signature]} in {manifest.name}")
     confirms = signature in manifest.confirming
     if confirms:

@@ -98,7 +98,9 @@ def all_uploads(store: Store, sweeps: Iterable[Manifest], failures: Mapping[str,
             sweep = read(owner[signatures[0]])
             states = sweep.states()
             for signature in signatures:
-                record = sweep.records[signature]
+                record = sweep.records.get(signature)
+                if record is None:  # a fresh seed of a configuration that is no longer the best
+                    continue
                 if record.rungs or signature in failures:
                     upload = trial(store, sweep.manifest, record, states[signature], failures.get(signature))
                     uploads[upload.id] = upload
@@ -113,6 +115,7 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: State, fail
     fields = {k: v for k, v in asdict(spec).items() if v is not None and k not in irrelevant(spec.loss, spec.objective)}
     steps = _steps(store, sweep, record)
     last = {**steps[-1].values, "_step": steps[-1].updates} if steps else {}
+    first = steps[0].values if steps and steps[0].updates == sweep.rungs[0] else {}
     return Upload(
         id=f"{store.id}-{signature}",
         name=spec.label(),
@@ -128,7 +131,7 @@ def trial(store: Store, sweep: Manifest, record: TrialRecord, state: State, fail
         },
         summary={
             **last,
-            **({FIRST_FID: steps[0].values["rung/fid"]} if steps and "rung/fid" in steps[0].values else {}),
+            **({FIRST_FID: first["rung/fid"]} if "rung/fid" in first else {}),
             "state": (State.FAILED if failure else state).value,  # wandb would store an enum
             "diverged": any(rung.diverged for rung in record.rungs),
             "failure": failure or "",

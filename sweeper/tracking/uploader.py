@@ -152,6 +152,8 @@ class Uploader:
 
     def _upload_trial(self, signature: str) -> None:
         record = self.store.require(signature)
+        if signature not in self.owners:  # a fresh seed, which was not known when the upload began
+            self.owners = payload.owners(self.store)
         sweep = self.owners[signature]
         state = State.PAUSED  # or waiting; pruning depends on all trials and is uploaded at the end
         if any(rung.diverged for rung in record.rungs):
@@ -174,6 +176,7 @@ class Uploader:
 
         persistent: retry without limit, until the command has ended.
         """
+        self.sweeps = [self.store.sweep(sweep.name) or sweep for sweep in self.sweeps]  # with their fresh seeds
         uploads = payload.all_uploads(self.store, self.sweeps, self.failures)
         left = {upload.id: upload for upload in uploads}
         pauses = _pauses(persistent)

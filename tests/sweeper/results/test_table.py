@@ -14,10 +14,12 @@ from sweeper.results import table_text
 from sweeper.results.comparison import Comparison, find
 from sweeper.results.table import Entry, Limit, Table
 from sweeper.scheduling.sweep import FIRST_FRESH_SEED
-from sweeper.store import Store, Teacher
+from sweeper.store import RungRecord, Store, Teacher
 from tests.sweeper.stores import student, sweep, teacher, trial
 from tests.trainables.built import shape
 from trainables.errors import NotYetError, UserError
+
+FRESH = (FIRST_FRESH_SEED, FIRST_FRESH_SEED + 1)
 
 
 @pytest.fixture
@@ -110,6 +112,38 @@ def test_a_difference_has_welch_s_interval(tmp_path: Path) -> None:
     assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
     assert difference.mean == pytest.approx(fmean(ours) - fmean(theirs))
     assert difference.beyond == (expected.high < 0)
+
+
+def test_diverged_fresh_seeds_are_in_the_caption_even_if_all_of_them_did(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    table = confirmed(store, (60.0, 62.0), (70.0, 71.0))
+    assert table.rows[0].student is not None
+    for number in range(2):
+        spec = student(2, seed=FIRST_FRESH_SEED + number)
+        (store.root / "trials" / spec.signature / "record.json").unlink()
+        store.add(spec, rung=RungRecord(30, 1.0, {}, {}, diverged=True))
+    row = Comparison.read(store, None, None).table.rows[0]
+    assert row.student is not None
+    assert (row.student.fresh, row.student.diverged, row.differences["fid"]) == (False, 2, None)
+    caption = table_text.caption(Comparison.read(store, None, None).table)
+    assert "d=2: 2 fresh seeds of the student diverged" in caption
+    assert "fresh seeds no against yes" in caption
+
+
+def test_fresh_seeds_are_not_compared_with_selected_ones(tmp_path: Path) -> None:
+    """The latter were chosen for their luck."""
+    store = Store(tmp_path)
+    final = {"selection": (9.0, 5.0), "report": (9.0, 5.0)}
+    best = trial(store, teacher(16), 1.0, {"selection": (2.0, 8.0), "report": (2.0, 8.0)})
+    controls = [trial(store, teacher(2, seed=seed), 1.0, final) for seed in (0, 1)]
+    sweep(store, "teacher", [best, *controls])
+    students = [trial(store, student(2, seed=seed), 1.0, final) for seed in (0, *FRESH)]
+    sweep(store, "student", students[:1], Teacher(best, 30, "w", "mnist5k-teachers", "best"), confirm=2)
+    row = Comparison.read(store, None, None).table.rows[0]
+    assert row.student is not None
+    assert row.control is not None
+    assert (row.student.seeds, row.control.seeds) == (2, 2)
+    assert set(row.differences.values()) == {None}
 
 
 @pytest.mark.parametrize(

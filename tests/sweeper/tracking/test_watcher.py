@@ -231,3 +231,24 @@ def without_seconds(content: dict[str, Any]) -> dict[str, Any]:
         for row in (*run["rows"], run["summary"]):
             row.pop("seconds", None)
     return content
+
+
+def test_fresh_seeds_are_uploaded_as_they_are_trained(
+    finished: Path, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
+) -> None:
+    """They are not known when the upload begins."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    command = [*STUDENTS, "--set", "confirm=2", "--wandb", "online"]
+    done = sweeper(*command, cwd=folder, **wandb_server.environment)
+    assert done.code == 0, done.err
+    assert "runs are at http" in done.err
+    manifest = Store(folder / "runs").sweep("mnist5k-students")
+    assert manifest is not None
+    assert len(manifest.confirming) == 2
+    identifier = Store(folder / "runs").id
+    assert {f"{identifier}-{signature}" for signature in manifest.members} <= set(wandb_server.project().runs)
+    again = sweeper("status", "--trial", manifest.confirming[0], cwd=folder)
+    assert "trains the selected configuration again, with a fresh seed" in again.out
+    simulated = sweeper("simulate", "--name", "mnist5k-students", cwd=folder)
+    assert simulated.code == 0, simulated.err
