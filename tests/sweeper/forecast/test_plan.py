@@ -33,15 +33,17 @@ def test_it_counts_the_updates_of_the_rule_and_creates_no_store(
     result = plan(*PLAN, "--set", "lr=0.001,0.002,0.004", "--gpus", "2", "--gpu-type", "T4", "--price", "0.5")
     assert result["trials"] == 6
     assert result["rungs"] == [100, 300, 900]
-    assert [row["updates_without_pruning"] for row in result["rows"]] == [2700, 2700]
-    assert result["updates"] >= 2 * (3 * 100 + 1 * 200 + 1 * 600)  # and speculation on idle slots
+    assert [row["updates_without_pruning"] for row in result["rows"]] == [2700 + 2 * 900, 2700], (
+        "two fresh seeds of d=2"
+    )
+    assert result["updates"] >= 2 * (3 * 100 + 1 * 200 + 1 * 600) + 2 * 900  # and speculation on idle slots
     assert result["money"] == pytest.approx(0.5 * 2 * result["seconds"] / 3600)
     assert not (tmp_path / "runs").exists()
 
 
 def test_without_a_gpu_type_it_times_this_machine(plan: Callable[..., dict[str, Any]]) -> None:
     result = plan(*PLAN, "--set", "lr=0.001,0.002", "--slots", "1")
-    assert result["updates"] == 2 * (2 * 100 + 200 + 600)
+    assert result["updates"] == 2 * (2 * 100 + 200 + 600) + 2 * 900
     assert all(row["seconds_per_update"] > 0.001 for row in result["rows"])
     assert sum(row["hours"] for row in result["rows"]) * 3600 == pytest.approx(result["seconds"])
 
