@@ -7,6 +7,7 @@ python benchmarks/results.py                                          # all of d
 import argparse
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def kept(store: Path, sweep: str | None) -> dict[str, Any]:
         "sweeps": [
             {
                 "name": each.manifest.name,
-                "command": each.manifest.command,
+                "command": _portable(each.manifest.command),
                 "trials": len(each.records),
                 "updates": each.manifest.updates,
                 "core_hours": sum(r.seconds for record in each.records.values() for r in record.rungs) / 3600,
@@ -41,6 +42,17 @@ def kept(store: Path, sweep: str | None) -> dict[str, Any]:
             for each in reversed(comparison.sweeps)
         ],
     }
+
+
+def _portable(command: str) -> str:
+    """Return a command without the options of the machine that ran it."""
+    words, kept = iter(shlex.split(command)), []
+    for word in words:
+        if word in ("--data-root", "--store", "--slots", "--wandb"):
+            next(words)
+        else:
+            kept.append(word)
+    return shlex.join(kept)
 
 
 def cell(entry: dict[str, Any] | None, name: str) -> str:
