@@ -104,6 +104,7 @@ def run_script(folder: Path, classifier: Path, real: Path) -> float:
     import torch
     from dcgan import PlainGenerator
     from plain_tune import report
+    from safetensors.torch import save_file
 
     from sweeper.execution.tune import session
 
@@ -118,8 +119,8 @@ def run_script(folder: Path, classifier: Path, real: Path) -> float:
             trials = [{"d": d, "name": f"gan-{d}-{n}", **common, **gan} for n, gan in enumerate(GANS)]
             best[f"gan-{d}"] = best_of(gan_trainable, trials, folder)
         teacher = min((best[f"gan-{d}"] for d in TEACHERS), key=lambda trial: float(trial["fid"]))
-        torch.save(torch.load(out / f"{teacher['name']}.pt", weights_only=True), out / "teacher.pt")
-        common |= {"teacher": str(out / "teacher.pt"), "teacher_d": teacher["d"], "updates": UPDATES}
+        save_file(torch.load(out / f"{teacher['name']}.pt", weights_only=True), out / "teacher.safetensors")
+        common |= {"teacher": str(out / "teacher.safetensors"), "teacher_d": teacher["d"], "updates": UPDATES}
         common |= {"rungs": list(RUNGS), "warmup": WARMUP}
         for d in WIDTHS:
             trials = [{"d": d, "name": f"student-{d}-{n}", **c, **common} for n, c in enumerate(CONFIGURATIONS)]

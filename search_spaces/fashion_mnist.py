@@ -22,8 +22,8 @@ SCHEDULE: dict[str, Any] = {
 }
 WIDTHS = [2, 4, 8, 16]
 
-# 4 values of d × (8 + 2) + 2 = 42 trials. 13 ms an update at d = 2, 24 ms at d = 16, and 15 ms more with the wider
-# discriminator; 48 ms at d = 32.
+# 4 values of d × (8 + 2) + 2 = 42 trials. 13 ms an update at d = 2, 23 ms at d = 16, and 11 to 13 ms more with the
+# wider discriminator; 48 ms at d = 32.
 TEACHERS = Space(
     grids=[
         {
@@ -39,8 +39,8 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 4 values of d × (5 + 5) = 40 trials. 14 ms an update by the perceptual loss at d = 2, 24 ms at d = 16. The joint loss
-# with the teacher's discriminator of 16 takes 32 ms at d = 2, 42 ms at d = 16.
+# 4 values of d × (5 + 5) = 40 trials. 13 ms an update by the perceptual loss at d = 2, 23 ms at d = 16. The joint loss
+# with the teacher's discriminator of 16 takes 19 ms at d = 2, 33 ms at d = 16.
 STUDENTS = Space(
     grids=[
         {"d": WIDTHS, "loss": "perceptual", "lr": [0.001, 0.002, 0.004, 0.008], "ema": 0.99, "latents": 20_000},

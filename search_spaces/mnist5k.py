@@ -41,8 +41,8 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 2 values of d × (1 + 2 + 1) = 8 trials, 7,600 updates, and 8,000 with fresh seeds; 3 ms each by mse, 6 ms by the
-# perceptual loss, 13 ms by the joint loss: 2 minutes of one core.
+# 2 values of d × (1 + 2 + 1) = 8 trials, 7,600 updates, and 8,000 with fresh seeds; 3 ms each by mse, 10 ms by the
+# perceptual loss, 13 ms by the joint loss: 3 minutes of one core.
 # The joint loss starts with 300 updates by mse alone: against noise, the discriminator wins at once.
 STUDENTS = Space(
     grids=[

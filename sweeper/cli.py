@@ -168,18 +168,16 @@ def report_command(
     output: options.PageOption = None,
 ) -> None:
     """Write an HTML page with table, images, charts and protocols, and the table as CSV, Markdown and LaTeX."""
-    from sweeper.results.page import write
+    from sweeper.results.page import TABLE_SUFFIXES, write
 
     comparison = _comparison(store, dataset, name)
     path = output or comparison.store.root / "reports" / f"{comparison.name}.html"
     with _written_to(path):
         files = write(comparison, path, _command())
     print(*files, sep="\n")
-    kept = [path.with_suffix(suffix).name for suffix in (".csv", ".md", ".tex") if path.is_file()]
-    if left := [name for name in kept if name not in {file.name for file in files}]:
-        print(
-            f"note: {', '.join(left)}: not written by `sweeper report`, or changed since; left as is", file=sys.stderr
-        )
+    tables = [path.with_suffix(f".{suffix}") for suffix in TABLE_SUFFIXES.values()] if path.is_file() else []
+    if left := ", ".join(table.name for table in tables if table not in files):
+        print(f"note: {left}: not written by `sweeper report`, or changed since; left as is", file=sys.stderr)
 
 
 app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)

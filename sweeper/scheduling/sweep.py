@@ -199,7 +199,7 @@ class Sweep:
             total += sum(updates * n for updates, n in remaining) * seeds * per_update
             again = self.fresh_left(shape)
             total += again * self.manifest.updates * per_update
-            longest = max(longest, (sum(n for n, _ in remaining) + bool(again) * self.manifest.updates) * per_update)
+            longest = max(longest, (sum(u for u, _ in remaining) + bool(again) * self.manifest.updates) * per_update)
         return total, longest
 
     def _confirm(self) -> None:
