@@ -1,4 +1,4 @@
-"""Write docs/results.md from the JSON files of docs/results, one per comparison.
+"""Write docs/results.md and its charts from the JSON files of docs/results, one per comparison.
 
 python benchmarks/results.py keep NAME --store STORE [--sweep SWEEP]   # a finished comparison → docs/results/NAME.json
 python benchmarks/results.py                                          # all of docs/results → docs/results.md
@@ -11,13 +11,19 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from sweeper.results.table import welch
+
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
-PAGE = FOLDER.with_suffix(".md")
+PAGE, IMAGES = FOLDER.with_suffix(".md"), FOLDER.parent / "images"
+BASELINES = ("mse", "joint")  # kept as NAME-mse and NAME-joint: the paper's losses, at equal multiply-accumulates
+COLOURS = {"student": "#0072b2", "control": "#7f8c8d", "teacher": "#d55e00"}
 
 
 def kept(store: Path, sweep: str | None) -> dict[str, Any]:
-    """Return a comparison as plain numbers: its table, its GANs over d, commands and costs."""
-    from sweeper.results.comparison import Comparison
+    """Return a comparison as plain numbers: its table, its GANs over d, alphas, latent space, commands and costs."""
+    from latent_space import errors
+
+    from sweeper.results.comparison import Comparison, alpha_curves
     from sweeper.store import Store
 
     comparison = Comparison.read(Store(store), None, sweep)
@@ -31,6 +37,11 @@ def kept(store: Path, sweep: str | None) -> dict[str, Any]:
     return {
         "table": comparison.table.as_json(),
         "gans": gans,
+        "alphas": [
+            {"d": curve.shape.d, "updates": curve.updates, "points": [[a, scores] for a, scores in curve.points]}
+            for curve in (alpha_curves(comparison.distilled) if comparison.distilled else [])
+        ],
+        "latent_space": errors(comparison),
         "sweeps": [
             {
                 "name": each.manifest.name,
@@ -55,6 +66,11 @@ def _portable(command: str) -> str:
     return shlex.join(kept)
 
 
+def read(name: str) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return record
+
+
 def cell(entry: dict[str, Any] | None, name: str) -> str:
     """Return `58.4 ± 2.1`, or — for what does not exist."""
     score = entry["scores"][name] if entry else None
@@ -75,24 +91,28 @@ def interval(difference: dict[str, float] | None, name: str) -> str:
     return f"**{text}**" if better else text
 
 
-def table_of(comparison: dict[str, Any]) -> str:
-    """Return the compression table as Markdown, with the interval of each difference."""
-    names = ("fid", "is")
+def markdown(heads: list[str], rows: list[list[str]], left: int = 0) -> str:
+    """Return a table. left: the number of its last columns that are words."""
+    marks = ["--:"] * (len(heads) - left) + ["---"] * left
+    return "\n".join(f"| {' | '.join(line)} |" for line in [heads, marks, *rows])
+
+
+def table_of(name: str) -> str:
+    """Return the compression table, with the interval of each difference."""
+    names, table = ("fid", "is"), read(name)["table"]
     heads = ["d", "parameters", "ratio"]
-    heads += [f"{name.upper()}, {side}" for name in names for side in ("student", "control", "difference")]
-    lines = [heads, ["--:"] * len(heads)]
-    table = comparison["table"]
+    heads += [f"{score.upper()}, {side}" for score in names for side in ("student", "control", "difference")]
+    rows = []
     for row in table["rows"]:
         line = [str(row["d"]), f"{row['parameters']:,}", f"{row['ratio']:.1f}:1"]
-        for name in names:
-            line += [cell(row["student"], name), cell(row["control"], name), interval(row["differences"][name], name)]
-        lines.append([*line, training(row["student"])])
-    lines[0].append("student")
-    lines[1].append("---")
+        for score in names:
+            student, control = cell(row["student"], score), cell(row["control"], score)
+            line += [student, control, interval(row["differences"][score], score)]
+        rows.append([*line, training(row["student"])])
     teacher = table["teacher"]
-    scores = [text for name in names for text in ("—", cell(teacher, name), "—")]
-    lines.append([str(teacher["d"]), f"{teacher['parameters']:,}", "1:1", *scores, "teacher"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    scores = [text for score in names for text in ("—", cell(teacher, score), "—")]
+    rows.append([str(teacher["d"]), f"{teacher['parameters']:,}", "1:1", *scores, "teacher"])
+    return markdown([*heads, "student"], rows, left=1)
 
 
 def training(entry: dict[str, Any] | None) -> str:
@@ -101,34 +121,117 @@ def training(entry: dict[str, Any] | None) -> str:
     return entry["loss"] if entry["alpha"] is None else f"{entry['loss']} α = {entry['alpha']:g}"
 
 
-def gans_of(comparison: dict[str, Any]) -> str:
-    """Return the best GAN of each d as Markdown: the paper's Figure 2. The teacher is in bold."""
-    lines = ["| d | IS | FID |", "|--:|--:|--:|"]
+def gans_of(name: str) -> str:
+    """Return the best GAN of each d: the paper's Figure 2. The teacher is in bold."""
+    comparison, rows = read(name), []
     for gan in sorted(comparison["gans"], key=lambda gan: int(gan["d"])):
         numbers = f"{gan['d']}", f"{gan['is']:.2f}", f"{gan['fid']:.1f}"
         is_teacher = gan["d"] == comparison["table"]["teacher"]["d"]
-        lines.append(f"| {' | '.join(f'**{n}**' if is_teacher else n for n in numbers)} |")
-    return "\n".join(lines)
+        rows.append([f"**{n}**" if is_teacher else n for n in numbers])
+    return markdown(["d", "IS", "FID"], rows)
 
 
-def costs_of(comparison: dict[str, Any]) -> str:
-    lines = [f"    {sweep['command']}" for sweep in comparison["sweeps"]]
-    costs = [
-        f"{sweep['trials']} trials, {sweep['core_hours']:.1f} hours of one core of training"
-        for sweep in comparison["sweeps"]
-    ]
+def costs_of(name: str) -> str:
+    sweeps = read(name)["sweeps"]
+    lines = [f"    {sweep['command']}" for sweep in sweeps]
+    costs = [f"{sweep['trials']} trials, {sweep['core_hours']:.1f} hours of one core of training" for sweep in sweeps]
     return "\n".join([*lines, "", f"Teachers: {costs[0]}. Students: {costs[-1]}."])
 
 
-PARTS = {"table": table_of, "gans": gans_of, "costs": costs_of}
+def alphas_of(name: str) -> str:
+    """Return FID and sharpness over alpha, per d, at a rung that all alphas reached."""
+    comparison = read(name)
+    curves, real = comparison["alphas"], comparison["table"]["real"]["sharpness"]
+    alphas = sorted({alpha for curve in curves for alpha, _ in curve["points"]})
+    rows = []
+    for curve in curves:
+        points = {alpha: f"{scores['fid']:.0f} / {scores['sharpness'] / real:.2f}" for alpha, scores in curve["points"]}
+        cells = [points.get(alpha, "—") for alpha in alphas]
+        rows.append([str(curve["d"]), f"{curve['updates']:,}", *cells])
+    return markdown(["d", "updates", *(f"α = {alpha:g}" for alpha in alphas)], rows)
+
+
+def latents_of(name: str) -> str:
+    """Return the students' errors in the latent space."""
+    rows = read(name)["latent_space"]
+    places = [head for head in rows[0] if head != "d"]
+    return markdown(["d", *places], [[str(row["d"]), *(f"{row[place]:.2f}" for place in places)] for row in rows])
+
+
+def losses_of(name: str) -> str:
+    """Return the table's students beside those by the paper's losses, with the interval of each difference."""
+    ours, theirs = _students(name), {loss: _students(f"{name}-{loss}") for loss in BASELINES}
+    heads = ["d", f"{name}'s student", "FID"]
+    heads += [f"{loss}, {what}" for loss in BASELINES for what in ("FID", "difference")]
+    rows = []
+    for d, student in ours.items():
+        if any(d in students for students in theirs.values()):
+            line = [str(d), training(student), cell(student, "fid")]
+            for students in theirs.values():
+                line += [cell(students.get(d), "fid"), _between(student, students.get(d))]
+            rows.append(line)
+    return markdown(heads, rows)
+
+
+def _students(name: str) -> dict[int, dict[str, Any]]:
+    return {row["d"]: row["student"] for row in read(name)["table"]["rows"] if row["student"]}
+
+
+def _between(ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
+    if theirs is None:
+        return "—"
+    difference = welch(ours["scores"]["fid"], ours["seeds"], theirs["scores"]["fid"], theirs["seeds"])
+    return interval(vars(difference), "fid") if difference else "—"
+
+
+def draw(name: str) -> None:
+    """Write IS and FID over parameters as images/NAME-scores.svg: students, controls, and the teacher as a star."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    matplotlib.rcParams |= {"svg.hashsalt": "sweeper", "font.size": 11}
+    from matplotlib import pyplot
+
+    table = read(name)["table"]
+    figure, axes = pyplot.subplots(1, 2, figsize=(10, 3.6), layout="constrained")
+    for axis, score, title in zip(axes, ("is", "fid"), ("Inception Score", "FID"), strict=True):
+        for side, marker in (("student", "o"), ("control", "s")):
+            rows = [row for row in table["rows"] if row[side]]
+            scores = [row[side]["scores"][score] for row in rows]
+            sizes, means = [row["parameters"] for row in rows], [s["mean"] for s in scores]
+            spread = [s["std"] or 0 for s in scores]
+            axis.errorbar(sizes, means, spread, marker=marker, capsize=3, color=COLOURS[side], label=side)
+        teacher = table["teacher"]
+        mean = teacher["scores"][score]["mean"]
+        axis.plot(teacher["parameters"], mean, marker="*", ms=14, ls="", color=COLOURS["teacher"], label="teacher")
+        shapes = sorted((entry["parameters"], entry["d"]) for entry in [*table["rows"], teacher])
+        axis.set(xscale="log", xlabel="d, at its parameters", title=title)
+        axis.set_xticks([size for size, _ in shapes], [str(d) for _, d in shapes])
+        axis.minorticks_off()
+        if score == "fid":
+            axis.set_yscale("log", subs=(2, 5))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
+        axis.grid(which="both", alpha=0.3)
+    axes[0].legend()
+    figure.savefig(IMAGES / f"{name}-scores.svg", metadata={"Date": None})
+
+
+PARTS = {
+    "table": table_of,
+    "gans": gans_of,
+    "costs": costs_of,
+    "alphas": alphas_of,
+    "latents": latents_of,
+    "losses": losses_of,
+}
 
 
 def render(page: str) -> str:
     """Replace what stands between `<!-- NAME PART -->` and `<!-- end -->` by the part made from NAME.json."""
 
     def part(match: re.Match[str]) -> str:
-        comparison = json.loads((FOLDER / f"{match[1]}.json").read_text())
-        return f"<!-- {match[1]} {match[2]} -->\n{PARTS[match[2]](comparison)}\n<!-- end -->"
+        return f"<!-- {match[1]} {match[2]} -->\n{PARTS[match[2]](match[1])}\n<!-- end -->"
 
     return re.sub(r"<!-- ([\w-]+) (\w+) -->\n.*?<!-- end -->", part, page, flags=re.DOTALL)
 
@@ -144,7 +247,10 @@ def main() -> None:
     if options.action == "keep":
         comparison = kept(options.store, options.sweep)
         (FOLDER / f"{options.name}.json").write_text(json.dumps(comparison, indent=1, sort_keys=True) + "\n")
-    PAGE.write_text(render(PAGE.read_text()))
+    page = PAGE.read_text()
+    PAGE.write_text(render(page))
+    for name in sorted(set(re.findall(r"images/([\w-]+)-scores\.svg", page))):
+        draw(name)
 
 
 if __name__ == "__main__":

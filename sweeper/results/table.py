@@ -149,16 +149,21 @@ def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teache
 
 
 def _difference(student: Entry | None, control: Entry | None, name: str) -> Difference | None:
-    from scipy.stats import t  # here, because it takes longer to import than a small table to build
-
-    if student is None or control is None or min(student.seeds, control.seeds) < 2 or student.fresh != control.fresh:
+    if student is None or control is None or student.fresh != control.fresh:
         return None
     ours, theirs = student.scores[name], control.scores[name]
-    if ours is None or theirs is None or ours["std"] is None or theirs["std"] is None:
+    return welch(ours, student.seeds, theirs, control.seeds) if ours and theirs else None
+
+
+def welch(ours: Score, our_seeds: int, theirs: Score, their_seeds: int) -> Difference | None:
+    """Return the difference of two means over seeds, with Welch's interval. None with fewer than two seeds a side."""
+    from scipy.stats import t  # here, because it takes longer to import than a small table to build
+
+    if min(our_seeds, their_seeds) < 2 or ours["std"] is None or theirs["std"] is None:
         return None
-    errors = [ours["std"] ** 2 / student.seeds, theirs["std"] ** 2 / control.seeds]  # variances of the two means
-    squared = sum(errors)
-    freedom = sum(error**2 / (entry.seeds - 1) for error, entry in zip(errors, (student, control), strict=True))
+    sides = ((ours["std"] ** 2 / our_seeds, our_seeds), (theirs["std"] ** 2 / their_seeds, their_seeds))
+    squared = sum(error for error, _ in sides)  # the variance of the difference
+    freedom = sum(error**2 / (seeds - 1) for error, seeds in sides)
     degrees = squared**2 / freedom if squared else math.inf
     mean, margin = ours["mean"] - theirs["mean"], float(t.ppf(0.975, degrees)) * math.sqrt(squared)
     return Difference(mean=mean, low=mean - margin, high=mean + margin)
