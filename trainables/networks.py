@@ -19,7 +19,7 @@ class _Layers(nn.Sequential):
         return nn.Sequential(*list(self)[index]) if isinstance(index, slice) else list(self)[index]
 
 
-class _NormBias(nn.Module):
+class NormBias(nn.Module):
     """Batch normalisation without affine parameters, then the layer's bias, which the normalisation would cancel."""
 
     def __init__(self, channels: int) -> None:
@@ -57,8 +57,11 @@ def memory_format(
 
 
 def is_narrow(shape: GeneratorShape | DiscriminatorShape, batch: int, device: torch.device) -> bool:
-    """Return whether narrow.py computes a network of this shape: where it is faster (benchmarks/step.py)."""
-    if device.type != "cpu":
+    """Return whether narrow.py computes a network of this shape: where it is faster (benchmarks/step.py).
+
+    Images above 64×64 were not measured.
+    """
+    if device.type != "cpu" or shape.image_size > 64:
         return False
     if isinstance(shape, DiscriminatorShape):
         return shape.d <= 8 and batch >= 64
@@ -75,7 +78,7 @@ def _parts(network: nn.Sequential) -> tuple[list[nn.BatchNorm2d], list[Tensor]]:
     norms: list[nn.BatchNorm2d] = []
     parameters: list[Tensor] = []
     for layer in network:
-        if isinstance(layer, _NormBias):
+        if isinstance(layer, NormBias):
             norms.append(layer.norm)
         parameters += [value for value in layer._parameters.values() if value is not None]
     return norms, parameters
@@ -91,7 +94,7 @@ def _initialise(network: nn.Module, seed: int) -> None:
             nn.init.zeros_(parameter)
 
 
-class _Projection(nn.ConvTranspose2d):
+class Projection(nn.ConvTranspose2d):
     """Map z [N, 100] to the first feature map [N, width, 4, 4].
 
     A transposed convolution of one pixel, computed as a matrix product: 3–8 times faster on CPU, with the same weights.
@@ -135,12 +138,12 @@ class DCGANGenerator(_Layers):
     @staticmethod
     def layers(shape: GeneratorShape) -> list[nn.Module]:
         widths = hidden_widths(shape.d, shape.image_size)
-        first = _Projection(shape.latent_size, widths[0])
-        layers: list[nn.Module] = [first, _NormBias(widths[0]), nn.ReLU(inplace=True)]
+        first = Projection(shape.latent_size, widths[0])
+        layers: list[nn.Module] = [first, NormBias(widths[0]), nn.ReLU(inplace=True)]
         for previous, width in pairwise(widths):
             layers += [
                 nn.ConvTranspose2d(previous, width, 4, 2, 1, bias=False),
-                _NormBias(width),
+                NormBias(width),
                 nn.ReLU(inplace=True),
             ]
         return [*layers, nn.ConvTranspose2d(widths[-1], shape.channels, 4, 2, 1), nn.Tanh()]
@@ -155,7 +158,7 @@ class Discriminator(_Layers):
         for depth, width in enumerate(reversed(hidden_widths(shape.d, shape.image_size))):
             layers.append(nn.Conv2d(previous, width, 4, 2, 1, bias=depth == 0))
             if depth > 0:
-                layers.append(_NormBias(width))
+                layers.append(NormBias(width))
             layers.append(nn.LeakyReLU(0.2, inplace=True))
             previous = width
         layers += [nn.Conv2d(previous, 1, 4, 1, 0), nn.Flatten(0)]
@@ -192,7 +195,7 @@ class HiddenMaps(nn.Module):
         for layer in list(discriminator.children())[:-2]:  # without the last convolution, and the flattening after it
             if isinstance(layer, nn.Conv2d):
                 convolutions.append(deepcopy(layer).requires_grad_(False))
-            elif isinstance(layer, _NormBias):
+            elif isinstance(layer, NormBias):
                 folded, norm = convolutions[-1], layer.norm
                 assert norm.running_mean is not None
                 assert norm.running_var is not None

@@ -83,8 +83,11 @@ def label(family: str, d: int) -> str:
 
 
 def hidden_widths(d: int, image_size: int) -> list[int]:
-    """Return the channels of the hidden layers, from the 4×4 map on: 8d, 4d, 2d, d at 64×64; 4d, 2d, d at 32×32."""
-    return {64: [8 * d, 4 * d, 2 * d, d], 32: [4 * d, 2 * d, d]}[image_size]
+    """Return the channels of the hidden layers, from the 4×4 map on: 8d, 4d, 2d, d at 64×64; 4d, 2d, d at 32×32.
+
+    Each doubling of the image size adds a layer. image_size: a power of two of at least 16.
+    """
+    return [d * 2**depth for depth in reversed(range(image_size.bit_length() - 3))]
 
 
 Build = Callable[[GeneratorShape, int], "nn.Module"]
@@ -143,4 +146,46 @@ def _dcgan_macs(shape: GeneratorShape) -> int:
     return sum(16 * a * b * side * side for a, b, side in zip(widths, widths[1:], sides, strict=False))
 
 
+def _residual_parameters(shape: GeneratorShape) -> int:
+    widths = hidden_widths(shape.d, shape.image_size)
+    first = 16 * shape.latent_size * widths[0] + widths[0]
+    blocks = sum(9 * a * b + b + 9 * b * b + b + a * b for a, b in pairwise(widths))
+    return first + blocks + 9 * widths[-1] * shape.channels + shape.channels
+
+
+def _residual_macs(shape: GeneratorShape) -> int:
+    widths = hidden_widths(shape.d, shape.image_size)
+    # A block's 3×3 convolutions are computed after its upsampling, its 1×1 convolution before it.
+    blocks = sum(
+        (9 * a * b + 9 * b * b) * (2 * side) ** 2 + a * b * side**2
+        for (a, b), side in zip(pairwise(widths), _sides(widths), strict=False)
+    )
+    last = 9 * widths[-1] * shape.channels * shape.image_size**2
+    return 16 * shape.latent_size * widths[0] + blocks + last
+
+
+def _separable_parameters(shape: GeneratorShape) -> int:
+    widths = hidden_widths(shape.d, shape.image_size)
+    first = shape.latent_size * widths[0] + 16 * widths[0] + widths[0]
+    blocks = sum(a * b + b + 9 * b + b for a, b in pairwise(widths))
+    return first + blocks + 9 * widths[-1] * shape.channels + shape.channels
+
+
+def _separable_macs(shape: GeneratorShape) -> int:
+    widths = hidden_widths(shape.d, shape.image_size)
+    blocks = sum(
+        a * b * side**2 + 9 * b * (2 * side) ** 2
+        for (a, b), side in zip(pairwise(widths), _sides(widths), strict=False)
+    )
+    last = 9 * widths[-1] * shape.channels * shape.image_size**2
+    return shape.latent_size * widths[0] + blocks + last
+
+
+def _sides(widths: list[int]) -> list[int]:
+    """Return the side of each hidden map in pixels."""
+    return [4 * 2**depth for depth in range(len(widths))]
+
+
 FAMILIES[DEFAULT_FAMILY] = Family("trainables.networks:DCGANGenerator", _dcgan_parameters, _dcgan_macs)
+FAMILIES["residual"] = Family("trainables.families:ResidualGenerator", _residual_parameters, _residual_macs)
+FAMILIES["separable"] = Family("trainables.families:SeparableGenerator", _separable_parameters, _separable_macs)

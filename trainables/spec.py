@@ -21,7 +21,7 @@ from trainables.registry import Registry
 from trainables.scores.loading import FEATURES
 from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape
 
-IMAGE_SIZES = (32, 64)
+IMAGE_SIZES = (32, 64, 128, 256)
 REVISION = 3  # of trials that are new; 2: narrow.py computes narrow networks on a CPU; 3: real and fake in one pass
 PRECISIONS = ("no", "tf32", "bf16", "fp16")
 ROLES = ("teacher", "student")
@@ -36,7 +36,7 @@ class TrialSpec:
     dataset: str  # a name, or FOLDER-HASH for a folder of images
     d: int  # the generator's width, the paper's depth scale factor
     channels: int  # 1 or 3
-    image_size: int = 32  # 32 or 64
+    image_size: int = 32  # 32, 64, 128 or 256
     family: str = DEFAULT_FAMILY  # the kind of generator: a name in shapes.FAMILIES
     loss: str = "adversarial"  # what the generator minimises: a name in objectives.LOSSES
     objective: str = "gan"  # the game between generator and discriminator: a name in objectives.GAMES

@@ -30,15 +30,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory, sweeper: Call) -> Path:
     (folder / "mine.py").write_text(plugin_text())
     for words in COMMANDS:
         if "SIGNATURE" in words:
-            words = [word.replace("SIGNATURE", residual_student(folder, sweeper)) for word in words]
+            words = [word.replace("SIGNATURE", upsampling_student(folder, sweeper)) for word in words]
         done = sweeper(*words, cwd=folder)
         assert done.code == 0, done.err
     return folder
 
 
-def residual_student(folder: Path, sweeper: Call) -> str:
-    """Return the signature of the best student of the family residual."""
-    return str(next(r["student"]["signature"] for r in table(folder, sweeper)["rows"] if r["family"] == "residual"))
+def upsampling_student(folder: Path, sweeper: Call) -> str:
+    """Return the signature of the best student of the family upsampling."""
+    return str(next(r["student"]["signature"] for r in table(folder, sweeper)["rows"] if r["family"] == "upsampling"))
 
 
 def table(folder: Path, sweeper: Call) -> dict:  # type: ignore[type-arg]
@@ -56,9 +56,9 @@ def test_the_family_is_in_the_table_with_its_own_parameter_count(folder: Path, s
     rows = table(folder, sweeper)["rows"]
     sizes = {(row["family"], row["d"]): row["parameters"] for row in rows}
     assert sizes["dcgan", 2] == 13_487
-    assert sizes["residual", 2] != sizes["dcgan", 2]
+    assert sizes["upsampling", 2] != sizes["dcgan", 2]
     printed = sweeper("table", "--plugin", "mine.py", "--format", "md", cwd=folder).out
-    assert f"| residual | 2 | {sizes['residual', 2]:,} |" in printed
+    assert f"| upsampling | 2 | {sizes['upsampling', 2]:,} |" in printed
 
 
 def test_the_loss_was_trained_at_every_shape(folder: Path, sweeper: Call) -> None:
@@ -66,16 +66,16 @@ def test_the_loss_was_trained_at_every_shape(folder: Path, sweeper: Call) -> Non
     students = [m for m in store.sweeps() if m.role == "student"]
     records = [json.loads((folder / f"runs/trials/{s}/record.json").read_text()) for s in students[0].signatures]
     trained = {(r["spec"]["loss"], r["spec"].get("family", "dcgan")) for r in records if r["rungs"]}
-    assert trained == {(loss, family) for loss in ("mse", "feature_match") for family in ("dcgan", "residual")}
+    assert trained == {(loss, family) for loss in ("mse", "feature_match") for family in ("dcgan", "upsampling")}
     assert all(r["spec"]["plugin"].startswith("mine-") for r in records if r["spec"]["loss"] == "feature_match")
     assert students[0].plugins == [p.name for p in (folder / "runs" / "plugins").iterdir()]
 
 
 def test_page_and_export_name_the_family(folder: Path) -> None:
     (page,) = (folder / "runs" / "reports").glob("*.html")
-    assert "residual d=2" in page.read_text()
+    assert "upsampling d=2" in page.read_text()
     (exported,) = (folder / "exported").iterdir()
-    assert "residual" in (exported / "README.md").read_text()
+    assert "upsampling" in (exported / "README.md").read_text()
     assert (exported / "generator.onnx").exists()
 
 

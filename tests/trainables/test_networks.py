@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.trainables.built import discriminator, generator, shape
 from trainables.networks import DCGANGenerator, build, memory_format
@@ -33,7 +34,7 @@ def test_generator_at_64_has_the_published_count(d: int, published: int) -> None
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("image_size", [32, 64])
+@pytest.mark.parametrize("image_size", [32, 64, 128])
 @pytest.mark.parametrize("d", [1, 3, 8])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_stated_counts_equal_the_counts_of_built_networks(family: str, d: int, image_size: int, channels: int) -> None:
@@ -43,6 +44,15 @@ def test_stated_counts_equal_the_counts_of_built_networks(family: str, d: int, i
     assert count(build(discriminator)) == discriminator.parameters
 
 
+@pytest.mark.parametrize("image_size", [32, 64, 128])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_stated_multiply_accumulates_are_those_that_torch_counts(family: str, image_size: int) -> None:
+    shape = GeneratorShape(family, 3, image_size, 3)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        build(shape).eval()(torch.zeros(1, shape.latent_size))
+    assert counter.get_total_flops() == 2 * shape.macs
+
+
 @pytest.mark.parametrize("d", [2, 5, 64])
 def test_other_counts_follow_the_documented_polynomials(d: int) -> None:
     assert shape(d, 64, 3).parameters == 672 * d**2 + 12_863 * d + 3
@@ -50,16 +60,18 @@ def test_other_counts_follow_the_documented_polynomials(d: int) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("image_size", [32, 64])
-def test_shapes_and_range(image_size: int, channels: int) -> None:
-    images = generator(2, image_size, channels)(torch.randn(5, 100))
+@pytest.mark.parametrize("image_size", [32, 64, 256])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_shapes_and_range(family: str, image_size: int, channels: int) -> None:
+    images = build(GeneratorShape(family, 2, image_size, channels))(torch.randn(5, 100))
     assert images.shape == (5, channels, image_size, image_size)
     assert images.abs().max() <= 1
     assert discriminator(3, image_size, channels)(images).shape == (5,)
 
 
-def test_every_parameter_of_both_networks_gets_a_gradient() -> None:
-    g, f = generator(2), discriminator(2)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_parameter_of_both_networks_gets_a_gradient(family: str) -> None:
+    g, f = build(GeneratorShape(family, 2, 32, 1)), discriminator(2)
     f(g(torch.randn(8, 100))).square().sum().backward()
     for name, parameter in [*g.named_parameters(), *f.named_parameters()]:
         assert parameter.grad is not None, name
