@@ -11,8 +11,8 @@ from typing import Any
 
 from sweeper.spaces import Space
 
-# Rungs at 1,000 and 2,000 updates; one of four configurations per d is promoted (eta = 3). At 600 updates the perceptual
-# loss is still behind the others, although it ends ahead.
+# Rungs at 1,000 and 2,000 updates; one of four configurations per d is promoted (eta = 3). At 600 updates the
+# perceptual loss is still behind the others, although it ends ahead.
 # 4 × 1,000 + 1 × 1,000 = 5,000 updates per d, instead of 4 × 2,000 = 8,000 without pruning.
 # confirm: fresh seeds of the best configuration: 2 × 2,000 updates more per d.
 # n_rung, n_selection, n_report: images per score at a rung, for selection and in the report (three sets).

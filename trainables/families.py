@@ -51,7 +51,7 @@ class ResidualGenerator(nn.Sequential):
 
 
 class _SeparableProjection(nn.Module):
-    """Map z [N, latent_size] to the first map [N, width, 4, 4]: a value per channel, times the channel's own 4×4 map."""
+    """Map z [N, latent_size] to the first map [N, width, 4, 4]: a value per channel, times the channel's 4×4 map."""
 
     def __init__(self, latent_size: int, width: int) -> None:
         super().__init__()
