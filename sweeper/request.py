@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -55,13 +56,17 @@ class ResolvedRequest:
     dataset: str
     folder: Path | None  # --dataset as a path; used only for a folder of images
     space: Space
-    image_size: int
+    shared: dict[str, Any]  # fields that have one value in a sweep, which students have from their teacher
     teacher: Teacher | None  # for students: the pinned teacher
     source: Manifest | None  # the teacher's sweep
 
     @property
     def name(self) -> str:
         return self.request.name or f"{self.dataset}-{self.request.role}s"
+
+    @property
+    def image_size(self) -> int:
+        return int(self.shared["image_size"])
 
     @property
     def eta(self) -> int:
@@ -85,7 +90,7 @@ class ResolvedRequest:
             dataset=self.dataset,
             channels=channels,
             teacher=self.teacher.name if self.teacher else None,
-            fixed={"image_size": self.image_size, **precision},
+            fixed={**self.shared, **precision},
             teacher_discriminator=(
                 self.store.require(self.teacher.signature).spec.d_discriminator if self.teacher else None
             ),
@@ -114,7 +119,8 @@ def resolve(request: Request) -> ResolvedRequest:
     if dataset is None:
         raise UserError("run teachers needs a data set; try `sweeper run teachers --dataset mnist5k`")
     space = _space(request, dataset)
-    resolved = ResolvedRequest(request, store, dataset, folder, space, _image_size(space, source), teacher, source)
+    shared = _shared(space, store.require(teacher.signature).spec if teacher else None)
+    resolved = ResolvedRequest(request, store, dataset, folder, space, shared, teacher, source)
     resolved.specs(channels=1)  # raises for a wrong value in the space
     return resolved
 
@@ -148,15 +154,16 @@ def _space(request: Request, dataset: str) -> Space:
     )
 
 
-def _image_size(space: Space, source: Manifest | None) -> int:
-    """Return the one image size of a sweep. Raises UserError for several, or for another than the teacher's."""
-    default = source.image_size if source else DEFAULTS["image_size"]
-    sizes = {size for grid in space.grids for size in as_list(grid.get("image_size", default))}
-    if len(sizes) > 1:
-        raise UserError(f"image_size={sizes}: a sweep has one size; run one sweep per size, each with its own --name")
-    size = int(sizes.pop())
-    if source and size != source.image_size:
-        raise UserError(
-            f"image_size={size}: the teacher's images are {source.image_size}×{source.image_size}; leave image_size out"
-        )
-    return size
+def _shared(space: Space, teacher: TrialSpec | None) -> dict[str, Any]:
+    """Return the fields that have one value in a sweep. Raises UserError for several, or another than the teacher's."""
+    shared = {}
+    for name in ("image_size", "latent_size", "latent_law", "latent_bound"):
+        default = getattr(teacher, name) if teacher else DEFAULTS[name]
+        values = {value for grid in space.grids for value in as_list(grid.get(name, default))}
+        if len(values) > 1:
+            listed = ", ".join(map(str, values))
+            raise UserError(f"{name}={listed}: a sweep has one; run one sweep per {name}, each with its own --name")
+        (shared[name],) = values or {default}
+        if teacher and shared[name] != default:
+            raise UserError(f"{name}={shared[name]}: the teacher has {default}; leave {name} out")
+    return shared

@@ -5,15 +5,15 @@ Both follow from what the loss declares by its arguments (trainables.objectives)
 
 from trainables.objectives import Network, Part
 from trainables.scores.loading import FEATURES
-from trainables.shapes import LATENT_SIZE, DiscriminatorShape, GeneratorShape
+from trainables.shapes import DiscriminatorShape, GeneratorShape
 from trainables.spec import DEFAULTS, TrialSpec
 
 _LAUNCHES_PER_LAYER, _LAUNCHES_PER_STEP = 3, 16
 CUDA_BYTES = 1e9  # CUDA's own memory per process
 # The fields that a trial's memory depends on, beside its generator and its loss.
 _SIZED = [
-    *("dataset", "channels", "image_size", "objective", "d_discriminator", "batch_size", "latents", "precision"),
-    *("compile", "loss_features", "plugin"),
+    *("dataset", "channels", "image_size", "latent_size", "objective", "d_discriminator", "batch_size", "latents"),
+    *("precision", "compile", "loss_features", "plugin"),
 ]
 
 
@@ -68,7 +68,7 @@ def resident_limit(device: float) -> float:
 
 def bank_bytes(spec: TrialSpec) -> int:
     """Return the bytes of the latents and images in a student's bank."""
-    return (spec.latents or 0) * (4 * LATENT_SIZE + spec.channels * spec.image_size**2)
+    return (spec.latents or 0) * (4 * spec.latent_size + spec.channels * spec.image_size**2)
 
 
 def resident_bytes(spec: TrialSpec, data: int, device: float) -> int:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from trainables.files import replacing
-from trainables.latents import latents
+from trainables.latents import PAPER, latents
+from trainables.shapes import LatentLaw
 
 STREAM = "bank"
 SHARD = 2_048  # latents per file
@@ -27,20 +28,21 @@ class Bank:
         count: int,
         render: Callable[[np.ndarray], np.ndarray],
         tell: Callable[[str], None] = lambda line: None,
+        law: LatentLaw = PAPER,
     ) -> None:
-        """folder: one per teacher. render: latents [N, 100] → uint8 images [N, C, H, W].
+        """folder: one per teacher. render: latents [N, law.size] → uint8 images [N, C, H, W].
 
         tell: called once with a message if shards cannot be cached in `folder`.
         """
-        self.folder, self.count, self.render, self.tell = folder, count, render, tell
-        self.z = latents(STREAM, 0, count)
+        self.folder, self.count, self.render, self.tell, self.law = folder, count, render, tell, law
+        self.z = latents(STREAM, 0, count, law)
         self._shards: dict[int, np.ndarray] = {}
         self._use_cache = True
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the latents and images of these indices (int64 [N]).
 
-        z: float32 [N, 100]; images: uint8 [N, C, H, W].
+        z: float32 [N, law.size]; images: uint8 [N, C, H, W].
         """
         positions = [divmod(index, SHARD) for index in indices.tolist()]
         self._load_shards(sorted({number for number, _ in positions}))
@@ -87,7 +89,7 @@ class Bank:
         return shard
 
     def _render(self, number: int) -> np.ndarray:
-        return self.render(latents(STREAM, number * SHARD, SHARD))
+        return self.render(latents(STREAM, number * SHARD, SHARD, self.law))
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -15,7 +15,6 @@ from trainables.latents import Order, latents
 from trainables.objectives import Part
 from trainables.rendering import to_float
 from trainables.resident import Tensors, copied, lives_on, resident
-from trainables.shapes import LATENT_SIZE
 from trainables.spec import TrialSpec
 
 WINDOW = 65_536  # items whose indices or latents are copied at a time: 0.5 MB of indices, 26 MB of latents
@@ -85,7 +84,8 @@ class BankBatches:
         uses_bank = Part.BANK in spec.loads
         assert bank is not None or not uses_bank, "a loss that compares with the teacher's images needs the bank"
         self.bank = bank if uses_bank else None
-        self.batch_size, self.device, self.stream = spec.batch_size, device, f"training/{spec.seed}"
+        self.batch_size, self.device, self.law = spec.batch_size, device, spec.law
+        self.stream = f"training/{spec.seed}"
         self.order = order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
         self.tensors: Tensors = ()
         self.window: Window | None = None
@@ -98,12 +98,13 @@ class BankBatches:
             self.window = Window(lambda number, rows: _items(order, number, rows, spec), spec, device)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """Return z [batch_size, 100] and the teacher's images [batch_size, C, H, W] in [-1, 1], or None."""
+        """Return z [batch_size, latent_size] and the teacher's images [batch_size, C, H, W] in [-1, 1], or None."""
         if self.window is not None:
             row = self.window.turn(step)
             return self._select(self.window.table[row])
         if self.bank is None:
-            return _to_device(latents(self.stream, step * self.batch_size, self.batch_size), self.device), None
+            z = latents(self.stream, step * self.batch_size, self.batch_size, self.law)
+            return _to_device(z, self.device), None
         z, images = self.bank(self.order.batch(step, self.batch_size))
         return _to_device(z, self.device), to_float(_to_device(images, self.device))
 
@@ -124,8 +125,8 @@ class BankBatches:
         return copied([self.bank.z], count, self.device), copied(self.bank.shards(), count, self.device)
 
     def _latents(self, number: int, rows: int) -> np.ndarray:
-        found = latents(self.stream, number * rows * self.batch_size, rows * self.batch_size)
-        return found.reshape(rows, self.batch_size, LATENT_SIZE)
+        found = latents(self.stream, number * rows * self.batch_size, rows * self.batch_size, self.law)
+        return found.reshape(rows, self.batch_size, self.law.size)
 
 
 def _items(order: Order, number: int, rows: int, spec: TrialSpec) -> np.ndarray:

@@ -10,8 +10,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from trainables.shapes import LATENT_SIZE
+from trainables.shapes import LatentLaw
 
+PAPER = LatentLaw()
 _BLOCK = 1024
 
 
@@ -21,16 +22,24 @@ def _generator(stream: str, block: int) -> np.random.Generator:
 
 
 @lru_cache(maxsize=4)  # consecutive small batches lie in one block
-def _block(stream: str, block: int) -> np.ndarray:
-    return _generator(stream, block).standard_normal((_BLOCK, LATENT_SIZE), dtype=np.float32)
+def _block(stream: str, block: int, law: LatentLaw) -> np.ndarray:
+    random, shape = _generator(stream, block), (_BLOCK, law.size)
+    if law.name == "uniform":
+        return random.uniform(-1, 1, shape).astype(np.float32)
+    z = random.standard_normal(shape, dtype=np.float32)
+    if law.bound is not None:
+        while (outside := np.abs(z) > law.bound).any():
+            z[outside] = random.standard_normal(np.count_nonzero(outside), dtype=np.float32)
+    return z
 
 
-def latents(stream: str, first: int, count: int) -> np.ndarray:
-    """Return latents `first` … `first + count - 1` of a stream: float32 [count, 100], standard normal."""
+def latents(stream: str, first: int, count: int, law: LatentLaw = PAPER) -> np.ndarray:
+    """Return latents `first` … `first + count - 1` of a stream: float32 [count, law.size]."""
     if count == 0:
-        return np.empty((0, LATENT_SIZE), dtype=np.float32)
+        return np.empty((0, law.size), dtype=np.float32)
     blocks = range(first // _BLOCK, (first + count - 1) // _BLOCK + 1)
-    return np.concatenate([_block(stream, b)[max(0, first - b * _BLOCK) : first + count - b * _BLOCK] for b in blocks])
+    parts = [_block(stream, b, law)[max(0, first - b * _BLOCK) : first + count - b * _BLOCK] for b in blocks]
+    return np.concatenate(parts)
 
 
 def seed_of(stream: str) -> int:

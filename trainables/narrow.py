@@ -33,7 +33,7 @@ torch.empty(30 * 2**20, dtype=torch.uint8)
 
 
 class GeneratorFunction(torch.autograd.Function):
-    """Map z [N, 100] to images [N, C, H, W] in training mode. Norms and parameters are in the order of layers."""
+    """Map z [N, latent_size] to images [N, C, H, W] in training mode. Norms and parameters are in layer order."""
 
     @staticmethod
     def forward(ctx: Any, norms: Sequence[nn.BatchNorm2d], z: Tensor, *parameters: Tensor) -> Tensor:
@@ -143,7 +143,7 @@ def _refuse_second_derivatives() -> None:
 
 
 def generate(norms: Sequence[nn.BatchNorm2d], z: Tensor, *parameters: Tensor) -> Tensor:
-    """Map z [N, 100] to images [N, C, H, W] in eval mode, without gradients.
+    """Map z [N, latent_size] to images [N, C, H, W] in eval mode, without gradients.
 
     Blocks have IMAGES latents each, and the last is padded. Matrix products of one shape compute every column alike, so
     an image depends neither on its batch nor on its position in it.
@@ -178,7 +178,7 @@ def outermost(images: Tensor) -> Tensor:
 
 
 def _project(z: Tensor, weight: Tensor) -> Tensor:
-    """Map z [N, 100] by weight [100, C, 4, 4] to [C, 4, 4, N]."""
+    """Map z [N, latent_size] by weight [latent_size, C, 4, 4] to [C, 4, 4, N]."""
     return (weight.flatten(1).t() @ z.t()).view(*weight.shape[1:], -1)
 
 

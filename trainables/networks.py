@@ -95,7 +95,7 @@ def _initialise(network: nn.Module, seed: int) -> None:
 
 
 class Projection(nn.ConvTranspose2d):
-    """Map z [N, 100] to the first feature map [N, width, 4, 4].
+    """Map z [N, latent_size] to the first feature map [N, width, 4, 4].
 
     A transposed convolution of one pixel, computed as a matrix product: 3–8 times faster on CPU, with the same weights.
     """
@@ -109,7 +109,7 @@ class Projection(nn.ConvTranspose2d):
 
 
 class DCGANGenerator(_Layers):
-    """Map z [N, 100] to images [N, channels, image_size, image_size] in [-1, 1].
+    """Map z [N, latent_size] to images [N, channels, image_size, image_size] in [-1, 1].
 
     Parameters: 672·d² + 12,831·d + 1 at 64×64 and one channel (paper, Table 1), 160·d² + 6,423·d + 1 at 32×32.
     """

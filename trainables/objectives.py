@@ -55,7 +55,7 @@ class Argument:
 _ADVERSARY = frozenset({Part.DISCRIMINATOR, Part.REAL})
 _PASSES = {Network.DISCRIMINATOR: 2}  # forward on fake, backward to fake
 ARGUMENTS: dict[str, Argument] = {
-    "z": Argument("latents [N, 100]"),
+    "z": Argument("latents [N, latent_size]"),
     "fake": Argument("the generator's images of z: [N, C, H, W] in [-1, 1]"),
     "target": Argument("the teacher's images of z: [N, C, H, W] in [-1, 1]", frozenset({Part.BANK})),
     "real": Argument("real images: [N, C, H, W] in [-1, 1]", frozenset({Part.REAL})),

@@ -22,7 +22,7 @@ _BATCH = {"cpu": 250, "cuda": 500}  # images per forward pass
 
 
 def render(generator: nn.Module, z: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-    """Render z [N, 100] to uint8 [N, C, H, W], in eval mode and float32 without TF32.
+    """Render z [N, latent_size] to uint8 [N, C, H, W], in eval mode and float32 without TF32.
 
     Raises NotFiniteError if an image is NaN or infinite.
     """

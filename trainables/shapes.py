@@ -18,6 +18,21 @@ if TYPE_CHECKING:
 
 DEFAULT_FAMILY = "dcgan"  # the paper's
 LATENT_SIZE = 100  # the paper's
+LATENT_LAWS = ("normal", "uniform", "truncated")
+
+
+@dataclass(frozen=True)
+class LatentLaw:
+    """How latents are drawn: independent numbers, by default the paper's 100 standard normal ones."""
+
+    size: int = LATENT_SIZE
+    name: str = "normal"  # normal; uniform in [-1, 1]; truncated: standard normal, within [-bound, bound]
+    bound: float | None = None
+
+    def __str__(self) -> str:
+        """Return a description: `100 numbers, standard normal`."""
+        kinds = {"normal": "standard normal", "uniform": "uniform in [-1, 1]"}
+        return f"{self.size} numbers, {kinds.get(self.name, f'standard normal within ±{self.bound:g}')}"
 
 
 @dataclass(frozen=True, order=True)

@@ -19,7 +19,15 @@ from trainables.errors import MissingPluginError, UserError
 from trainables.objectives import DISTILLATION, GAMES, LOSSES, WEIGHTS, Game, Loss, Part
 from trainables.registry import Registry
 from trainables.scores.loading import FEATURES
-from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape
+from trainables.shapes import (
+    DEFAULT_FAMILY,
+    FAMILIES,
+    LATENT_LAWS,
+    LATENT_SIZE,
+    DiscriminatorShape,
+    GeneratorShape,
+    LatentLaw,
+)
 
 IMAGE_SIZES = (32, 64, 128, 256)
 REVISION = 3  # of trials that are new; 2: narrow.py computes narrow networks on a CPU; 3: real and fake in one pass
@@ -37,6 +45,9 @@ class TrialSpec:
     d: int  # the generator's width, the paper's depth scale factor
     channels: int  # 1 or 3
     image_size: int = 32  # 32, 64, 128 or 256
+    latent_size: int = LATENT_SIZE  # numbers in a latent z
+    latent_law: str = "normal"  # normal, uniform in [-1, 1], or truncated: normal within [-latent_bound, latent_bound]
+    latent_bound: float | None = None  # of truncated latents
     family: str = DEFAULT_FAMILY  # the kind of generator: a name in shapes.FAMILIES
     loss: str = "adversarial"  # what the generator minimises: a name in objectives.LOSSES
     objective: str = "gan"  # the game between generator and discriminator: a name in objectives.GAMES
@@ -69,11 +80,12 @@ class TrialSpec:
         _check_choice("channels", self.channels, (1, 3))
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("discriminator_start", self.discriminator_start, STARTS)
+        _check_choice("latent_law", self.latent_law, LATENT_LAWS)
         for name, registry in (("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)):
             self._check_registered(name, registry)
         if self.loss_features is not None:
             self._check_registered("loss_features", FEATURES)
-        for name in ("d", "batch_size", "n_critic", "threads", "latents", "d_discriminator"):
+        for name in ("d", "batch_size", "n_critic", "threads", "latents", "d_discriminator", "latent_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name}={value} is below 1; give a whole number of at least 1")
@@ -81,6 +93,10 @@ class TrialSpec:
             value = getattr(self, name)
             if value is not None and not (0 < value < math.inf):
                 raise UserError(f"{name}={value:g} is not positive and finite; try {name}=0.0002")
+        if (self.latent_law == "truncated") != (self.latent_bound is not None):
+            raise UserError(f"latent_law={self.latent_law}: latent_bound is for truncated latents, which need it")
+        if self.latent_bound is not None and not 0.1 <= self.latent_bound < math.inf:
+            raise UserError(f"latent_bound={self.latent_bound:g} is below 0.1 or not finite; try latent_bound=2")
         if self.beta is not None and not math.isfinite(self.beta):
             raise UserError(f"beta={self.beta:g} is not finite; try beta=1")
         if self.alpha is not None and not 0 <= self.alpha <= 1:
@@ -128,7 +144,12 @@ class TrialSpec:
 
     @property
     def generator(self) -> GeneratorShape:
-        return GeneratorShape(self.family, self.d, self.image_size, self.channels)
+        return GeneratorShape(self.family, self.d, self.image_size, self.channels, self.latent_size)
+
+    @property
+    def law(self) -> LatentLaw:
+        """How the generator's latents are drawn."""
+        return LatentLaw(self.latent_size, self.latent_law, self.latent_bound)
 
     @property
     def discriminator(self) -> DiscriminatorShape | None:

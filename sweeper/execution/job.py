@@ -43,12 +43,12 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
     (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
     try:
-        scores = scorer(rung.generator, "rung", sweep.n["rung"])
+        scores = scorer(rung.generator, "rung", sweep.n["rung"], spec.law)
     except NotFiniteError:
         scores = {}
     losses = {name: value for name, value in rung.losses.items() if math.isfinite(value)}
     if scores:
-        z = latents("picture", 0, SAMPLES)
+        z = latents("picture", 0, SAMPLES, spec.law)
         save_samples(store.samples(spec.signature, rung.updates), render(rung.generator, z))
     record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
     if rung.updates == sweep.updates and scores:
@@ -69,8 +69,8 @@ def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store:
     return FinalRecord(
         updates=rung.updates,
         weights=file_hash(store.weights(spec.signature, "generator", rung.updates)),
-        selection=scorer(rung.generator, "selection", sweep.n["selection"]),
-        report=scorer(rung.generator, "report", sweep.n["report"]),
+        selection=scorer(rung.generator, "selection", sweep.n["selection"], spec.law),
+        report=scorer(rung.generator, "report", sweep.n["report"], spec.law),
     )
 
 
@@ -136,7 +136,7 @@ def _bank(store_root: Path, signature: str, updates: int, name: str, count: int)
     def images_of(z: np.ndarray) -> np.ndarray:
         return render(load_generator(store, signature, updates), z)
 
-    return Bank(store.bank(name), count, images_of, notes.append)
+    return Bank(store.bank(name), count, images_of, notes.append, store.require(signature).spec.law)
 
 
 def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:

@@ -49,7 +49,7 @@ def time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
-    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # not a folder, so that the bank stays in memory
+    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels, law=spec.law)  # no folder: it stays in memory
     # Time the adversarial phase, which most updates of a joint student are in.
     spec = dataclasses.replace(spec, warmup=0)
 
@@ -70,7 +70,7 @@ def time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
         rungs = list(train_to([warm + number * chunk for number in range(4)]))
         rung, updates = rungs[-1], [each.seconds / chunk for each in rungs[1:]]
     median = statistics.median(updates)
-    image = _seconds_each(lambda n: render(rung.generator, latents("calibration", 0, n)), many=100)
+    image = _seconds_each(lambda n: render(rung.generator, latents("calibration", 0, n, spec.law)), many=100)
     return Cost(median, image, compiling, (max(updates) - min(updates)) / median)
 
 

@@ -177,9 +177,9 @@ def _write_files(target: ExportTarget, folder: Path, formats: tuple[str, ...], i
         with replacing(written[-1]) as temporary:
             values["onnx"] = _write_onnx(generator, spec, temporary)
         written.append(folder / "load.py")
-        written[-1].write_text(fill("load.py.j2", latent_size=spec.generator.latent_size))
+        written[-1].write_text(fill("load.py.j2", law=spec.law))
     if images:
-        _write_samples(generator, samples, images)
+        _write_samples(generator, spec, samples, images)
         written.append(samples)
     written.append(folder / "README.md")
     written[-1].write_text(fill("card.md.j2", **values), encoding="utf-8")
@@ -187,7 +187,7 @@ def _write_files(target: ExportTarget, folder: Path, formats: tuple[str, ...], i
 
 
 def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, Any]:
-    """Write ONNX: z [n, 100] → images [n, channels, side, side] in [-1, 1].
+    """Write ONNX: z [n, latent_size] → images [n, channels, side, side] in [-1, 1].
 
     Return the largest difference from torch's output, and the median latency in milliseconds.
     Raises UserError if the difference is more than TOLERANCE.
@@ -195,7 +195,7 @@ def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, 
     plain = build(spec.generator)
     plain.load_state_dict({key: value.cpu().contiguous() for key, value in generator.state_dict().items()})
     plain.eval()
-    z = torch.from_numpy(latents("picture", 0, _CHECK_LATENTS))
+    z = torch.from_numpy(latents("picture", 0, _CHECK_LATENTS, spec.law))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's own code; the user cannot fix them
         torch.onnx.export(
@@ -227,11 +227,11 @@ def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, 
     return {"difference": difference, "milliseconds": 1000 * median(seconds)}
 
 
-def _write_samples(generator: nn.Module, folder: Path, count: int) -> None:
+def _write_samples(generator: nn.Module, spec: TrialSpec, folder: Path, count: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     digits = len(str(count - 1))
     for start in range(0, count, 1000):
-        images = render(generator, latents("report/0", start, min(1000, count - start)))
+        images = render(generator, latents("report/0", start, min(1000, count - start), spec.law))
         for number, pixels in enumerate(images, start):
             image_of(pixels).save(folder / f"{number:0{digits}d}.png")
 
@@ -260,7 +260,7 @@ def _card_values(target: ExportTarget) -> dict[str, Any]:
         "manifest": manifest,
         "real": manifest.real,
         "report_sets": REPORT_SETS,
-        "latent_size": shape.latent_size,
+        "law": spec.law,
         "milliseconds": 1000 * latency.cpu_latency(shape),
         "how": latency.CONDITIONS,
         "machine": latency.machine(),

@@ -31,7 +31,7 @@ from trainables.files import replacing
 from trainables.latents import latents
 from trainables.rendering import render
 from trainables.scores.protocol import streams
-from trainables.shapes import label
+from trainables.shapes import LatentLaw, label
 
 TILES = 12  # images per row
 TABLE_SUFFIXES = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → suffix of its file
@@ -206,10 +206,11 @@ def _interpolations(comparison: Comparison) -> list[dict[str, str]]:
     row = next((row for row in rows if limit and row.label == limit.label), rows[-1] if rows else None)
     entries = [("teacher", comparison.table.teacher)]
     entries += [("student", row.student), ("control", row.control)] if row else []
-    z = _interpolate(latents("picture", 0, 2), TILES)
     strips = []
     for kind, entry in entries:
         if entry:
+            law = comparison.store.require(entry.signature).spec.law
+            z = _interpolate(latents("picture", 0, 2, law), TILES, law)
             name = f"{kind}, {entry.label}"
             try:
                 generator = load_generator(comparison.store, entry.signature, entry.updates)
@@ -221,8 +222,13 @@ def _interpolations(comparison: Comparison) -> list[dict[str, str]]:
     return strips
 
 
-def _interpolate(ends: np.ndarray, steps: int) -> np.ndarray:
-    """Interpolate spherically between two latents, which preserves their norm: [2, 100] → float32 [steps, 100]."""
+def _interpolate(ends: np.ndarray, steps: int, law: LatentLaw) -> np.ndarray:
+    """Interpolate between two latents: [2, law.size] → float32 [steps, law.size].
+
+    Between normal ones spherically, which preserves their norm; between others on a line, which stays within bounds.
+    """
+    if law.name != "normal":
+        return np.linspace(ends[0], ends[1], steps, dtype=np.float32)
     first, last = ends
     angle = np.arccos(first @ last / np.linalg.norm(first) / np.linalg.norm(last))
     t = np.linspace(0, 1, steps, dtype=np.float32)[:, None]

@@ -3,16 +3,21 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import kstest, truncnorm
 
 from trainables.latents import Order, latents
+from trainables.shapes import LatentLaw
+
+LAWS = [LatentLaw(), LatentLaw(7), LatentLaw(30, "uniform"), LatentLaw(30, "truncated", 0.8)]
 
 
-@given(st.integers(0, 5000), st.integers(0, 300), st.integers(0, 300))
+@given(st.integers(0, 5000), st.integers(0, 300), st.integers(0, 300), st.sampled_from(LAWS))
 @settings(max_examples=30)
-def test_a_range_is_the_concatenation_of_its_parts(first: int, left: int, right: int) -> None:
-    whole = latents("s", first, left + right)
-    parts = np.concatenate([latents("s", first, left), latents("s", first + left, right)])
+def test_a_range_is_the_concatenation_of_its_parts(first: int, left: int, right: int, law: LatentLaw) -> None:
+    whole = latents("s", first, left + right, law)
+    parts = np.concatenate([latents("s", first, left, law), latents("s", first + left, right, law)])
     assert np.array_equal(whole, parts)
+    assert whole.shape == (left + right, law.size)
 
 
 def test_streams_share_no_latent() -> None:
@@ -27,6 +32,14 @@ def test_latents_are_standard_normal() -> None:
     assert z.dtype == np.float32
     assert abs(z.mean()) < 0.005
     assert abs(z.std() - 1) < 0.005
+
+
+def test_latents_follow_their_law() -> None:
+    uniform = latents("s", 0, 20_000, LatentLaw(10, "uniform"))
+    assert kstest(uniform.ravel(), "uniform", (-1, 2)).pvalue > 0.01
+    truncated = latents("s", 0, 20_000, LatentLaw(10, "truncated", 1.5))
+    assert kstest(truncated.ravel(), truncnorm(-1.5, 1.5).cdf).pvalue > 0.01
+    assert uniform.dtype == truncated.dtype == np.float32
 
 
 def test_latents_are_the_same_everywhere() -> None:

@@ -99,6 +99,11 @@ def test_a_spec_is_restored_from_its_canonical_form() -> None:
         ({"batch_size": 1}, "batch_size=1"),
         ({"ema": 1.0}, "ema=1 is outside"),
         ({"seed": -1}, "seed=-1 is negative"),
+        ({"latent_size": 0}, "latent_size=0 is below 1"),
+        ({"latent_law": "cauchy"}, "latent_law=cauchy is unknown"),
+        ({"latent_law": "truncated"}, "truncated latents, which need it"),
+        ({"latent_bound": 2.0}, "latent_bound is for truncated latents"),
+        ({"latent_law": "truncated", "latent_bound": 0.0}, "latent_bound=0 is below"),
     ],
 )
 def test_a_wrong_value_is_named(changes: dict[str, Any], message: str) -> None:

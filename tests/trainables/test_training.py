@@ -88,6 +88,8 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
         {**JOINT, "d_discriminator": 1, "discriminator_start": "teacher"},
         {**TEACHER, "precision": "bf16"},
         {**TEACHER, "d": 8, "batch_size": 64},
+        {**TEACHER, "latent_size": 5, "latent_law": "uniform", "family": "residual"},
+        {**TEACHER, "latent_law": "truncated", "latent_bound": 1.0, "family": "separable"},
     ],
     ids=lambda fields: " ".join(str(value) for value in fields.values()),
 )
@@ -99,6 +101,12 @@ def test_resumed_equals_uninterrupted(
     whole = weights(run(spec, [8], digits, bank)[-1])
     run(spec, [stop], digits, bank, path)
     assert same(weights(run(spec, [8], digits, bank, path)[-1]), whole)
+
+
+@pytest.mark.parametrize("law", [{"latent_law": "uniform"}, {"latent_law": "truncated", "latent_bound": 1.0}])
+def test_a_trial_trains_on_latents_of_its_law(law: dict[str, Any], digits: Images, bank: Bank) -> None:
+    normal, other = (run(spec_of(**TEACHER, **more), [1], digits, bank)[-1] for more in ({}, law))
+    assert not same(weights(normal), weights(other))
 
 
 def test_a_discriminator_may_start_as_the_teacher_s(digits: Images, bank: Bank) -> None:

@@ -7,13 +7,14 @@ import numpy as np
 from torch import nn
 
 from trainables.images import Images
-from trainables.latents import latents
+from trainables.latents import PAPER, latents
 from trainables.scores.classifier import Classifier
 from trainables.scores.features import Features
 from trainables.scores.loading import load_features
 from trainables.scores.on_device import make_tally
 from trainables.scores.protocol import Score, protocol, streams
 from trainables.scores.tally import Reference
+from trainables.shapes import LatentLaw
 
 BATCH = 1_000  # images that are rendered or read at a time
 
@@ -40,17 +41,17 @@ class Scorer:
     def protocol(self, purpose: str, n: int) -> str:
         return protocol(self.features, self.features.dims, self.images.hash, purpose, n, len(streams(purpose)))
 
-    def __call__(self, generator: nn.Module, purpose: str, n: int) -> dict[str, Score]:
+    def __call__(self, generator: nn.Module, purpose: str, n: int, law: LatentLaw = PAPER) -> dict[str, Score]:
         """Return fid, is (if the features have classes) and sharpness of n images per set of latents; kid in a report.
 
-        purpose: rung (for pruning), selection, or report (three sets of latents).
+        purpose: rung (for pruning), selection, or report (three sets of latents). law: of the generator's latents.
         Raises NotFiniteError if an image is NaN or infinite.
         """
         values: dict[str, list[float]] = {}
         for stream in streams(purpose):
             tally = make_tally(self.features, n)
             for start in range(0, n, BATCH):
-                tally.add_rendered(generator, latents(stream, start, min(BATCH, n - start)))
+                tally.add_rendered(generator, latents(stream, start, min(BATCH, n - start), law))
             values.setdefault("fid", []).append(tally.fid(self.reference, self.features.dims))
             values.setdefault("sharpness", []).append(tally.sharpness)
             if tally.inception_score.n:
