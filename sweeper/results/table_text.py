@@ -149,16 +149,25 @@ def as_text(table: Table, style: str) -> str:
 
 
 def show(table: Table) -> None:
-    """Print the table on stdout, as a terminal table with its caption."""
+    """Print the table on stdout, as a terminal table with its caption. On a narrow terminal ± starts a line."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.padding import Padding
     from rich.table import Table as TextTable
 
-    text = TextTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in columns(table):
-        text.add_column(heading, justify="right", overflow="fold", no_wrap=heading == "Family")
-    for row in cells(table):
-        text.add_row(*row)
+    def laid_out(break_at: str) -> TextTable:
+        text = TextTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        lines = [[cell.replace("±", break_at) for cell in row] for row in cells(table)]
+        for index, heading in enumerate(columns(table)):
+            words = [word for line in lines for word in line[index].split()]
+            text.add_column(heading, justify="right", min_width=max(map(len, words), default=1))
+        for line in lines:
+            text.add_row(*line)
+        return text
+
     console = Console(highlight=False)
-    console.print(text, Padding(caption(table), (0, 1)), width=None if console.is_terminal else 110)
+    width = console.width if console.is_terminal else min(110, console.width)
+    natural = Measurement.get(console, console.options.update(width=1000), laid_out("±")).maximum
+    text = laid_out("±" if natural <= width else "\n±")
+    console.print(text, Padding(caption(table), (0, 1)), width=width)
