@@ -20,8 +20,9 @@ import ray
 from ray import tune
 
 from sweeper.execution.resources import Machine
+from sweeper.records import Manifest, RungRecord
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import Manifest, RungRecord, Store
+from sweeper.store import Store
 from tests.sweeper import stores
 from tests.sweeper.replay import LADDER, Order, Replay
 

@@ -32,8 +32,9 @@ from sweeper.execution.resources import Machine, Slots
 from sweeper.execution.tune import JobSearcher
 from sweeper.forecast.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
 from sweeper.forecast.simulator import Outcome, simulate, simulate_stop_only
+from sweeper.records import FinalRecord, RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
-from sweeper.store import FinalRecord, RungRecord, Store
+from sweeper.store import Store
 from tests.sweeper import stores
 from tests.sweeper.replay import LADDER, fid
 from trainables.arithmetic import update_macs

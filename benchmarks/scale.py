@@ -13,7 +13,8 @@ from pathlib import Path
 from fixed_cost import SLOTS, add_sweep, run_sweeper
 
 from sweeper.execution import tune
-from sweeper.store import RungRecord, Store
+from sweeper.records import RungRecord
+from sweeper.store import Store
 from tests.sweeper import stores
 
 SIZES = (10, 100, 1_000)

@@ -12,8 +12,9 @@ from collections import Counter
 from pathlib import Path
 
 from sweeper.execution.job import bank_of, run, scorer_of
+from sweeper.records import Manifest
 from sweeper.scheduling.sweep import Job
-from sweeper.store import Manifest, Store
+from sweeper.store import Store
 from trainables.spec import TrialSpec
 
 TRIALS = ("teacher", "mse", "joint")

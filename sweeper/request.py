@@ -10,9 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
+from sweeper.records import Manifest, Teacher
 from sweeper.scheduling.selection import resolve_teacher
 from sweeper.spaces import Space, as_list, expand, load_space, override
-from sweeper.store import Manifest, Store, Teacher
+from sweeper.store import Store
 from trainables.dataset_identity import identify
 from trainables.errors import UserError
 from trainables.spec import DEFAULTS, TrialSpec
@@ -133,8 +134,7 @@ def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teach
     old = store.sweep(name)
     if old is None or old.teacher is None or old.teacher.by != request.teacher or dataset not in (None, old.dataset):
         return resolve_teacher(store, request.teacher, dataset)
-    source = store.sweep(old.teacher.sweep)
-    assert source is not None
+    source = store.require_sweep(old.teacher.sweep)
     # A better teacher is only reported, so that extending the teacher sweep does not change this one.
     with suppress(UserError):
         current, _ = resolve_teacher(store, request.teacher, dataset)

@@ -10,10 +10,11 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
+from sweeper.records import Manifest, Teacher
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import Manifest, Store, Teacher
+from sweeper.store import Store
 from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables import plugins
 from trainables.dataset_identity import registered_name

@@ -25,108 +25,17 @@ import socket
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from sweeper.records import FinalRecord, Manifest, RungRecord, StoreFacts, TrialFile, TrialRecord
 from trainables.errors import MissingPluginError, UserError
-from trainables.files import read_json, replacing, write_json
+from trainables.files import replacing, write_json
 from trainables.plugins import Plugin
-from trainables.scores.protocol import Score
+from trainables.reading import is_name, read_record
 from trainables.spec import TrialSpec
 
 VERSION = 1
-
-
-@dataclass(frozen=True)
-class RungRecord:
-    """A trial's result at a rung."""
-
-    updates: int
-    seconds: float  # of training since the previous record
-    losses: dict[str, float]
-    scores: dict[str, Score]  # by the rung latents; empty if the trial diverged
-    diverged: bool
-
-
-@dataclass(frozen=True)
-class FinalRecord:
-    """A trial's result at a sweep's budget."""
-
-    updates: int
-    weights: str  # hash of the generator's weights file
-    selection: dict[str, Score]
-    report: dict[str, Score]
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """Everything that the store records about a trial."""
-
-    spec: TrialSpec
-    rungs: list[RungRecord] = field(default_factory=list)
-    finals: list[FinalRecord] = field(default_factory=list)
-
-    def rung(self, updates: int, protocol: str) -> RungRecord | None:
-        """Return the record at a number of updates, if it was scored by this protocol or diverged."""
-        for record in self.rungs:
-            if record.updates == updates and (record.diverged or record.scores["fid"]["protocol"] == protocol):
-                return record
-        return None
-
-    def final(self, updates: int, protocols: Mapping[str, str]) -> FinalRecord | None:
-        """Return the final record at a budget, if it was scored by these protocols."""
-        for record in self.finals:
-            pair = record.selection["fid"]["protocol"], record.report["fid"]["protocol"]
-            if record.updates == updates and pair == (protocols["selection"], protocols["report"]):
-                return record
-        return None
-
-
-@dataclass(frozen=True)
-class Teacher:
-    """The teacher of a student sweep, pinned by signature, updates and weights."""
-
-    signature: str
-    updates: int
-    weights: str
-    sweep: str  # the teacher sweep that it was selected from; its trials are the controls
-    by: str  # the value of --teacher: best, d=N or a signature
-
-    @property
-    def name(self) -> str:
-        return f"{self.signature}@{self.updates}-{self.weights}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """The definition of a sweep: its trials, rungs and scores."""
-
-    name: str
-    role: str
-    dataset: str
-    image_size: int
-    metric: str  # "is" or "fid": selects the best trial
-    features: str  # a name in trainables.scores.loading.FEATURES: the network that FID is computed on
-    real: dict[str, float | None]  # Inception Score and sharpness of the real images
-    real_bytes: int  # size of the real images as one uint8 array
-    updates: int  # the budget
-    rungs: list[int]  # in updates, the budget included
-    eta: int
-    n: dict[str, int]  # purpose (rung, selection, report) → images per score
-    protocols: dict[str, str]  # purpose → protocol
-    signatures: list[str]  # of the search space's trials
-    confirm: int = 0  # fresh seeds with which the best configuration of each shape is trained again
-    confirming: list[str] = field(default_factory=list)  # signatures of these trials, once they are known
-    teacher: Teacher | None = None
-    command: str = ""  # the command that runs the sweep again
-    wandb: str = "offline"  # offline, online or disabled: whether its runs may be uploaded to W&B
-    plugins: list[str] = field(default_factory=list)  # NAME-HASH of the plug-ins that define its losses, data set …
-
-    @property
-    def members(self) -> list[str]:
-        """Return the signatures of all trials."""
-        return [*self.signatures, *self.confirming]
 
 
 class Store:
@@ -134,20 +43,18 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         """Raises UserError if the folder is not a store, or is a store of another version."""
-        self.root = root.resolve()
+        try:
+            self.root = root.resolve()
+        except RuntimeError as error:  # a loop of symbolic links
+            raise UserError(f"--store {root}: {error}; name another folder") from None
         self.datasets, self.scores = self.root / "datasets", self.root / "scores"
-        path = self.root / "store.json"
-        if path.exists():
-            try:
-                version = read_json(path)["version"]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(f"{path} holds no store version; name another folder with --store") from None
-            if version != VERSION:
-                raise UserError(
-                    f"{self.root} is a store of version {version}, and this sweeper reads version {VERSION}; "
-                    "use the sweeper that wrote it, or name another folder with --store"
-                )
-        elif self.root.exists() and not _is_empty(self.root):
+        facts = self._facts()
+        if facts is not None and facts.version != VERSION:
+            raise UserError(
+                f"{self.root} is a store of version {facts.version}, and this sweeper reads version {VERSION}; "
+                "use the sweeper that wrote it, or name another folder with --store"
+            )
+        if facts is None and self.root.exists() and not _is_empty(self.root):
             raise UserError(f"{self.root} is not a store; name a store or a new folder with --store")
 
     @contextmanager
@@ -187,7 +94,19 @@ class Store:
     @property
     def id(self) -> str:
         """Random hex digits that distinguish the W&B runs of this store from those of others."""
-        return str(read_json(self.root / "store.json")["id"])
+        facts = self._facts()
+        if facts is None or facts.id is None:
+            raise UserError(f"{self.root / 'store.json'} holds no id; restore it from a backup")
+        return facts.id
+
+    def _facts(self) -> StoreFacts | None:
+        path = self.root / "store.json"
+        return read_record(path, StoreFacts, "restore it from a backup, or name another folder with --store")
+
+    def owns(self, path: Path) -> bool:
+        """Return whether only the store may write at a path. Pages and exports have their place beside its files."""
+        parts = path.resolve().parts[len(self.root.parts) :]
+        return path.resolve().is_relative_to(self.root) and parts[:1] not in [("reports",), ("exported",)]
 
     # Paths that other modules write to.
 
@@ -213,21 +132,22 @@ class Store:
 
     def trial(self, signature: str) -> TrialRecord | None:
         path = self._trial(signature) / "record.json"
-        if not path.exists():
+        record = read_record(path, TrialFile)
+        if record is None:
             return None
-        record = _read(path)
-        return TrialRecord(
-            spec=self._spec(record["spec"]),
-            rungs=[RungRecord(**rung) for rung in record["rungs"]],
-            finals=[FinalRecord(**final) for final in record["finals"]],
-        )
+        spec = self._spec(record.spec, path)
+        if spec.signature != signature:
+            raise UserError(f"{path} holds the trial {spec.signature}; restore it from a backup, or delete it")
+        return TrialRecord(spec, record.rungs, record.finals)
 
-    def _spec(self, canonical: Mapping[str, Any]) -> TrialSpec:
+    def _spec(self, canonical: Mapping[str, Any], path: Path) -> TrialSpec:
         try:
             return TrialSpec.from_canonical(canonical)
         except MissingPluginError as error:
             copies = [copy for identity in error.plugin.split("+") if (copy := self.plugin_copy(identity))]
             raise MissingPluginError(error.plugin, error.what, " --plugin ".join(map(str, copies))) from None
+        except UserError as error:
+            raise UserError(f"{path} is corrupt ({error}); restore it from a backup, or delete it") from None
 
     def plugin_copy(self, identity: str) -> Path | None:
         """Return the copy of a plug-in's file. None for a module. identity: NAME-HASH."""
@@ -275,18 +195,28 @@ class Store:
             temporary.write_text(text)
 
     def modified(self, signature: str) -> int:
-        """Return when a trial's record was last written, in nanoseconds. Equal times mean equal records."""
-        return (self._trial(signature) / "record.json").stat().st_mtime_ns
+        """Return when a trial's record was last written, in nanoseconds. Equal times mean equal records.
+
+        0 if there is none.
+        """
+        path = self._trial(signature) / "record.json"
+        return path.stat().st_mtime_ns if path.exists() else 0
 
     # Sweeps.
 
     def sweep(self, name: str) -> Manifest | None:
         path = self.root / "sweeps" / f"{name}.json"
-        if not path.exists():
-            return None
-        record = _read(path)
-        teacher = record.pop("teacher")
-        return Manifest(**record, teacher=Teacher(**teacher) if teacher else None)
+        manifest = read_record(path, Manifest) if is_name(name) else None
+        if manifest is not None and manifest.name != name:
+            raise UserError(f"{path} holds the sweep {manifest.name}; restore it from a backup, or delete it")
+        return manifest
+
+    def require_sweep(self, name: str) -> Manifest:
+        """Return a sweep's manifest. Raises UserError if the store has none."""
+        manifest = self.sweep(name)
+        if manifest is None:
+            raise UserError(f"{self.root} holds no sweep {name}; restore sweeps/{name}.json from a backup")
+        return manifest
 
     def sweeps(self) -> list[Manifest]:
         names = sorted(path.stem for path in (self.root / "sweeps").glob("*.json"))
@@ -297,16 +227,15 @@ class Store:
 
     def latest(self) -> Manifest | None:
         """Return the sweep whose manifest was written last. None if there is none."""
-        paths = sorted((self.root / "sweeps").glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+        paths = sorted((self.root / "sweeps").glob("*.json"), key=lambda path: path.lstat().st_mtime_ns)
         return self.sweep(paths[-1].stem) if paths else None
 
-    def live(self, name: str) -> dict[str, Any] | None:
-        """Return what `save_live` wrote last."""
-        path = self.root / "live" / f"{name}.json"
-        return dict(_read(path)) if path.exists() else None
+    def live(self, name: str) -> Path:
+        """Return the file of what the command that trains a sweep saved last."""
+        return self.root / "live" / f"{name}.json"
 
     def save_live(self, name: str, moment: dict[str, object]) -> None:
-        write_json(self.root / "live" / f"{name}.json", moment, durable=False)  # useless after a crash
+        write_json(self.live(name), moment, durable=False)  # useless after a crash
 
     def _trial(self, signature: str) -> Path:
         return self.root / "trials" / signature
@@ -333,13 +262,6 @@ def _identity(record: RungRecord | FinalRecord) -> tuple[int, str, str]:
     scores = [record.scores] if isinstance(record, RungRecord) else [record.selection, record.report]
     protocols = [score["fid"]["protocol"] if score else "diverged" for score in scores]
     return record.updates, protocols[0], protocols[-1]
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_json(path)
-    except ValueError as error:
-        raise UserError(f"{path} is corrupt ({error}); restore it from a backup, or delete it") from None
 
 
 def dump(value: Any) -> str:

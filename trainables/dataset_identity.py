@@ -1,12 +1,23 @@
 """The identity of a data set: its name and, if it is read from files, a hash of their content."""
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.datasets import DATASETS
 from trainables.decoding import image_files
 from trainables.errors import UserError
-from trainables.files import file_hash, read_json, write_json
+from trainables.files import file_hash, write_json
+from trainables.reading import STRICT, Name, is_name, read_record
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A file of datasets/known/: the identity of a set, and the hash of a registered set's files."""
+
+    name: Name
+    content: str | None = None
+    __pydantic_config__ = STRICT
 
 
 def identify(name: str, cache: Path, data_root: Path | None = None, download: bool = False) -> str:
@@ -19,7 +30,7 @@ def identify(name: str, cache: Path, data_root: Path | None = None, download: bo
     """
     if name in DATASETS:
         return _registered_identity(name, cache, data_root, download)
-    if name == Path(name).name and _record_path(name, cache).exists():
+    if is_name(name) and _record_path(name, cache).exists():
         return name
     folder = Path(name).expanduser()
     if not folder.is_dir():
@@ -28,8 +39,8 @@ def identify(name: str, cache: Path, data_root: Path | None = None, download: bo
             f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {names}"
         )
     files = image_files(folder)
-    if (listing := _listing_path(files, cache)).exists():
-        return str(read_json(listing)["name"])
+    if listed := read_record(_listing_path(files, cache), _Known):
+        return listed.name
     stem = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
     return f"{stem}-{_content_hash(folder, files)}"
 
@@ -56,23 +67,23 @@ def remember(identity: str, cache: Path, folder: Path | None, data_root: Path) -
 
 
 def _registered_identity(name: str, cache: Path, data_root: Path | None, download: bool) -> str:
-    record = read_json(path) if (path := _record_path(name, cache)).exists() else {}
+    record = read_record(_record_path(name, cache), _Known)
     if DATASETS[name].folder is None:
         origin = DATASETS.origin(name)
         return f"{name}.{origin.rpartition('-')[2]}" if origin else name
     if data_root is None:
-        return str(record.get("name", name))
+        return record.name if record else name
     if download and not _registered_files(name, data_root):
         DATASETS[name].load(data_root, True)
     files = _registered_files(name, data_root)
     if not files:
-        return str(record.get("name", name))
-    if (listing := _listing_path(files, cache)).exists():
-        return str(read_json(listing)["name"])
+        return record.name if record else name
+    if listed := read_record(_listing_path(files, cache), _Known):
+        return listed.name
     content = _registered_content(name, data_root, files)
     # Old stores did not record the content; assume that the files have not changed.
-    if record and record.get("content") in (None, content):
-        return str(record["name"])
+    if record and record.content in (None, content):
+        return record.name
     return f"{name}.{content}"
 
 

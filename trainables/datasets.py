@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from trainables.errors import EnvironmentUserError
+from trainables.errors import EnvironmentUserError, UserError
 from trainables.registry import Registry
+
+METRICS = ("is", "fid")
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,10 @@ def dataset(*, channels: int, metric: str, features: str, folder: str | None = N
 
     metric: is or fid, selects the best trial. features: the default features for FID. folder: the folder of its files
     below the data root; a hash of their content is part of the set's identity. Leave it out if the data ships with a
-    package.
+    package. Raises UserError for another metric.
     """
+    if metric not in METRICS:
+        raise UserError(f"metric={metric!r} of a data set: it is one of {', '.join(METRICS)}")
 
     def register(load: Load) -> Load:
         DATASETS[load.__name__] = Dataset(load, channels, metric, features, folder)

@@ -3,31 +3,48 @@
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from trainables.dataset_identity import registered_name, remember
-from trainables.datasets import DATASETS, Source
+from trainables.datasets import DATASETS, METRICS, Source
 from trainables.decoding import image_files, is_grey, open_images, to_square
 from trainables.errors import UserError
-from trainables.files import file_hash, read_json, replacing, write_json
+from trainables.files import file_hash, replacing, write_json
+from trainables.reading import STRICT, Name, one_of, read_record
 
 CHUNK = 256  # images between two records of progress
 
 
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """The JSON file beside a prepared array."""
+
+    name: Name
+    hash: Name
+    metric: Annotated[str, one_of(*METRICS)]
+    features: Name
+    classes: list[str] | None
+    __pydantic_config__ = STRICT
+
+
 @dataclass(frozen=True)
-class Images:
+class _Progress:
+    """The JSON file beside an array that is being decoded."""
+
+    shape: list[int]
+    images: int
+    __pydantic_config__ = STRICT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images(Facts):
     """A prepared data set. `pixels`: memory-mapped uint8 [n, channels, size, size]; `labels`: int64 [n] or None."""
 
-    name: str
     path: Path
-    hash: str
-    metric: str
-    features: str
-    classes: list[str] | None
 
     @property
     def pixels(self) -> np.ndarray:
@@ -80,10 +97,11 @@ def prepare(
     Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
-    if not path.with_suffix(".json").exists():
-        _decode(name, size, path, folder, data_root, download, tell)
+    facts = read_record(path.with_suffix(".json"), Facts)
+    if facts is None:
+        facts = _decode(name, size, path, folder, data_root, download, tell)
         remember(name, cache, folder, data_root)
-    return Images(path=path, **read_json(path.with_suffix(".json")))
+    return Images(path=path, **asdict(facts))
 
 
 def _decode(
@@ -94,7 +112,7 @@ def _decode(
     data_root: Path,
     download: bool,
     tell: Callable[[int, int], None],
-) -> None:
+) -> Facts:
     if (registered := registered_name(name)) in DATASETS:
         dataset = DATASETS[registered]
         source, classes, channels = dataset.load(data_root, download), None, dataset.channels
@@ -114,8 +132,9 @@ def _decode(
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, source.labels.astype(np.int64))
-    facts = {"name": name, "hash": file_hash(path), "metric": metric, "features": features, "classes": classes}
-    write_json(path.with_suffix(".json"), facts)
+    facts = Facts(name=name, hash=file_hash(path), metric=metric, features=features, classes=classes)
+    write_json(path.with_suffix(".json"), asdict(facts))
+    return facts
 
 
 def _decode_images(
@@ -123,9 +142,8 @@ def _decode_images(
 ) -> None:
     """Decode images on all CPUs into an array of this shape at `path`, resuming from a partial file."""
     partial, progress = path.with_suffix(".partial.npy"), path.with_suffix(".partial.json")
-    facts = {"shape": list(shape)}
-    record = read_json(progress) if progress.exists() and partial.exists() else {}
-    first = int(record["images"]) if record.get("shape") == facts["shape"] else 0
+    earlier = read_record(progress, _Progress) if partial.exists() else None
+    first = earlier.images if earlier and earlier.shape == list(shape) else 0
     path.parent.mkdir(parents=True, exist_ok=True)
     array = np.lib.format.open_memmap(partial, mode="r+" if first else "w+", dtype=np.uint8, shape=shape)
 
@@ -140,7 +158,7 @@ def _decode_images(
             for start, _ in zip(starts, pool.map(decode, starts), strict=True):
                 array.flush()
                 done = min(start + CHUNK, len(images))
-                write_json(progress, facts | {"images": done})
+                write_json(progress, {"shape": list(shape), "images": done})
                 tell(done, len(images))
     except UserError:  # an image cannot be read; once it is replaced, the folder has another identity
         partial.unlink()

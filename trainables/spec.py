@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
+import reprlib
 import types
 import typing
 from collections.abc import Mapping
@@ -81,6 +83,8 @@ class TrialSpec:
         _check_choice("precision", self.precision, PRECISIONS)
         _check_choice("discriminator_start", self.discriminator_start, STARTS)
         _check_choice("latent_law", self.latent_law, LATENT_LAWS)
+        if self.plugin is not None and not all(_PLUGIN.fullmatch(identity) for identity in self.plugin.split("+")):
+            raise UserError(f"plugin={shown(self.plugin)}: not NAME-HASH, or several joined by +")
         for name, registry in (("loss", LOSSES), ("objective", GAMES), ("family", FAMILIES)):
             self._check_registered(name, registry)
         if self.loss_features is not None:
@@ -106,6 +110,9 @@ class TrialSpec:
         for name in ("warmup", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} is negative; give a whole number of at least 0")
+        for name in ("d", "d_discriminator", "batch_size", "n_critic", "threads", "latents", "warmup", "seed"):
+            if (getattr(self, name) or 0) > (limit := _MAX_SEED if name == "seed" else _MAX_INT):
+                raise UserError(f"{name} is above {limit:,}; give a smaller number")
         if self.batch_size < 2:
             raise UserError("batch_size=1: batch normalisation needs at least 2; try batch_size=64")
         self._check_fields_of_loss()
@@ -180,7 +187,13 @@ class TrialSpec:
     @classmethod
     def from_canonical(cls, values: Mapping[str, Any]) -> "TrialSpec":
         """Restore a spec from `canonical`. Raises UserError, and MissingPluginError if a plug-in is not loaded."""
-        return cls(**{k: parse(k, v) if _field_types(k) == (bool,) else v for k, v in values.items()})
+        for name in values:
+            if name not in FIELDS:
+                raise UserError(f"{name!r} is not a field of a trial")
+        for name in FIELDS:
+            if name not in values and name not in DEFAULTS:
+                raise UserError(f"a trial needs {name}")
+        return cls(**{k: _BOOLS.get(str(v), v) if _field_types(k) == (bool,) else v for k, v in values.items()})
 
     @property
     def signature(self) -> str:
@@ -269,10 +282,19 @@ def check_type(name: str, value: Any) -> None:
     types = _field_types(name)
     if type(value) in types:
         return
-    if isinstance(value, bool) or not (isinstance(value, types) or (float in types and isinstance(value, int))):
-        raise UserError(f"{name}={value!r}: {_MISMATCH[types[0]]}; try {name}={_example(name)}")
+    if float in types and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= _MAX_SEED:
+        return
+    if isinstance(value, bool) or not isinstance(value, types):
+        raise UserError(f"{name}={shown(value)}: {_MISMATCH[types[0]]}; try {name}={_example(name)}")
 
 
+def shown(value: Any) -> str:
+    """Return a value for a message: its repr, shortened, in one line, also if its repr raises."""
+    return " ".join(reprlib.repr(value).split())
+
+
+_MAX_INT, _MAX_SEED = 10**9, 2**63 - 1  # PyTorch takes no larger seed
+_PLUGIN = re.compile(r"\w+-[0-9a-f]{8}")
 _MISMATCH = {int: "not a whole number", float: "not a number", str: "not a word", bool: "not yes or no"}
 _BOOL_WORDS = {True: "yes", False: "no"}
 _BOOLS = {word: value for value, word in _BOOL_WORDS.items()}

@@ -2,15 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from sweeper.store import Store
 from trainables.arithmetic import footprint
-from trainables.files import read_json, write_json
+from trainables.files import write_json
+from trainables.reading import Number, read_record
 from trainables.spec import TrialSpec
 
 _SHARES = "shares.json"  # footprint → share of a GPU, of trials that ran out of memory
 _MEMORY = "memory.json"  # name of a GPU → footprint → bytes, the largest that were measured
+Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @dataclass
@@ -24,10 +28,10 @@ class Experience:
     def read(cls, store: Store, gpu_name: str) -> "Experience":
         """Read the store. Without a name of the GPU the largest measurement on any GPU counts."""
         measured: dict[str, float] = {}
-        for name, by_footprint in _read(store, _MEMORY).items():
+        for name, by_footprint in _memory(store).items():
             if gpu_name in (name, ""):
                 measured |= {key: max(size, measured.get(key, 0.0)) for key, size in by_footprint.items()}
-        return cls(_read(store, _SHARES), measured)
+        return cls(_shares(store), measured)
 
     def min_share(self, spec: TrialSpec) -> float:
         """Return the share that the trial needs at least. Older stores name it by the generator's label."""
@@ -37,20 +41,20 @@ class Experience:
         """Store the share that trials of this footprint need: on a smaller one they ran out of memory."""
         key = footprint(spec)
         self.min_shares[key] = max(self.min_shares.get(key, 0.0), share)
-        write_json(store.root / _SHARES, _read(store, _SHARES) | {key: self.min_shares[key]})
+        write_json(store.root / _SHARES, _shares(store) | {key: self.min_shares[key]})
 
 
 def save_measured(store: Store, gpu_name: str, spec: TrialSpec, size: float) -> None:
     """Store the bytes that a trial took on a GPU, if they are the most of its footprint."""
-    gpus, key = _read(store, _MEMORY), footprint(spec)
+    gpus, key = _memory(store), footprint(spec)
     if size > gpus.get(gpu_name, {}).get(key, 0.0):
         gpus.setdefault(gpu_name, {})[key] = size
         write_json(store.root / _MEMORY, gpus)
 
 
-def _read(store: Store, name: str) -> dict[str, Any]:
-    # A file that is missing or unreadable is written again by the next trials.
-    try:
-        return dict(read_json(store.root / name))
-    except (OSError, ValueError, TypeError):
-        return {}
+def _shares(store: Store) -> dict[str, Share]:
+    return read_record(store.root / _SHARES, dict[str, Share]) or {}
+
+
+def _memory(store: Store) -> dict[str, dict[str, Number]]:
+    return read_record(store.root / _MEMORY, dict[str, dict[str, Number]]) or {}

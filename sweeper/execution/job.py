@@ -10,8 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from sweeper.execution.samples import SAMPLES, save_samples
+from sweeper.records import FinalRecord, Manifest, RungRecord
 from sweeper.scheduling.sweep import Job
-from sweeper.store import FinalRecord, Manifest, RungRecord, Store
+from sweeper.store import Store
 from trainables.bank import Bank
 from trainables.errors import NotFiniteError, UserError
 from trainables.files import file_hash, replacing

@@ -46,8 +46,9 @@ from sweeper.execution import job as jobs
 from sweeper.execution import memory
 from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.resources import Machine, Slots, share_of
+from sweeper.records import Manifest, RungRecord
 from sweeper.scheduling.sweep import Failure, Job, Sweep
-from sweeper.store import Manifest, RungRecord, Store
+from sweeper.store import Store
 from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
 
@@ -280,9 +281,7 @@ class TrialActor(tune.Trainable):
         self.job = Job(config["signature"], config["updates"])
         self.plugins: list[tuple[str, str]] = config["plugins"]
         self.store = Store(Path(config["store"]))
-        manifest = self.store.sweep(config["sweep"])
-        assert manifest is not None
-        self.sweep: Manifest = manifest
+        self.sweep: Manifest = self.store.require_sweep(config["sweep"])
         self.share: dict[str, float] = config["share"]
 
     def step(self) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from sweeper.forecast.cards import TABLE, read_cards
 from sweeper.forecast.timing import Cost
 from trainables.arithmetic import update_launches, update_macs
 from trainables.errors import UserError
-from trainables.files import read_json, write_json
+from trainables.files import write_json
 from trainables.objectives import Part
+from trainables.reading import read_record
 from trainables.scores.loading import FEATURES
 from trainables.spec import TrialSpec
 
@@ -192,8 +193,8 @@ class TimedCosts:
     def _read(self) -> dict[str, Any]:
         """Read the cached timings. Ignore a file that is not readable: its timings are repeated."""
         try:
-            return dict(read_json(self.file))
-        except (OSError, ValueError, TypeError):
+            return read_record(self.file, dict[str, Any]) or {"where": self.machine}
+        except UserError:
             return {"where": self.machine}
 
     def _save(self, key: str, value: Any) -> None:

@@ -220,11 +220,13 @@ def _recorded(
     manifest = dataclasses.replace(
         alike[0],
         role=resolved.request.role,
+        teacher=resolved.teacher,
         rungs=ladder,
         updates=ladder[-1],
         eta=resolved.eta,
         signatures=list(records),
         confirm=confirm,
+        confirming=[],
     )
     sweep = Sweep(manifest, records, find=store.trial)
     scores = {step: score for stratum in sweep.strata.values() for step, score in stratum.scores.items()}

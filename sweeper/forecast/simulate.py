@@ -10,8 +10,9 @@ from rich.table import Table
 
 from sweeper.forecast.curves import Curve, curves_of, read_curves
 from sweeper.forecast.simulator import Scenario, compare
+from sweeper.records import Manifest
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import Manifest, Store, dump
+from sweeper.store import Store, dump
 from trainables.errors import NotYetError, UserError
 
 NAMES = {"sweeper": "sweeper's", "no_pruning": "no pruning", "stop_only": "stop-only ASHA (Ray Tune's)"}

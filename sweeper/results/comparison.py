@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
+from sweeper.records import Manifest, RungRecord
 from sweeper.results.table import Table, build
 from sweeper.scheduling.selection import controls_of
 from sweeper.scheduling.sweep import State, Sweep
-from sweeper.store import Manifest, RungRecord, Store
+from sweeper.store import Store
 from trainables.errors import NotYetError, UserError
 from trainables.objectives import DISTILLATION, LOSSES
 from trainables.shapes import GeneratorShape
@@ -75,9 +76,7 @@ def joined(store: Store, sweep: Manifest) -> tuple[Manifest, Manifest | None]:
     """Return the (teacher sweep, student sweep or None) that the comparison of a sweep joins."""
     if sweep.teacher is None:
         return sweep, None
-    teachers = store.sweep(sweep.teacher.sweep)
-    assert teachers is not None
-    return teachers, sweep
+    return store.require_sweep(sweep.teacher.sweep), sweep
 
 
 @dataclass(frozen=True)

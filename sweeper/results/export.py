@@ -18,15 +18,17 @@ from torch import nn
 from sweeper import __version__
 from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of
+from sweeper.records import FinalRecord
 from sweeper.results import latency
 from sweeper.results.comparison import Comparison, joined
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import FinalRecord, Store
+from sweeper.store import Store
 from trainables.errors import NotYetError, UserError
-from trainables.files import file_hash, read_json, replacing, write_json
+from trainables.files import file_hash, replacing, write_json
 from trainables.latents import latents
 from trainables.networks import build
+from trainables.reading import read_record
 from trainables.rendering import render
 from trainables.scores.protocol import REPORT_SETS
 from trainables.shapes import DEFAULT_FAMILY
@@ -145,14 +147,12 @@ def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: 
 def _replaceable(folder: Path) -> list[Path]:
     """Return the files of an earlier export in a folder. Raises UserError for a folder of other files."""
     listing = folder / LISTING
-    if not listing.exists():
+    listed = read_record(listing, dict[str, str])
+    if listed is None:
         if folder.is_dir() and any(not path.name.startswith(".export-") for path in folder.iterdir()):
             raise UserError(f"{folder} has files that no export wrote; name a new folder with -o")
         return []
-    try:
-        earlier = {folder / str(name): hash_ for name, hash_ in read_json(listing).items()}
-    except (ValueError, AttributeError):
-        raise UserError(f"{listing} is not a list of an export's files; name another folder with -o") from None
+    earlier = {folder / name: hash_ for name, hash_ in listed.items()}
     for path, hash_ in earlier.items():
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{listing} lists {path}, which is not in its folder; name another folder with -o")

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
+from sweeper.records import FinalRecord, Manifest
 from sweeper.scheduling.sweep import State, Sweep
-from sweeper.store import FinalRecord, Manifest, Store
+from sweeper.store import Store
 from trainables.errors import NotYetError
 from trainables.scores.protocol import Score, comparable
 from trainables.shapes import GeneratorShape, label

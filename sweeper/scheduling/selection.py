@@ -2,8 +2,9 @@
 
 import dataclasses
 
+from sweeper.records import Manifest, Teacher
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import Manifest, Store, Teacher
+from sweeper.store import Store
 from trainables.errors import MissingPluginError, NotYetError, UserError
 
 

@@ -8,10 +8,12 @@ from enum import StrEnum
 from itertools import chain, count, islice, pairwise
 from statistics import fmean
 
+from sweeper.records import FinalRecord, Manifest, RungRecord, TrialRecord
 from sweeper.scheduling.queue import Queue
 from sweeper.scheduling.successive_halving import Step, Stratum
-from sweeper.store import FinalRecord, Manifest, RungRecord, Store, TrialRecord
+from sweeper.store import Store
 from trainables.arithmetic import update_macs
+from trainables.errors import UserError
 from trainables.scores.protocol import comparable
 from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
@@ -82,9 +84,11 @@ class Sweep:
 
     @classmethod
     def read(cls, manifest: Manifest, store: Store) -> "Sweep":
-        """Read a sweep's records. Raises UserError if a trial's record is missing or corrupt."""
+        """Read a sweep's records. Raises UserError if a trial's record is missing, corrupt or of another sweep."""
         teacher = store.trial(manifest.teacher.signature) if manifest.teacher else None
         records = {signature: store.require(signature) for signature in manifest.signatures}
+        for record in records.values():
+            _check_member(record, manifest)
         return cls(manifest, records, teacher.spec if teacher else None, store.trial)
 
     def save(self, store: Store) -> None:
@@ -275,6 +279,16 @@ class Sweep:
             elif rung is not None and (updates < m.updates or record.final(m.updates, m.protocols)):
                 scores.append((number, rung.scores["fid"]["mean"]))
         return scores
+
+
+def _check_member(record: TrialRecord, manifest: Manifest) -> None:
+    """Raise UserError if a trial cannot be one of the sweep's."""
+    spec, where = record.spec, f"sweeps/{manifest.name}.json"
+    if (spec.role, spec.dataset, spec.image_size) != (manifest.role, manifest.dataset, manifest.image_size):
+        raise UserError(f"{where} lists the trial {spec.signature}, which is not its own; restore it from a backup")
+    final = record.final(manifest.updates, manifest.protocols)
+    if final and not {manifest.metric} <= set(final.selection) & set(final.report):
+        raise UserError(f"{where} selects by {manifest.metric}, and trial {spec.signature} has none; restore both")
 
 
 def _fresh(used: set[int]) -> Iterator[int]:

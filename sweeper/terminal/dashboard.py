@@ -18,6 +18,7 @@ from sweeper.results.comparison import rung_of
 from sweeper.scheduling.selection import controls_of
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
+from trainables.reading import STRICT, Line, Name, Seconds, read_record
 from trainables.shapes import DEFAULT_FAMILY, GeneratorShape
 
 MAX_LINES = 4  # of running trials, and of failures
@@ -28,20 +29,19 @@ class Live:
     """The live state of the command that trains, which the records do not hold."""
 
     driver: str | None = None  # the command, as in Store.driver
-    running: dict[str, float] = field(default_factory=dict)  # signature → Unix time at which its job started
+    running: dict[Name, Seconds] = field(default_factory=dict)  # signature → Unix time at which its job started
     used: float = 0.0  # in units
     capacity: float = 0.0
-    unit: str = "slots"
-    seconds_left: float | None = None
+    unit: Line = "slots"
+    seconds_left: Seconds | None = None
     failures: tuple[str, ...] = ()  # the latest, one line each
+    __pydantic_config__ = STRICT
 
     @classmethod
     def read(cls, store: Store, name: str) -> "Live":
         """Read the state that the command now holding the store saved. Ignore that of an earlier command."""
-        driver, record = store.driver(), store.live(name)
-        if driver is None or record is None or record["driver"] != driver:
-            return cls()
-        return cls(**{**record, "failures": tuple(record["failures"])})
+        driver, live = store.driver(), read_record(store.live(name), cls)
+        return live if driver is not None and live is not None and live.driver == driver else cls()
 
     def as_dict(self) -> dict[str, object]:
         return dataclasses.asdict(self)

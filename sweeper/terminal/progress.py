@@ -10,8 +10,9 @@ from rich.markup import escape
 
 from sweeper.execution.experience import Experience
 from sweeper.execution.resources import Machine, share_of
+from sweeper.records import RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
-from sweeper.store import RungRecord, Store
+from sweeper.store import Store
 from sweeper.terminal.dashboard import MAX_LINES, Baselines, Live, draw, time_left
 
 SECONDS_BETWEEN_VIEWS = 1.0  # counting the states of 10,000 trials takes time

@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.live import Live as Screen
 from rich.markup import escape
 
+from sweeper.records import Manifest, TrialRecord
 from sweeper.scheduling.sweep import State, Sweep
-from sweeper.store import Manifest, Store, TrialRecord
+from sweeper.store import Store
 from sweeper.terminal.dashboard import Baselines, Live, draw
 from trainables.errors import MissingPluginError, UserError
 

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sweeper.records import Manifest, TrialRecord
 from sweeper.results.comparison import Comparison, joined
 from sweeper.results.table import flat
 from sweeper.results.table_text import caption, cells, columns
 from sweeper.scheduling.sweep import State, Sweep
-from sweeper.store import Manifest, Store, TrialRecord
+from sweeper.store import Store
 from trainables.errors import UserError
 from trainables.spec import irrelevant
 

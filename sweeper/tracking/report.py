@@ -5,14 +5,16 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from sweeper.records import Manifest
 from sweeper.results.comparison import Comparison, find, joined
 from sweeper.results.table import flat
 from sweeper.results.table_text import caption
-from sweeper.store import Manifest, Store
+from sweeper.store import Store
 from sweeper.tracking.payload import FIRST_FID, sent_sweeps
 from sweeper.tracking.project import Project, UploadError, reason, wandb_environment
 from trainables.errors import EnvironmentUserError, UserError
-from trainables.files import read_json, write_json
+from trainables.files import write_json
+from trainables.reading import read_record
 from trainables.shapes import GeneratorShape
 
 _FULL_WIDTH = 24  # columns of W&B's grid
@@ -21,7 +23,7 @@ _FULL_WIDTH = 24  # columns of W&B's grid
 def save(store: Store, sweep: Manifest, project: Project) -> str:
     """Create or update the report of a sweep, and return its URL. Raises UploadError."""
     path = store.root / "wandb" / f"report-{sweep.name}.json"
-    ids: dict[str, str] = read_json(path) if path.exists() else {}
+    ids = read_record(path, dict[str, str]) or {}
     try:
         report = build(store, sweep, project)
         existing = ids.get(project.key)

@@ -23,13 +23,16 @@ from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
+from sweeper.records import Manifest
 from sweeper.scheduling.sweep import State
-from sweeper.store import Manifest, Store
+from sweeper.store import Store
 from sweeper.tracking import payload
 from sweeper.tracking.payload import Upload
 from sweeper.tracking.project import Project, RunDeletedError, UploadError, wandb_environment
 from trainables import plugins
-from trainables.files import read_json, write_json
+from trainables.errors import UserError
+from trainables.files import write_json
+from trainables.reading import read_record
 
 EXIT_SECONDS = 60.0  # after the end of stdin
 _SYNC_PAUSES = (3.0,)  # seconds between attempts of `sweeper wandb sync` that upload nothing
@@ -95,8 +98,8 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "uploaded.json"
         try:
-            self._runs: dict[str, dict[str, str]] = read_json(self.path)
-        except (FileNotFoundError, ValueError):
+            self._runs = read_record(self.path, dict[str, dict[str, str]]) or {}
+        except UserError:
             self._runs = {}  # the server is queried for every run
         self._saved = time.monotonic()
 

@@ -14,8 +14,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress as Bar
 
+from sweeper.records import Manifest, RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
-from sweeper.store import Manifest, RungRecord, Store
+from sweeper.store import Store
 from sweeper.tracking.payload import sent_sweeps
 from sweeper.tracking.project import wandb_environment
 from trainables import plugins

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from sweeper.execution import tune
 from sweeper.forecast.curves import Curve
+from sweeper.records import FinalRecord, Manifest, RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
-from sweeper.store import FinalRecord, Manifest, RungRecord, Store
+from sweeper.store import Store
 from tests.sweeper import stores
 from trainables.arithmetic import update_macs
 from trainables.spec import TrialSpec

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sweeper.store import Store, Teacher
+from sweeper.records import Teacher
+from sweeper.store import Store
 from tests.sweeper import stores
 from tests.wandb_server import Server
 from tests.wandb_state import ENTITY

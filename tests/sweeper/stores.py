@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sweeper.store import FinalRecord, Manifest, RungRecord, Store, Teacher
+from sweeper.records import FinalRecord, Manifest, RungRecord, Teacher
+from sweeper.store import Store
 from trainables.scores.protocol import Score
 from trainables.spec import TrialSpec
 
@@ -53,7 +54,7 @@ def sweep(store: Store, role: str, signatures: list[str], pinned: Teacher | None
         "n": dict.fromkeys(PROTOCOLS, 5),
         "protocols": PROTOCOLS,
         "signatures": signatures,
-        "teacher": pinned,
+        "teacher": pinned or (Teacher("t", 30, "w", "mnist5k-teachers", "best") if role == "student" else None),
         "command": f"sweeper run {role}s",
         **changes,
     }

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sweeper.records import Manifest
 from sweeper.results.comparison import Comparison, samples
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import Manifest, Store
+from sweeper.store import Store
 from tests.conftest import STUDENTS, TEACHERS, TINY, Done
 
 Call = Callable[..., Done]

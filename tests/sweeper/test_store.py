@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.store import RungRecord, Store
+from sweeper.records import RungRecord
+from sweeper.store import Store
 from trainables.errors import UserError
 from trainables.files import write_json
 from trainables.scores.protocol import Score
@@ -74,7 +75,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", "no json"])
 def test_a_corrupt_version_file_is_refused(text: str, tmp_path: Path) -> None:
     (tmp_path / "store.json").write_text(text)
-    with pytest.raises(UserError, match=r"store\.json holds no store version"):
+    with pytest.raises(UserError, match=r"store\.json is corrupt .*; restore it from a backup, or name another folder"):
         Store(tmp_path)
 
 

@@ -1,9 +1,12 @@
 """Scores and their protocols. Scores of different protocols are never compared."""
 
 from collections.abc import Iterable
-from typing import Protocol, TypedDict
+from typing import Protocol
+
+from typing_extensions import TypedDict  # that of Python 3.11 cannot be validated by pydantic
 
 from trainables.errors import UserError
+from trainables.reading import Count, Line, Number
 
 REPORT_SETS = 3  # sets of latents that the report is averaged over
 
@@ -14,10 +17,10 @@ class Score(TypedDict):
     n: images per set.
     """
 
-    mean: float
-    std: float | None
-    n: int
-    protocol: str
+    mean: Number
+    std: Number | None
+    n: Count
+    protocol: Line
 
 
 class NamedFeatures(Protocol):

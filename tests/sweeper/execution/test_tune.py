@@ -13,8 +13,9 @@ from sweeper.execution import tune
 from sweeper.execution.experience import Experience
 from sweeper.execution.resources import Machine, Slots
 from sweeper.execution.tune import JobSearcher
+from sweeper.records import RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
-from sweeper.store import RungRecord, Store
+from sweeper.store import Store
 from tests.sweeper import replay, stores
 from trainables.arithmetic import footprint
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.records import RungRecord, Teacher
 from sweeper.results.comparison import AlphaCurve, Comparison, alpha_curves, chosen_curves, learning_curves, samples
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import RungRecord, Store, Teacher
+from sweeper.store import Store
 from tests.sweeper.stores import scores, student, sweep, teacher, trial
 from trainables.spec import TrialSpec
 

@@ -17,9 +17,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sweeper.execution.job import load_generator
+from sweeper.records import Teacher
 from sweeper.results import export
 from sweeper.results.comparison import Comparison
-from sweeper.store import Store, Teacher
+from sweeper.store import Store
 from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError

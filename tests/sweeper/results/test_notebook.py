@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import sweeper
+from sweeper.records import Teacher
 from sweeper.results.notebook import Runs
-from sweeper.store import Store, Teacher
+from sweeper.store import Store
 from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import UserError
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page
 
+from sweeper.records import Teacher
 from sweeper.results import page as pages
 from sweeper.results.comparison import Comparison
 from sweeper.results.table_text import as_text
-from sweeper.store import Store, Teacher
+from sweeper.store import Store
 from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial
 

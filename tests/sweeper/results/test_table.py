@@ -10,11 +10,12 @@ from statistics import fmean
 import pytest
 from scipy.stats import ttest_ind
 
+from sweeper.records import RungRecord, Teacher
 from sweeper.results import table_text
 from sweeper.results.comparison import Comparison, find
 from sweeper.results.table import Entry, Limit, Table
 from sweeper.scheduling.sweep import FIRST_FRESH_SEED
-from sweeper.store import RungRecord, Store, Teacher
+from sweeper.store import Store
 from tests.sweeper.stores import student, sweep, teacher, trial
 from tests.trainables.built import shape
 from trainables.errors import NotYetError, UserError
@@ -272,6 +273,7 @@ def test_without_students_the_table_has_controls_only(tmp_path: Path) -> None:
 def test_no_sweep_and_several_sweeps_are_errors(store: Store, tmp_path: Path) -> None:
     with pytest.raises(NotYetError, match="holds no such sweep; run `sweeper run teachers --dataset mnist`"):
         find(store, "mnist", None)
-    sweep(store, "student", [], store.sweeps()[0].teacher, name="again")
+    students = store.sweeps()[0]
+    sweep(store, "student", students.signatures, students.teacher, name="again")
     with pytest.raises(UserError, match="several sweeps: again, mnist5k-students; name one with --name"):
         find(store, None, None)

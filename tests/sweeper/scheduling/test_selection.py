@@ -76,7 +76,8 @@ def test_an_abandoned_sweep_does_not_hide_a_finished_one(tmp_path: Path) -> None
 def test_an_ambiguous_data_set_is_an_error_that_names_both(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(2), 1.0, final(5.0))])
-    sweep(store, "teacher", [trial(store, teacher(4), 1.0, final(5.0))], name="other", dataset="mnist")
+    other = trial(store, teacher(4, dataset="mnist"), 1.0, final(5.0))
+    sweep(store, "teacher", [other], name="other", dataset="mnist")
     with pytest.raises(UserError, match="teachers of mnist, mnist5k; add --dataset mnist"):
         resolve_teacher(store, "best", None)
     assert resolve_teacher(store, "best", "mnist")[1].name == "other"

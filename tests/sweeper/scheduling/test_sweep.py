@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from sweeper.records import FinalRecord, Manifest, RungRecord
 from sweeper.scheduling.sweep import Failure, Job, State, Sweep
-from sweeper.store import FinalRecord, Manifest, RungRecord, Store
+from sweeper.store import Store
 from tests.sweeper import stores
 from tests.sweeper.stores import scores
 from trainables.spec import TrialSpec

@@ -9,8 +9,9 @@ from rich.console import Console, RenderableType
 
 from sweeper import run
 from sweeper.execution.resources import Machine
+from sweeper.records import Teacher
 from sweeper.scheduling.sweep import Job, Sweep
-from sweeper.store import Store, Teacher
+from sweeper.store import Store
 from sweeper.terminal import dashboard as view
 from sweeper.terminal.progress import Progress
 from tests.sweeper.stores import PROTOCOLS, student, sweep, teacher, trial

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sweeper.store import RungRecord, Store
+from sweeper.records import RungRecord
+from sweeper.store import Store
 from sweeper.terminal import status
 from sweeper.terminal.dashboard import Live
 from sweeper.terminal.status import show, show_trial, watch

@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
+from sweeper.records import RungRecord
 from sweeper.results.comparison import Comparison
 from sweeper.results.table import flat
 from sweeper.results.table_text import cells, columns
 from sweeper.scheduling.sweep import Sweep
-from sweeper.store import RungRecord, Store
+from sweeper.store import Store
 from tests.conftest import Done
 from tests.sweeper import stores
 from tests.sweeper.sent import differences, save_samples, server_content, store_with_samples
