@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from trainables.errors import SpoiledError
 from trainables.notes import note
-from trainables.tensors import read_tensors, write_tensors
+from trainables.tensors import read_tensors, set_aside, write_tensors
 
 
 class Stateful(Protocol):
@@ -62,7 +62,7 @@ def updates(path: Path) -> int:
 
 
 def load(path: Path, parts: Parts, at_most: int) -> int:
-    """Restore `parts` from the newest readable checkpoint of at most so many updates. Return its updates; 0 without one.
+    """Restore `parts` from the newest readable checkpoint of at most so many updates. Return its updates, or 0.
 
     A damaged one is set aside as NAME.spoiled, with a note.
     """
@@ -75,7 +75,7 @@ def load(path: Path, parts: Parts, at_most: int) -> int:
             tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
             _check(file, tensors, parts)
         except SpoiledError as error:
-            spoiled.append(_set_aside(file, error))
+            spoiled.append(set_aside(error))
             continue
         _restore(parts, tensors, metadata)
         found = number
@@ -102,17 +102,13 @@ def _rename_older_version(path: Path) -> None:
         return
     try:
         _, metadata = read_tensors(path)
-        path.replace(_file(path, int(metadata["updates"]), at_rung=True))
-    except (SpoiledError, KeyError, ValueError) as error:
-        note(_set_aside(path, error))
-
-
-def _set_aside(file: Path, error: Exception) -> str:
-    """Rename a damaged checkpoint. Return what was wrong, in words."""
-    aside = file.with_name(f"{file.name}.spoiled")
-    file.replace(aside)
-    reason = error if isinstance(error, SpoiledError) else f"{file} is damaged"
-    return f"{reason}; it is set aside as {aside.name}"
+        updates = int(metadata["updates"])
+    except SpoiledError as error:
+        note(set_aside(error))
+    except (KeyError, ValueError):
+        note(set_aside(SpoiledError(path, "is damaged: it has no number of updates")))
+    else:
+        path.replace(_file(path, updates, at_rung=True))
 
 
 def _check(file: Path, tensors: dict[str, Tensor], parts: Parts) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
-from trainables.errors import SpoiledError, UserError
+from trainables.errors import SpoiledError
 from trainables.files import replacing
 
 CHECKSUM = "checksum"  # key in the header of a safetensors file
@@ -19,13 +20,10 @@ CHECKSUM = "checksum"  # key in the header of a safetensors file
 def read_file(path: Path, recorded: str | None = None) -> bytes:
     """Return the content of a file. recorded: its hash (files.file_hash), if there is a record of it.
 
-    Raises SpoiledError if it is missing, no regular file or not the recorded one; UserError if it cannot be read.
+    Raises SpoiledError if it is missing, no regular file or not the recorded one; OSError if it cannot be read.
     """
     _check_regular(path)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct its permissions or its disk") from None
+    content = path.read_bytes()
     if recorded is not None:
         found = hashlib.sha256(content).hexdigest()[: len(recorded)]
         if found != recorded:
@@ -39,7 +37,7 @@ def read_tensors(
     """Return the tensors and the metadata of a safetensors file. A checksum in the header is verified.
 
     like: the expected tensors or arrays by name; names, shapes and types must be equal. recorded: as for `read_file`.
-    Raises SpoiledError, and UserError if the file cannot be read.
+    Raises SpoiledError, and OSError if the file cannot be read.
     """
     content = read_file(path, recorded)
     try:
@@ -63,12 +61,12 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mappin
 
 
 def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
-    """Memory-map an npy file, read-only. Raises SpoiledError, and UserError if the file cannot be read."""
+    """Memory-map an npy file, read-only. Raises SpoiledError, and OSError if the file cannot be read."""
     _check_regular(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); correct its permissions or its disk") from None
+    except OSError:
+        raise
     except Exception:  # numpy raises errors of many types for a damaged header
         raise SpoiledError(path, "is damaged: it is no complete npy file") from None
     if array.dtype != dtype or array.ndim != ndim:
@@ -81,6 +79,21 @@ def check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise SpoiledError(path, f"is damaged: {name} has values that are NaN or infinite")
+
+
+def set_aside(error: SpoiledError) -> str:
+    """Rename a damaged file to NAME.spoiled, so that it is made again. Return what was wrong and what was done.
+
+    Raises OSError if it cannot be renamed.
+    """
+    aside = error.path.with_name(f"{error.path.name}.spoiled")
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside)  # of an earlier time; a folder cannot be replaced
+    try:
+        error.path.replace(aside)
+    except FileNotFoundError:
+        return str(error)
+    return f"{error}; it is set aside as {aside.name}"
 
 
 def _check_regular(path: Path) -> None:

@@ -109,9 +109,6 @@ def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) ->
     return Extras(teacher, feature_map)
 
 
-notes: list[str] = []  # messages of this process to the user; each is printed once
-
-
 # Cached: the jobs of one process share these.
 @lru_cache(maxsize=1)
 def _teacher_networks(store_root: Path, signature: str, updates: int) -> TeacherNetworks:
@@ -136,7 +133,8 @@ def _bank(store_root: Path, signature: str, updates: int, name: str, count: int)
     def images_of(z: np.ndarray) -> np.ndarray:
         return render(load_generator(store, signature, updates), z)
 
-    return Bank(store.bank(name), count, images_of, notes.append)
+    shape = store.require(signature).spec.generator
+    return Bank(store.bank(name), count, images_of, (shape.channels, shape.image_size, shape.image_size))
 
 
 def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:
