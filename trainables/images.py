@@ -41,10 +41,10 @@ class Images:
         return np.array(map_array(_labels_path(self.path), np.int64, 1)) if self.classes else None
 
     @property
-    def labels_hash(self) -> str:
-        """The hash of the labels. Equal images in corrected classes have another one."""
+    def labelled_hash(self) -> str:
+        """The hash of images and labels: equal images in corrected classes have another one."""
         assert self.labels is not None
-        return hashlib.sha256(self.labels.tobytes()).hexdigest()[:12]
+        return f"{self.hash}-{hashlib.sha256(self.labels.tobytes()).hexdigest()[:12]}"
 
     @property
     def channels(self) -> int:

@@ -62,7 +62,7 @@ def classifier(images: Images, cache: Path) -> Classifier:
     Raises UserError if it has learned nothing: features of such a network compare nothing.
     """
     assert images.classes is not None
-    path = cache / f"classifier-{images.hash}-{images.labels_hash}.safetensors"
+    path = cache / f"classifier-{images.labelled_hash}.safetensors"
     record = path.with_suffix(".json")
     if not record.exists():
         _adopt(images, cache / f"classifier-{images.hash}.safetensors", path)
