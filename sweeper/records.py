@@ -58,6 +58,7 @@ class FinalRecord:
     weights: Name  # hash of the generator's weights file
     selection: dict[str, Score]
     report: dict[str, Score]
+    discriminator: Name | None = None  # hash of the discriminator's weights file, if it is kept
 
     def __post_init__(self) -> None:
         if "fid" not in self.selection or "fid" not in self.report:

@@ -10,7 +10,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
-from sweeper.records import Manifest, Teacher
+from sweeper import weights
+from sweeper.records import FinalRecord, Manifest, Teacher
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
@@ -19,9 +20,9 @@ from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables import plugins
 from trainables.dataset_identity import registered_name
 from trainables.datasets import DATASETS
-from trainables.errors import EnvironmentUserError, UserError
+from trainables.errors import EnvironmentUserError, SpoiledError, UserError
 from trainables.images import Images, prepare
-from trainables.scores.loading import FEATURES
+from trainables.scores.loading import FEATURES, known_name
 from trainables.spec import TrialSpec
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -72,11 +73,14 @@ def run(request: Request) -> int:
             _check_grows(old, specs, resolved.teacher)
         manifest = _manifest(resolved, images, specs, old)
         if resolved.source:
-            _check_comparable(manifest, resolved.source)
+            _check_comparable(manifest, resolved.source, store)
         for spec in specs:
             if store.trial(spec.signature) is None:
                 store.add(spec)
+        _drop_lost_trials(manifest, old, store)
         sweep = Sweep.read(manifest, store)
+        if resolved.teacher and not sweep.finished():
+            _check_weights(resolved.teacher, store)
         _announce(_read_previous(old, store) if old else None, sweep)
         for plugin in plugins.LOADED.values():
             store.save_plugin(plugin)
@@ -102,8 +106,8 @@ def _scoring(resolved: ResolvedRequest, images: Images) -> tuple[dict[str, float
 def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec], old: Manifest | None) -> Manifest:
     """Return the manifest of the requested sweep.
 
-    A finished sweep that the request does not change keeps its protocols and its scores of the real images. It then
-    needs no feature network, and so no torch.
+    A finished sweep that the request does not change keeps its protocols and its scores of the real images, as long as
+    they are of the feature network that there is now. A classifier is compared by its record, without torch.
     """
     space, request, features = resolved.space, resolved.request, resolved.features(images.features)
     manifest = Manifest(
@@ -127,13 +131,25 @@ def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec],
         wandb=request.wandb,
         plugins=_plugins(specs, images.name, features),
     )
-    if old and _is_unchanged(manifest, old) and _read_previous(old, resolved.store).finished():
+    is_finished = old and _is_unchanged(manifest, old) and _read_previous(old, resolved.store).finished()
+    name = known_name(features, images, resolved.store.scores)
+    if is_finished and name and _is_scored_by(manifest, name, images):
         return manifest
-    real, protocols = _scoring(resolved, images)
+    try:
+        real, protocols = _scoring(resolved, images)
+    except EnvironmentUserError:
+        if is_finished:
+            return manifest
+        raise
     if manifest.metric == "is" and real["is"] is None:
         say(f"features={features} have no classes, so there is no Inception Score: FID chooses")
         manifest = dataclasses.replace(manifest, metric="fid")
     return dataclasses.replace(manifest, real=real, protocols=protocols)
+
+
+def _is_scored_by(manifest: Manifest, name: str, images: Images) -> bool:
+    """Return whether a sweep's scores are of a feature network and of these images."""
+    return all(p.startswith(f"{name}/") and f"/real-{images.hash}/" in p for p in manifest.protocols.values())
 
 
 def _plugins(specs: list[TrialSpec], dataset: str, features: str) -> list[str]:
@@ -143,7 +159,7 @@ def _plugins(specs: list[TrialSpec], dataset: str, features: str) -> list[str]:
     return sorted(origins)
 
 
-def _check_comparable(students: Manifest, teachers: Manifest) -> None:
+def _check_comparable(students: Manifest, teachers: Manifest, store: Store) -> None:
     """Raise UserError if the table could not compare students with teachers. Warn if their budgets differ."""
     if students.features != teachers.features:
         raise UserError(
@@ -159,6 +175,42 @@ def _check_comparable(students: Manifest, teachers: Manifest) -> None:
             f"n_report={students.n['report']}: {teachers.name} was scored with {teachers.n['report']} images, and FID "
             f"depends on their number; add --set n_report={teachers.n['report']}"
         )
+    assert students.teacher is not None
+    protocol = students.protocols["report"]
+    if not any(final.report["fid"]["protocol"] == protocol for final in _finals(students.teacher, store)):
+        raise UserError(
+            f"the teacher's scores are by {teachers.protocols['report']}, and its students' would be by {protocol}; "
+            f"run `{teachers.command}` first: it scores the teachers again, without training them"
+        )
+
+
+def _finals(teacher: Teacher, store: Store) -> list[FinalRecord]:
+    """Return the final records of a pinned teacher, one per protocol."""
+    finals = store.require(teacher.signature).finals
+    return [final for final in finals if (final.updates, final.weights) == (teacher.updates, teacher.weights)]
+
+
+def _check_weights(teacher: Teacher, store: Store) -> None:
+    """Raise UserError if a network of the teacher is missing, or is not the recorded one."""
+    try:
+        for final in _finals(teacher, store):
+            weights.check(store, teacher.signature, final)
+    except SpoiledError as error:
+        raise weights.with_advice(store, teacher.signature, error) from None
+
+
+def _drop_lost_trials(manifest: Manifest, old: Manifest | None, store: Store) -> None:
+    """Have finished trials trained again whose weights are missing or are not the recorded ones."""
+    for signature in {*manifest.signatures, *(old.confirming if old else ())}:
+        record = store.trial(signature)
+        final = record.final(manifest.updates, manifest.protocols) if record else None
+        if final is None:
+            continue
+        try:
+            weights.check(store, signature, final)
+        except SpoiledError as error:
+            say(f"[yellow]{escape(str(error))}[/yellow]; the trial is trained again")
+            store.drop_finals(signature, final.updates)
 
 
 def _check_grows(old: Manifest, specs: list[TrialSpec], teacher: Teacher | None) -> None:

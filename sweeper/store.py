@@ -8,7 +8,7 @@ runs/
   bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
-                  /checkpoint.safetensors, /error.txt (the traceback of a failed job)
+                  /checkpoint-*.safetensors (trainables.checkpoint), /error.txt (the traceback of a failed job)
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
@@ -115,6 +115,7 @@ class Store:
         return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / teacher
 
     def checkpoint(self, signature: str) -> Path:
+        """Return the path of a trial's checkpoints; trainables.checkpoint adds their updates to the name."""
         return self._trial(signature) / "checkpoint.safetensors"
 
     def weights(self, signature: str, network: str, updates: int) -> Path:
@@ -179,12 +180,17 @@ class Store:
             rungs = sorted([r for r in rungs if _identity(r) != _identity(rung)] + [rung], key=lambda r: r.updates)
         if final is not None:
             finals = sorted([f for f in finals if _identity(f) != _identity(final)] + [final], key=lambda f: f.updates)
-        record = {
-            "spec": spec.canonical(),
-            "rungs": [dataclasses.asdict(r) for r in rungs],
-            "finals": [dataclasses.asdict(f) for f in finals],
-        }
-        write_json(self._trial(spec.signature) / "record.json", record)
+        self._write(TrialRecord(spec, rungs, finals))
+
+    def drop_finals(self, signature: str, updates: int) -> None:
+        """Remove the final records at a budget: the weights that they are of are lost."""
+        old = self.require(signature)
+        self._write(dataclasses.replace(old, finals=[final for final in old.finals if final.updates != updates]))
+
+    def _write(self, record: TrialRecord) -> None:
+        lists = {name: [dataclasses.asdict(r) for r in getattr(record, name)] for name in ("rungs", "finals")}
+        path = self._trial(record.spec.signature) / "record.json"
+        write_json(path, {"spec": record.spec.canonical(), **lists})
 
     def traceback(self, signature: str) -> Path:
         return self._trial(signature) / "error.txt"

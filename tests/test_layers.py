@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top: a file imports its own layer and those before it.
 LAYERS = (
     ("trainables",),
-    ("sweeper.spaces", "sweeper.records", "sweeper.store"),
+    ("sweeper.spaces", "sweeper.records", "sweeper.store", "sweeper.weights"),
     ("sweeper.scheduling",),
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),

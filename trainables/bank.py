@@ -7,9 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from trainables.errors import SpoiledError
 from trainables.files import replacing
 from trainables.latents import PAPER, latents
+from trainables.notes import note
 from trainables.shapes import LatentLaw
+from trainables.tensors import map_array, set_aside
 
 STREAM = "bank"
 SHARD = 2_048  # latents per file
@@ -27,14 +30,14 @@ class Bank:
         folder: Path,
         count: int,
         render: Callable[[np.ndarray], np.ndarray],
-        tell: Callable[[str], None] = lambda line: None,
+        shape: tuple[int, int, int] | None = None,
         law: LatentLaw = PAPER,
     ) -> None:
         """folder: one per teacher. render: latents [N, law.size] → uint8 images [N, C, H, W].
 
-        tell: called once with a message if shards cannot be cached in `folder`.
+        shape: [C, H, W] of the images; a shard of another shape is rendered again.
         """
-        self.folder, self.count, self.render, self.tell, self.law = folder, count, render, tell, law
+        self.folder, self.count, self.render, self.shape, self.law = folder, count, render, shape, law
         self.z = latents(STREAM, 0, count, law)
         self._shards: dict[int, np.ndarray] = {}
         self._use_cache = True
@@ -73,19 +76,30 @@ class Bank:
             with _lock(path.with_suffix(".lock"), wait) as acquired:
                 if not acquired:
                     return None
-                shard = _map(path)
+                shard = self._map(path)
                 if shard is None:
                     rendered = self._render(number)
                     with replacing(path) as temporary, open(temporary, "wb") as file:
                         np.save(file, rendered)
-                    shard = _map(path)
+                    shard = self._map(path)
         except OSError as error:
             self._use_cache = False
-            self.tell(
-                f"cannot cache the teacher's images in {self.folder} ({error.strerror}); each trial renders its own"
-            )
+            note(f"cannot cache the teacher's images in {self.folder} ({error.strerror}); each trial renders its own")
             return self._render(number) if rendered is None else rendered
         assert shard is not None
+        return shard
+
+    def _map(self, path: Path) -> np.ndarray | None:
+        """Memory-map a shard. Return None if it is missing or damaged."""
+        if not path.exists():
+            return None
+        try:
+            shard = map_array(path, np.uint8, 4)
+            if len(shard) != SHARD or self.shape not in (None, shard.shape[1:]):
+                raise SpoiledError(path, f"is damaged: it has the shape {list(shard.shape)}")
+        except SpoiledError as error:
+            note(f"{set_aside(error)}; the teacher's images are rendered again")
+            return None
         return shard
 
     def _render(self, number: int) -> np.ndarray:
@@ -100,14 +114,6 @@ def missing(folder: Path, count: int) -> int:
     """Return how many images the first trial has to render: whole shards."""
     numbers = range((count + SHARD - 1) // SHARD)
     return SHARD * sum(not shard_path(folder, number).exists() for number in numbers)
-
-
-def _map(path: Path) -> np.ndarray | None:
-    """Memory-map a shard. Return None if it is missing or corrupt."""
-    try:
-        return np.asarray(np.load(path, mmap_mode="r"))
-    except (FileNotFoundError, ValueError, EOFError):
-        return None
 
 
 @contextlib.contextmanager

@@ -1,16 +1,23 @@
-"""The checkpoint of a trial: one safetensors file, with the number of updates in its header."""
+"""The checkpoints of a trial, so that it resumes after a kill and can be scored again at its earlier rungs.
+
+Each is one safetensors file, named by its number of updates: checkpoint-rung-UPDATES.safetensors at a rung,
+checkpoint-UPDATES.safetensors between two. Those of rungs stay. Of the others stay the newest two, so that there is
+another one if the newest is damaged. The checksum is in the header: a file beside it could belong to another version.
+"""
 
 import json
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from trainables.files import replacing
+from trainables.errors import SpoiledError
+from trainables.notes import note
+from trainables.tensors import read_tensors, set_aside, write_tensors
 
 
 class Stateful(Protocol):
@@ -24,9 +31,15 @@ class Stateful(Protocol):
 Parts = dict[str, nn.Module | Optimizer | Stateful]
 
 
-def save(path: Path, parts: Parts, updates: int) -> None:
-    """Write the state of each part under its name, and the number of updates done."""
-    tensors: dict[str, Tensor] = {}
+def save(path: Path, parts: Parts, updates: int, *, at_rung: bool) -> None:
+    """Write the state of each part, unless the checkpoint of this rung exists. Delete what is no longer needed.
+
+    path: FOLDER/checkpoint.safetensors; the number of updates is added to the name.
+    """
+    file = _file(path, updates, at_rung)
+    if file.exists():
+        return
+    arrays: dict[str, np.ndarray] = {}
     metadata = {"updates": str(updates)}
     for name, part in parts.items():
         if not isinstance(part, nn.Module | Optimizer):
@@ -35,26 +48,86 @@ def save(path: Path, parts: Parts, updates: int) -> None:
         state = part.state_dict()["state"] if isinstance(part, Optimizer) else {"": part.state_dict()}
         for key, values in state.items():
             for field, value in values.items():
-                tensors[f"{name}/{key}/{field}"] = torch.as_tensor(value).contiguous()
-    with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+                arrays[f"{name}/{key}/{field}"] = torch.as_tensor(value).detach().cpu().contiguous().numpy()
+    write_tensors(file, arrays, metadata)
+    before = [(file, is_rung) for number, file, is_rung in _files(path) if number <= updates]
+    for file, is_rung in before[:-2]:
+        if not is_rung:
+            file.unlink(missing_ok=True)
 
 
 def updates(path: Path) -> int:
-    """Return the number of updates of a checkpoint; 0 if the file does not exist."""
-    if not path.exists():
-        return 0
-    with safe_open(path, "pt") as file:
-        return int(file.metadata()["updates"])
+    """Return the number of updates of the newest checkpoint; 0 if there is none."""
+    return max((number for number, _, _ in _files(path)), default=0)
 
 
-def load(path: Path, parts: Parts) -> int:
-    """Restore `parts` from a checkpoint. Return its number of updates; 0 if the file does not exist."""
+def load(path: Path, parts: Parts, at_most: int) -> int:
+    """Restore `parts` from the newest readable checkpoint of at most so many updates. Return its updates, or 0.
+
+    A damaged one is set aside as NAME.spoiled, with a note.
+    """
+    _rename_older_version(path)
+    spoiled: list[str] = []
+    found = 0
+    for number, file, _ in reversed([entry for entry in _files(path) if entry[0] <= at_most]):
+        try:
+            arrays, metadata = read_tensors(file)
+            tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+            _check(file, tensors, parts)
+        except SpoiledError as error:
+            spoiled.append(set_aside(error))
+            continue
+        _restore(parts, tensors, metadata)
+        found = number
+        break
+    for reason in spoiled:
+        note(f"{reason}; the trial goes on from {found} updates")
+    return found
+
+
+def _file(path: Path, updates: int, at_rung: bool) -> Path:
+    return path.with_name(f"{path.stem}-{'rung-' if at_rung else ''}{updates}{path.suffix}")
+
+
+def _files(path: Path) -> list[tuple[int, Path, bool]]:
+    """Return (updates, file, whether it is of a rung), ascending."""
+    pattern = re.compile(rf"{re.escape(path.stem)}-(rung-)?([0-9]{{1,15}}){re.escape(path.suffix)}")
+    names = [(pattern.fullmatch(file.name), file) for file in path.parent.glob(f"{path.stem}-*")]
+    return sorted((int(match[2]), file, bool(match[1])) for match, file in names if match)
+
+
+def _rename_older_version(path: Path) -> None:
+    """Give a checkpoint of an older version, which kept one per trial, the name that it would have now."""
     if not path.exists():
-        return 0
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        return
+    try:
+        _, metadata = read_tensors(path)
+        updates = int(metadata["updates"])
+    except SpoiledError as error:
+        note(set_aside(error))
+    except (KeyError, ValueError):
+        note(set_aside(SpoiledError(path, "is damaged: it has no number of updates")))
+    else:
+        path.replace(_file(path, updates, at_rung=True))
+
+
+def _check(file: Path, tensors: dict[str, Tensor], parts: Parts) -> None:
+    """Raise SpoiledError if a tensor of a part is missing, or has another shape. Nothing is restored before."""
+    for name, part in parts.items():
+        if isinstance(part, nn.Module):
+            expected = {f"{name}//{key}": value for key, value in part.state_dict().items()}
+            found = {key: value for key, value in tensors.items() if key.startswith(f"{name}/")}
+            if expected.keys() != found.keys() or any(found[k].shape != v.shape for k, v in expected.items()):
+                raise SpoiledError(file, f"is not of this trial: its {name} has another shape")
+        elif isinstance(part, Optimizer):
+            shapes = [value.shape for group in part.param_groups for value in group["params"]]
+            for key, value in tensors.items():
+                owner, index, _ = key.split("/", 2)
+                if owner == name and value.ndim and value.shape != shapes[int(index)]:
+                    raise SpoiledError(file, f"is not of this trial: its {name} has another shape")
+
+
+def _restore(parts: Parts, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
     for name, part in parts.items():
         if not isinstance(part, nn.Module | Optimizer):
             if name in metadata:  # a checkpoint of an older version has one loss scale, that of the generator
@@ -71,7 +144,6 @@ def load(path: Path, parts: Parts) -> int:
             _match_memory_layout(part)
         else:
             part.load_state_dict(state[""])
-    return int(metadata["updates"])
 
 
 def _match_memory_layout(optimizer: Optimizer) -> None:

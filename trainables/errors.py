@@ -1,5 +1,7 @@
 """Errors that the user can fix. The message is one line: what is wrong, which value, what to type next."""
 
+from pathlib import Path
+
 
 class UserError(Exception):
     """Wrong usage or configuration (exit code 2)."""
@@ -9,6 +11,14 @@ class UserError(Exception):
 
 class NotFiniteError(UserError):
     """The generator diverged: its images are NaN or infinite."""
+
+
+class SpoiledError(UserError):
+    """A file is missing, damaged, or not the one that was recorded. The caller says what to type, or makes it again."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} {reason}")
+        self.path = path
 
 
 class NotYetError(UserError):

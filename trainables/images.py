@@ -1,5 +1,6 @@
 """Decode a data set once into one uint8 array [n, channels, size, size], which all trials memory-map."""
 
+import hashlib
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,11 @@ import numpy as np
 from trainables.dataset_identity import registered_name, remember
 from trainables.datasets import DATASETS, METRICS, Source
 from trainables.decoding import image_files, is_grey, open_images, to_square
-from trainables.errors import UserError
+from trainables.errors import SpoiledError, UserError
 from trainables.files import file_hash, replacing, write_json
+from trainables.notes import note
 from trainables.reading import STRICT, Name, one_of, read_record
+from trainables.tensors import map_array, set_aside
 
 CHUNK = 256  # images between two records of progress
 
@@ -48,11 +51,17 @@ class Images(Facts):
 
     @property
     def pixels(self) -> np.ndarray:
-        return np.asarray(np.load(self.path, mmap_mode="r"))
+        return map_array(self.path, np.uint8, 4)
 
     @property
     def labels(self) -> np.ndarray | None:
-        return np.asarray(np.load(_labels_path(self.path))) if self.classes else None
+        return np.array(map_array(_labels_path(self.path), np.int64, 1)) if self.classes else None
+
+    @property
+    def labelled_hash(self) -> str:
+        """The hash of images and labels: equal images in corrected classes have another one."""
+        assert self.labels is not None
+        return f"{self.hash}-{hashlib.sha256(self.labels.tobytes()).hexdigest()[:12]}"
 
     @property
     def channels(self) -> int:
@@ -94,14 +103,36 @@ def prepare(
 
     name: the identity from `identify`. folder: the path, if the set is a folder of images. tell: progress callback,
     called with (images done, images in total).
+    A damaged array is decoded again.
     Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
     facts = read_record(path.with_suffix(".json"), Facts)
-    if facts is None:
+    if facts is None or _is_damaged(Images(path=path, **asdict(facts)), size):
         facts = _decode(name, size, path, folder, data_root, download, tell)
         remember(name, cache, folder, data_root)
     return Images(path=path, **asdict(facts))
+
+
+def _is_damaged(images: Images, size: int) -> bool:
+    """Return whether a set's arrays are damaged; set them aside then. They are hashed if newer than their record."""
+    path, record = images.path, images.path.with_suffix(".json")
+    try:
+        n, channels, *sides = images.pixels.shape
+        if n < 2 or channels not in (1, 3) or sides != [size, size]:
+            raise SpoiledError(path, f"is damaged: it has the shape {list(images.pixels.shape)}")
+        labels = images.labels
+        if labels is not None and (
+            len(labels) != n or not 0 <= labels.min() <= labels.max() < len(images.classes or ())
+        ):
+            raise SpoiledError(_labels_path(path), "is damaged: it has not one class for each image")
+        if path.stat().st_mtime_ns > record.stat().st_mtime_ns and file_hash(path) != images.hash:
+            raise SpoiledError(path, "is not the file that was recorded")
+    except SpoiledError as error:
+        note(f"{set_aside(error)}; {images.name} is decoded again")
+        record.unlink()
+        return True
+    return False
 
 
 def _decode(
@@ -145,6 +176,12 @@ def _decode_images(
     earlier = read_record(progress, _Progress) if partial.exists() else None
     first = earlier.images if earlier and earlier.shape == list(shape) else 0
     path.parent.mkdir(parents=True, exist_ok=True)
+    if first:
+        try:
+            map_array(partial, np.uint8, 4)
+        except SpoiledError as error:
+            note(f"{set_aside(error)}; its images are decoded again")
+            first = 0
     array = np.lib.format.open_memmap(partial, mode="r+" if first else "w+", dtype=np.uint8, shape=shape)
 
     def decode(start: int) -> None:

@@ -50,9 +50,9 @@ def train(
 
     spec: what to train. rungs: generator updates at which to yield, ascending. pixels: the real images, uint8
     [n, C, H, W], if the loss loads them. bank: the teacher's images by latent index, if the loss loads them.
-    extras: networks that only some losses load. checkpoint_path: resume from this file if it exists; save to it before
-    each rung is yielded, and about every checkpoint_seconds between rungs. If the checkpoint is beyond the first of
-    `rungs`, the trial starts again and reaches the same weights.
+    extras: networks that only some losses load. checkpoint_path: FOLDER/checkpoint.safetensors; resume from the newest
+    checkpoint there that is not beyond the first of `rungs`; save one before each rung is yielded, and about every
+    checkpoint_seconds between rungs.
     Raises EnvironmentUserError if the precision needs a GPU and none is visible.
     """
     # Device and precision.
@@ -101,16 +101,15 @@ def train(
         networks = generator, discriminator
         graphed = GraphedUpdates(spec, networks, descents, (real, latent), sums, (averages, currents), extras, device)
 
-    def save() -> None:
-        # Keep the later checkpoint of a trial that repeats an earlier rung.
-        if checkpoint_path is not None and checkpoint.updates(checkpoint_path) < update:
+    def save(at_rung: bool) -> None:
+        if checkpoint_path is not None:
             sums.seconds = time.monotonic() - begun
-            checkpoint.save(checkpoint_path, parts, update)
+            checkpoint.save(checkpoint_path, parts, update, at_rung=at_rung)
 
     # Resume from the checkpoint.
     update = 0
-    if checkpoint_path is not None and checkpoint.updates(checkpoint_path) <= rungs[0]:
-        update = checkpoint.load(checkpoint_path, parts)
+    if checkpoint_path is not None:
+        update = checkpoint.load(checkpoint_path, parts, at_most=rungs[0])
 
     generator.train()
     for rung in rungs:
@@ -121,7 +120,7 @@ def train(
         saved = time.monotonic()
         while update < rung:
             if time.monotonic() - saved > checkpoint_seconds:
-                save()
+                save(at_rung=False)
                 saved = time.monotonic()
             if graphed is not None:
                 graphed(update)
@@ -165,7 +164,7 @@ def train(
         if device.type == "cuda":
             torch.cuda.synchronize()  # wait for the last steps before reading the clock
         seconds = time.monotonic() - begun
-        save()
+        save(at_rung=True)
         kept = averaged if averaged is not None else generator
         yield Rung(rung, kept, discriminator, sums.means(rung), seconds)
         generator.train()

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from sweeper import weights
 from sweeper.execution.samples import SAMPLES, save_samples
-from sweeper.records import FinalRecord, Manifest, RungRecord
+from sweeper.records import FinalRecord, Manifest, RungRecord, Teacher, TrialRecord
 from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
 from trainables.bank import Bank
-from trainables.errors import NotFiniteError, UserError
+from trainables.errors import NotFiniteError, SpoiledError, UserError
 from trainables.files import file_hash, replacing
 from trainables.images import prepare
 from trainables.latents import latents
@@ -26,68 +27,118 @@ from trainables.scores.scorer import Scorer
 from trainables.shapes import DiscriminatorShape, GeneratorShape
 from trainables.spec import TrialSpec
 from trainables.step import Extras, TeacherNetworks
+from trainables.tensors import check_finite, read_tensors
 from trainables.training import Rung, train
 
 
 def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     """Train a trial from its checkpoint to the job's rung. Write the rung record to the store, and return it.
 
+    A finished trial that lacks scores by the sweep's protocols is scored from its weights, without training.
     At the sweep's budget, write the networks' weights and the final record, too. Raises UserError if the feature
     network's weights have changed since the sweep began.
     """
-    spec = store.require(job.signature).spec
+    trial = store.require(job.signature)
+    spec = trial.spec
     scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
     if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
         raise UserError(f"the weights of {sweep.features} have changed since {sweep.name} began; run its command again")
-    bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
-    pixels = scorer.images.pixels if Part.REAL in spec.loads else None
-    extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
-    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
+    stored = _stored(trial, job.updates, store)
+    rung = stored[0] if stored else _train(spec, job, sweep, scorer, store)
+    final = rung.updates == sweep.updates
     try:
+        # Before anything is written: an image that is not finite may be among the last latents.
         scores = scorer(rung.generator, "rung", sweep.n["rung"], spec.law)
+        selection = scorer(rung.generator, "selection", sweep.n["selection"], spec.law) if final else {}
+        report = scorer(rung.generator, "report", sweep.n["report"], spec.law) if final else {}
+        samples = render(rung.generator, latents("picture", 0, SAMPLES, spec.law))
     except NotFiniteError:
-        scores = {}
-    losses = {name: value for name, value in rung.losses.items() if math.isfinite(value)}
-    if scores:
-        z = latents("picture", 0, SAMPLES, spec.law)
-        save_samples(store.samples(spec.signature, rung.updates), render(rung.generator, z))
-    record = RungRecord(rung.updates, rung.seconds, losses, scores, diverged=not scores)
-    if rung.updates == sweep.updates and scores:
-        store.add(spec, final=_finish(spec, rung, sweep, scorer, store))
+        record = RungRecord(rung.updates, rung.seconds, _finite(rung.losses), {}, diverged=True)
+        store.add(spec, rung=record)
+        return record
+    record = RungRecord(rung.updates, rung.seconds, _finite(rung.losses), scores, diverged=False)
+    save_samples(store.samples(spec.signature, rung.updates), samples)
+    if final:
+        hashes = stored[1] if stored else _save_weights(spec, rung, store)
+        store.add(spec, final=FinalRecord(rung.updates, selection=selection, report=report, **hashes))
     # Write the rung record last: a rung that has a record is not trained again.
     store.add(spec, rung=record)
     return record
 
 
-def _finish(spec: TrialSpec, rung: Rung, sweep: Manifest, scorer: Scorer, store: Store) -> FinalRecord:
+def _train(spec: TrialSpec, job: Job, sweep: Manifest, scorer: Scorer, store: Store) -> Rung:
+    bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
+    pixels = scorer.images.pixels if Part.REAL in spec.loads else None
+    extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
+    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
+    return rung
+
+
+def _finite(losses: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in losses.items() if math.isfinite(value)}
+
+
+def _stored(trial: TrialRecord, updates: int, store: Store) -> tuple[Rung, dict[str, str | None]] | None:
+    """Return a trial that was finished at these updates, and the hashes of its weights, from the store.
+
+    It was scored by another protocol, and is scored again without training. None without its weights.
+    """
+    finals = [final for final in trial.finals if final.updates == updates]
+    rungs = [rung for rung in trial.rungs if rung.updates == updates]
+    if not finals or not rungs:
+        return None
+    try:
+        weights.check(store, trial.spec.signature, finals[-1])
+    except SpoiledError:
+        return None
+    generator = load_generator(store, trial.spec.signature, updates, finals[-1].weights)
+    hashes = {"weights": finals[-1].weights, "discriminator": finals[-1].discriminator}
+    return Rung(updates, generator, None, rungs[-1].losses, rungs[-1].seconds), hashes
+
+
+def _save_weights(spec: TrialSpec, rung: Rung, store: Store) -> dict[str, str]:
+    """Write the weights of a trial at its budget. Return their hashes by the fields of FinalRecord."""
     networks: dict[str, nn.Module] = {"generator": rung.generator}
     if spec.role == "teacher" and rung.discriminator is not None:
         networks["discriminator"] = rung.discriminator
+    hashes = {}
     for name, network in networks.items():
-        with replacing(store.weights(spec.signature, name, rung.updates)) as temporary:
+        path = store.weights(spec.signature, name, rung.updates)
+        with replacing(path) as temporary:
             tensors = {key: value.detach().cpu().contiguous() for key, value in network.state_dict().items()}
             save_file(tensors, temporary)
-    return FinalRecord(
-        updates=rung.updates,
-        weights=file_hash(store.weights(spec.signature, "generator", rung.updates)),
-        selection=scorer(rung.generator, "selection", sweep.n["selection"], spec.law),
-        report=scorer(rung.generator, "report", sweep.n["report"], spec.law),
-    )
+        hashes["weights" if name == "generator" else name] = file_hash(path)
+    return hashes
 
 
-def load_generator(store: Store, signature: str, updates: int) -> nn.Module:
-    """Load a finished trial's generator in eval mode. Raises UserError if its file is missing."""
-    return _load(store, signature, "generator", store.require(signature).spec.generator, updates)
+def load_generator(store: Store, signature: str, updates: int, recorded: str | None = None) -> nn.Module:
+    """Load a finished trial's generator in eval mode.
+
+    recorded: the hash of its weights; by default that of its newest final record at these updates.
+    Raises UserError if its file is missing, damaged, or not the recorded one.
+    """
+    trial = store.require(signature)
+    hashes = [final.weights for final in trial.finals if final.updates == updates]
+    recorded = recorded or (hashes[-1] if hashes else None)
+    return _load(store, signature, "generator", trial.spec.generator, updates, recorded)
 
 
 def _load(
-    store: Store, signature: str, name: str, shape: GeneratorShape | DiscriminatorShape, updates: int
+    store: Store,
+    signature: str,
+    name: str,
+    shape: GeneratorShape | DiscriminatorShape,
+    updates: int,
+    recorded: str | None,
 ) -> nn.Module:
-    path = store.weights(signature, name, updates)
-    if not path.exists():
-        raise UserError(f"{path} is missing; restore it from a backup, or train again in a new --store")
-    network = build(shape)
-    network.load_state_dict(load_file(path))
+    network, path = build(shape), store.weights(signature, name, updates)
+    try:
+        arrays, _ = read_tensors(path, like=network.state_dict(), recorded=recorded)
+        if recorded is None:
+            check_finite(path, arrays)
+    except SpoiledError as error:
+        raise weights.with_advice(store, signature, error) from None
+    network.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return network.to(device).to(memory_format=memory_format(shape, device)).eval()
 
@@ -100,7 +151,7 @@ def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) ->
     teacher, feature_map = None, None
     if Part.TEACHER in spec.loads:
         assert sweep.teacher is not None
-        teacher = _teacher_networks(store.root, sweep.teacher.signature, sweep.teacher.updates)
+        teacher = _teacher_networks(store.root, sweep.teacher)
     if spec.loss_features is not None:
         shared = spec.loss_features == sweep.features
         features = scorer.features if shared else load_features(spec.loss_features, scorer.images, store.scores)
@@ -110,17 +161,18 @@ def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) ->
     return Extras(teacher, feature_map)
 
 
-notes: list[str] = []  # messages of this process to the user; each is printed once
-
-
 # Cached: the jobs of one process share these.
 @lru_cache(maxsize=1)
-def _teacher_networks(store_root: Path, signature: str, updates: int) -> TeacherNetworks:
+def _teacher_networks(store_root: Path, teacher: Teacher) -> TeacherNetworks:
     store = Store(store_root)
-    shape = store.require(signature).spec.discriminator
+    record = store.require(teacher.signature)
+    shape, updates = record.spec.discriminator, teacher.updates
     assert shape is not None
-    generator = load_generator(store, signature, updates).requires_grad_(False)
-    return TeacherNetworks(generator, _load(store, signature, "discriminator", shape, updates).requires_grad_(False))
+    finals = [f for f in record.finals if (f.updates, f.weights) == (updates, teacher.weights)]
+    recorded = finals[-1].discriminator if finals else None  # None in older stores, too
+    generator = load_generator(store, teacher.signature, updates, teacher.weights)
+    discriminator = _load(store, teacher.signature, "discriminator", shape, updates, recorded)
+    return TeacherNetworks(generator.requires_grad_(False), discriminator.requires_grad_(False))
 
 
 @lru_cache(maxsize=2)
@@ -131,16 +183,18 @@ def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Score
 
 
 @lru_cache(maxsize=2)
-def _bank(store_root: Path, signature: str, updates: int, name: str, count: int) -> Bank:
+def _bank(store_root: Path, teacher: Teacher, count: int) -> Bank:
     store = Store(store_root)
 
     def images_of(z: np.ndarray) -> np.ndarray:
-        return render(load_generator(store, signature, updates), z)
+        return render(load_generator(store, teacher.signature, teacher.updates, teacher.weights), z)
 
-    return Bank(store.bank(name), count, images_of, notes.append, store.require(signature).spec.law)
+    spec = store.require(teacher.signature).spec
+    image = spec.channels, spec.image_size, spec.image_size
+    return Bank(store.bank(teacher.name), count, images_of, image, spec.law)
 
 
 def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:
     """Return the bank of the sweep's teacher: its images of the first `count` latents."""
     assert sweep.teacher is not None
-    return _bank(store.root, sweep.teacher.signature, sweep.teacher.updates, sweep.teacher.name, count)
+    return _bank(store.root, sweep.teacher, count)

@@ -51,6 +51,7 @@ from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Store
 from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
+from trainables.notes import notes
 
 WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trials
 RETRIES = 2  # for a job whose process died; a job that raised an error is not retried
@@ -288,7 +289,7 @@ class TrialActor(tune.Trainable):
         memory.reset_peak()
         result = self._run_job()
         # Released out here, because a caught exception keeps the tensors of its frames alive.
-        return {"done": True, **result, **memory.release(), "notes": list(jobs.notes)}
+        return {"done": True, **result, **memory.release(), "notes": list(notes)}
 
     def _run_job(self) -> dict[str, Any]:
         """Run the job. Return what went wrong, if anything."""

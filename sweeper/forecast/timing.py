@@ -118,7 +118,7 @@ def _untrained_features(name: str, channels: int) -> Any:
     from trainables.scores.loading import load_features
 
     if name == "classifier":
-        return Classifier(LeNet(channels, 10), channels, name, 0.0, 0.0)
+        return Classifier(LeNet(channels, 10), channels, name, 0.0, 0.0, 0.0)
     if name == "inception":
         return RandomInception()
     return load_features(name, None, Path())

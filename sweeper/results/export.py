@@ -163,7 +163,7 @@ def _replaceable(folder: Path) -> list[Path]:
 
 def _write_files(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:
     spec, samples = target.spec, folder / "samples"
-    generator = load_generator(target.comparison.store, spec.signature, target.final.updates)
+    generator = load_generator(target.comparison.store, spec.signature, target.final.updates, target.final.weights)
     values = _card_values(target)
     written = [folder / "spec.json"]
     write_json(written[0], values["spec"])

@@ -215,7 +215,7 @@ def _interpolations(comparison: Comparison) -> list[dict[str, str]]:
             try:
                 generator = load_generator(comparison.store, entry.signature, entry.updates)
             except UserError:  # the store was copied without its weights
-                strips.append({"label": f"{name}: its weights are not in the store", "alt": "", "uri": ""})
+                strips.append({"label": f"{name}: its weights are missing or damaged", "alt": "", "uri": ""})
                 continue
             strip = _data_uri(map(image_of, render(generator, z)))
             strips.append({"label": name, "alt": f"interpolation by the {name}", "uri": strip})

@@ -91,6 +91,8 @@ def caption(table: Table) -> str:
         parts.append(f"scores of {sets}, {_spread(table)}; {score['protocol']}")
     if table.real["is"]:
         parts.append(f"IS of held-out real images {table.real['is']:.2f}")
+    if accuracy := table.real.get("accuracy"):  # older sweeps have none
+        parts.append(f"the classifier's accuracy on them {accuracy:.1%}")
     parts += [f"{row.label}: {'; '.join(unequal)} ≠" for row in table.rows if (unequal := inequalities(row))]
     compared = {name: counts for name in score_order(table) if (counts := table.beyond(name))[1]}
     if compared:

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.trainables.test_tensors import KINDS, instead
+from trainables import notes
 from trainables.bank import SHARD, STREAM, Bank, missing, shard_path
 from trainables.latents import latents
 
@@ -67,26 +69,37 @@ def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", full)
-    messages: list[str] = []
-    bank, counting = Bank(tmp_path, 3 * SHARD, CountingTeacher(), messages.append), CountingTeacher()
+    monkeypatch.setattr(notes, "notes", [])
+    bank, counting = Bank(tmp_path, 3 * SHARD, CountingTeacher()), CountingTeacher()
     bank.render = counting
     for seed in range(3):
         z, images = bank(random_indices(3 * SHARD, seed=seed))
         assert np.array_equal(images, teacher(z))
     assert counting.calls == [SHARD] * 3
-    (message,) = messages
+    (message,) = notes.notes
     assert "No space left on device" in message
     assert not list(tmp_path.glob("*.npy"))
     assert not list(tmp_path.glob(".*tmp"))
 
 
-@pytest.mark.parametrize("content", [b"", b"half of a header", None])
-def test_a_corrupt_shard_is_rendered_again(tmp_path: Path, content: bytes | None) -> None:
+@pytest.mark.parametrize("what", [*KINDS, "another shape"])
+def test_a_damaged_shard_is_rendered_again_and_said_once(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notes, "notes", [])
     Bank(tmp_path, 10, teacher)(np.arange(10))
     path = shard_path(tmp_path, 0)
-    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
-    z, images = Bank(tmp_path, 10, teacher)(np.arange(10))
-    assert np.array_equal(images, teacher(z))
+    if what == "another shape":
+        np.save(path, np.zeros((SHARD, 1, 8, 8), dtype=np.uint8))
+    else:
+        instead(path, what)
+    for _ in range(2):
+        z, images = Bank(tmp_path, 10, teacher, (1, 4, 4))(np.arange(10))
+        assert np.array_equal(images, teacher(z))
+    if what != "a link to nothing":
+        (note,) = notes.notes
+        assert "000000.npy is " in note
+        assert "set aside as 000000.npy.spoiled; the teacher's images are rendered again" in note
 
 
 def test_a_deleted_shard_stays_mapped_where_it_is_open_and_is_rendered_again_elsewhere(tmp_path: Path) -> None:

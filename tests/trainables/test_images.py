@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from trainables import dataset_identity, images
+from tests.trainables.test_tensors import KINDS, instead
+from trainables import dataset_identity, images, notes
 from trainables.dataset_identity import identify, registered_name
 from trainables.datasets import DATASETS
 from trainables.decoding import to_square
@@ -207,3 +208,64 @@ def test_28_by_28_is_padded_with_the_colour_of_its_corner() -> None:
     assert pixels.shape == (3, 32, 32)
     assert pixels[:, 0, 0].tolist() == pixels[:, 31, 31].tolist() == [250, 245, 230]
     assert pixels[:, 12, 12].tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("what", KINDS)
+@pytest.mark.parametrize("suffix", [".npy", "-labels.npy"])
+def test_a_damaged_array_is_decoded_again_and_said_once(
+    what: str, suffix: str, colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notes, "notes", [])
+    name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
+    before = prepare(name, 32, cache, folder=colour_folder)
+    pixels, path = before.pixels.copy(), cache / f"{name}-32{suffix}"
+    instead(path, what)
+    for _ in range(2):
+        again = prepare(name, 32, cache, folder=colour_folder)
+        assert again == before
+        assert np.array_equal(again.pixels, pixels)
+        assert np.array_equal(again.labels, np.repeat([0, 1], 30))
+    (note,) = notes.notes
+    assert str(path) in note
+    assert note.endswith(f"{name} is decoded again")
+
+
+def test_labels_without_a_class_for_each_image_are_read_again(colour_folder: Path, tmp_path: Path) -> None:
+    name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
+    prepare(name, 32, cache, folder=colour_folder)
+    for wrong in (np.zeros(7, dtype=np.int64), np.full(60, 9), np.full(60, -1)):
+        np.save(cache / f"{name}-32-labels.npy", wrong)
+        assert np.array_equal(prepare(name, 32, cache, folder=colour_folder).labels, np.repeat([0, 1], 30))
+
+
+def test_an_array_that_was_replaced_after_it_was_decoded_is_decoded_again(colour_folder: Path, tmp_path: Path) -> None:
+    name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
+    before = prepare(name, 32, cache, folder=colour_folder)
+    pixels = before.pixels.copy()
+    np.save(before.path, 255 - pixels)
+    assert np.array_equal(prepare(name, 32, cache, folder=colour_folder).pixels, pixels)
+
+
+def test_a_damaged_array_without_its_folder_is_an_error_that_asks_for_it(colour_folder: Path, tmp_path: Path) -> None:
+    name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
+    prepare(name, 32, cache, folder=colour_folder).path.write_bytes(b"")
+    with pytest.raises(UserError, match="is not decoded at 32×32 yet; run `sweeper run teachers --dataset FOLDER`"):
+        prepare(name, 32, cache)
+    assert prepare(name, 32, cache, folder=colour_folder).pixels.shape == (60, 3, 32, 32)
+
+
+def test_a_damaged_partial_array_is_decoded_from_the_start(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "CHUNK", 10)
+    name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
+
+    def interrupt(done: int, total: int) -> None:
+        if done >= 30:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(name, 32, cache, folder=colour_folder, tell=interrupt)
+    (cache / f"{name}-32.partial.npy").write_bytes(b"half")
+    whole = prepare("photos", 32, tmp_path / "a", folder=colour_folder)
+    assert np.array_equal(prepare(name, 32, cache, folder=colour_folder).pixels, whole.pixels)

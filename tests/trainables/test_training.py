@@ -72,6 +72,21 @@ def run(
     return list(train(spec, rungs, pixels=digits.pixels, bank=bank, extras=extras, checkpoint_path=path, **more))
 
 
+def killed_at(digits: Images, batch: int) -> np.ndarray:
+    """Return images that raise at a batch, to simulate a killed process."""
+
+    class Killed(np.ndarray):
+        remaining = batch
+
+        def __getitem__(self, key: Any) -> Any:
+            Killed.remaining -= 1
+            if Killed.remaining == 0:
+                raise KeyboardInterrupt
+            return super().__getitem__(key).view(np.ndarray)
+
+    return digits.pixels.view(Killed)
+
+
 def weights(rung: Rung) -> dict[str, torch.Tensor]:
     return {name: value.clone() for name, value in rung.generator.state_dict().items()}
 
@@ -127,22 +142,8 @@ def test_a_trial_killed_between_rungs_resumes_from_the_timed_checkpoint(
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     whole = run(spec, [6], digits, bank)[-1]
-
-    class Killed(np.ndarray):
-        """Images that raise at the fifth batch, to simulate a killed process."""
-
-        remaining = 5
-
-        def __getitem__(self, key: Any) -> Any:
-            Killed.remaining -= 1
-            if Killed.remaining == 0:
-                raise KeyboardInterrupt
-            return super().__getitem__(key).view(np.ndarray)
-
     with pytest.raises(KeyboardInterrupt):
-        list(
-            train(spec, [6], pixels=digits.pixels.view(Killed), bank=None, checkpoint_path=path, checkpoint_seconds=0.0)
-        )
+        list(train(spec, [6], pixels=killed_at(digits, 5), bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
     assert checkpoint.updates(path) == 4
     resumed = run(spec, [6], digits, bank, path)[-1]
     assert same(weights(resumed), weights(whole))
@@ -161,14 +162,26 @@ def test_a_trial_killed_after_a_rung_s_checkpoint_and_before_its_record_keeps_it
     assert run(spec, [6], digits, bank, path)[0].losses == second.losses
 
 
-def test_a_trial_that_repeats_an_earlier_rung_keeps_its_later_checkpoint(
+def test_a_trial_that_repeats_an_earlier_part_saves_there_and_keeps_its_later_checkpoint(
     digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     run(spec, [6], digits, bank, path)
-    repeated = weights(run(spec, [2], digits, bank, path)[-1])
-    assert same(repeated, weights(run(spec, [2], digits, bank)[-1]))
+    with pytest.raises(KeyboardInterrupt):
+        list(train(spec, [4], pixels=killed_at(digits, 4), bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
+    assert checkpoint.load(path, {}, at_most=4) == 3, "what a kill leaves of the repeated part"
+    repeated = weights(run(spec, [4], digits, bank, path)[-1])
+    assert same(repeated, weights(run(spec, [4], digits, bank)[-1]))
     assert checkpoint.updates(path) == 6
+
+
+def test_a_rung_that_was_reached_before_is_not_trained_again(digits: Images, bank: Bank, tmp_path: Path) -> None:
+    spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
+    rungs = train(spec, [2, 6], pixels=digits.pixels, bank=None, checkpoint_path=path)
+    first, _ = [(weights(rung), rung.losses) for rung in rungs]
+    (again,) = train(spec, [2], pixels=killed_at(digits, 1), bank=None, checkpoint_path=path)
+    assert same(weights(again), first[0])
+    assert again.losses == first[1]
 
 
 def test_training_from_the_bank_equals_rendering_in_every_step(digits: Images, bank: Bank) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainables.errors import UserError
+from trainables.errors import SpoiledError, UserError
 from trainables.registry import Registry
 
 if TYPE_CHECKING:
@@ -84,3 +85,15 @@ def load_features(name: str, images: Images | None, cache: Path) -> Features:
     if origin := FEATURES.origin(name):  # an edited plug-in scores by another protocol
         network.name = f"{network.name}@{origin}"
     return network
+
+
+def known_name(name: str, images: Images, cache: Path) -> str | None:
+    """Return a network's name in protocols without loading it, if its record in the cache has it. Needs no torch."""
+    from trainables.tensors import read_file  # here, because `sweeper --help` imports this module, and no numpy
+
+    if name != "classifier" or images.classes is None or FEATURES.origin(name):
+        return None
+    try:
+        return str(json.loads(read_file(cache / f"classifier-{images.labelled_hash}.json"))["name"])
+    except (SpoiledError, ValueError, KeyError, TypeError):
+        return None

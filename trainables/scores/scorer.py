@@ -34,9 +34,11 @@ class Scorer:
 
     @property
     def real(self) -> dict[str, float | None]:
-        """The scores of the real images. IS is measured on images that the classifier was not trained on."""
-        held_out = self.features.real_is if isinstance(self.features, Classifier) else self.reference.inception_score
-        return {"is": held_out, "sharpness": self.reference.sharpness}
+        """The scores of the real images. A classifier's IS and accuracy are of images that it was not trained on."""
+        sharpness = self.reference.sharpness
+        if isinstance(self.features, Classifier):
+            return {"is": self.features.real_is, "accuracy": self.features.accuracy, "sharpness": sharpness}
+        return {"is": self.reference.inception_score, "sharpness": sharpness}
 
     def protocol(self, purpose: str, n: int) -> str:
         return protocol(self.features, self.features.dims, self.images.hash, purpose, n, len(streams(purpose)))

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 from torch import nn
 
-from trainables.errors import UserError
-from trainables.files import replacing
+from trainables.errors import SpoiledError, UserError
 from trainables.latents import Order
+from trainables.notes import note
 from trainables.rendering import render
 from trainables.scores.features import Features
 from trainables.scores.fid import Moments, RealStatistics, fid_of_features, fid_of_moments
 from trainables.scores.inception_score import InceptionScore
 from trainables.scores.kid import SAMPLE, kid, within
 from trainables.scores.sharpness import sharpness
+from trainables.tensors import check_finite, read_tensors, set_aside, write_tensors
 
 
 class Tally:
@@ -117,7 +117,15 @@ class Reference:
 
     @classmethod
     def cached(cls, path: Path, tally: Tally, batches: Iterable[np.ndarray]) -> Reference:
-        """Load a reference from `path`, or compute it by adding `batches` to `tally` and save it there."""
+        """Load a reference from `path`, or compute it by adding `batches` to `tally` and save it there.
+
+        A damaged file is set aside, and made again.
+        """
+        if path.exists():
+            try:
+                return cls._load(path, tally)
+            except SpoiledError as error:
+                note(f"{set_aside(error)}; the statistics are computed again")
         if not path.exists():
             reference = cls.of(tally.add_all(batches))
             real_is = np.nan if reference.inception_score is None else reference.inception_score
@@ -126,10 +134,20 @@ class Reference:
                 parts = {"mean": statistics.mean, "covariance": statistics.covariance, "root": statistics.root}
                 arrays |= {f"{name}/{d}": array for name, array in parts.items()}
                 arrays[f"sample/{d}"] = reference.samples[d]
-            with replacing(path) as temporary:
-                save_file(arrays, temporary)
-        arrays = load_file(path)
+            write_tensors(path, arrays)
+        return cls._load(path, tally)
+
+    @classmethod
+    def _load(cls, path: Path, tally: Tally) -> Reference:
+        arrays, _ = read_tensors(path)
+        shapes: dict[str, tuple[int, ...]] = {"facts": (3,)}
+        for d in tally.dims:
+            shapes |= {f"mean/{d}": (d,), f"covariance/{d}": (d, d), f"root/{d}": (d, d)}
+            shapes |= {f"sample/{d}": (min(tally.n, SAMPLE), d)}
+        if {name: array.shape for name, array in arrays.items()} != shapes:
+            raise SpoiledError(path, "is damaged: its statistics have other names or shapes")
         n, sharp, real_is = arrays["facts"]
+        check_finite(path, {**arrays, "facts": arrays["facts"][:2]})  # without classes there is no IS
         return cls(
             statistics={
                 d: RealStatistics(arrays[f"mean/{d}"], arrays[f"covariance/{d}"], arrays[f"root/{d}"])

@@ -192,7 +192,7 @@ def test_with_fid_as_the_metric_the_limit_is_marked_on_the_logarithmic_axis(
     low, high = page.evaluate("document.getElementById('chart-pareto-fid').layout.yaxis.range")
     assert 0 < low < high < 3, "log10 of FIDs from 20 to 90"
     assert "within 10% of the teacher: from d=4" in page.locator("#chart-pareto-fid").inner_text()
-    assert page.inner_text("#pictures").count("its weights are not in the store") == 2
+    assert page.inner_text("#pictures").count("its weights are missing or damaged") == 2
     page.close()
 
 
