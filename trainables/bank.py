@@ -1,7 +1,5 @@
 """The teacher's images by latent index, rendered once and shared by all trials as memory-mapped files."""
 
-import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from trainables.files import replacing
 from trainables.latents import latents
+from trainables.locks import locked
 
 STREAM = "bank"
 SHARD = 2_048  # latents per file
@@ -68,7 +67,7 @@ class Bank:
         rendered: np.ndarray | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _lock(path.with_suffix(".lock"), wait) as acquired:
+            with locked(path.with_suffix(".lock"), seconds=-1 if wait else 0) as acquired:
                 if not acquired:
                     return None
                 shard = _map(path)
@@ -106,20 +105,3 @@ def _map(path: Path) -> np.ndarray | None:
         return np.asarray(np.load(path, mmap_mode="r"))
     except (FileNotFoundError, ValueError, EOFError):
         return None
-
-
-@contextlib.contextmanager
-def _lock(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold an exclusive lock on a file. Yield False if another process holds it and `wait` is false.
-
-    Yield True on a file system without locks: two processes may then render the same shard, which is harmless.
-    """
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass
-        yield True

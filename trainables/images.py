@@ -1,6 +1,5 @@
 """Decode a data set once into one uint8 array [n, channels, size, size], which all trials memory-map."""
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,11 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from trainables.cpus import usable_cpus
 from trainables.dataset_identity import registered_name, remember
 from trainables.datasets import DATASETS, Source
 from trainables.decoding import image_files, is_grey, open_images, to_square
-from trainables.errors import UserError
-from trainables.files import file_hash, read_json, replacing, write_json
+from trainables.errors import DiskError, UserError
+from trainables.files import file_hash, read_json, replacing, reserve, write_json
+from trainables.locks import made_once
 
 CHUNK = 256  # images between two records of progress
 
@@ -80,9 +81,10 @@ def prepare(
     Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
-    if not path.with_suffix(".json").exists():
-        _decode(name, size, path, folder, data_root, download, tell)
-        remember(name, cache, folder, data_root)
+    with made_once(path.with_suffix(".json")) as needed:
+        if needed:
+            _decode(name, size, path, folder, data_root, download, tell)
+            remember(name, cache, folder, data_root)
     return Images(path=path, **read_json(path.with_suffix(".json")))
 
 
@@ -126,8 +128,9 @@ def _decode_images(
     facts = {"shape": list(shape)}
     record = read_json(progress) if progress.exists() and partial.exists() else {}
     first = int(record["images"]) if record.get("shape") == facts["shape"] else 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    array = np.lib.format.open_memmap(partial, mode="r+" if first else "w+", dtype=np.uint8, shape=shape)
+    if not first:
+        _create_array(partial, shape)
+    array = np.lib.format.open_memmap(partial, mode="r+")
 
     def decode(start: int) -> None:
         end = min(start + CHUNK, len(images))
@@ -135,19 +138,31 @@ def _decode_images(
             array[index] = to_square(image, shape[2], shape[1])
 
     try:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             starts = range(first, len(images), CHUNK)
             for start, _ in zip(starts, pool.map(decode, starts), strict=True):
                 array.flush()
                 done = min(start + CHUNK, len(images))
                 write_json(progress, facts | {"images": done})
                 tell(done, len(images))
+    except DiskError:  # what is decoded stays, and the next command goes on
+        raise
     except UserError:  # an image cannot be read; once it is replaced, the folder has another identity
         partial.unlink()
         progress.unlink(missing_ok=True)
         raise
-    os.replace(partial, path)
+    partial.replace(path)
     progress.unlink()
+
+
+def _create_array(path: Path, shape: tuple[int, ...]) -> None:
+    """Create a .npy file of uint8 with its whole size on the disk. If that is full, leave no file. Raises DiskError."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        reserve(path, path.stat().st_size)
+    except DiskError:
+        path.unlink()
+        raise
 
 
 def _require_folder(folder: Path | None, name: str, size: int) -> Path:

@@ -47,9 +47,11 @@ from sweeper.execution import memory
 from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.resources import Machine, Slots, share_of
 from sweeper.scheduling.sweep import Failure, Job, Sweep
-from sweeper.store import Manifest, RungRecord, Store
+from sweeper.store import TUNE_FOLDER, Manifest, RungRecord, Store
 from trainables import plugins
+from trainables.cpus import usable_cpus
 from trainables.errors import EnvironmentUserError, UserError
+from trainables.files import owner_mark
 
 WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trials
 RETRIES = 2  # for a job whose process died; a job that raised an error is not retried
@@ -82,7 +84,7 @@ def session(slots: int | None) -> Iterator[Machine]:
             _check_reachable(address)
             ray.init(address=address, **quiet)
         else:
-            cpus = max(len(os.sched_getaffinity(0)), slots or 1)
+            cpus = max(usable_cpus(), slots or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -136,7 +138,7 @@ def run(
     Raises what a callback of the searcher raised, once the running jobs have ended.
     """
     searcher = JobSearcher(sweep, store, Slots(machine, slots), watchers)
-    with tempfile.TemporaryDirectory(prefix="sweeper-tune-") as folder:
+    with tempfile.TemporaryDirectory(prefix=TUNE_FOLDER + owner_mark()) as folder:
         trainable = tune.with_resources(actor or TrialActor, lambda config: config["share"])
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         Tuner(
@@ -189,6 +191,7 @@ class JobSearcher(Searcher):
             return None
 
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self.store.check_claim()
         job = None if self.error else self.sweep.next()
         if job is None:
             return None if self.running else str(Searcher.FINISHED)

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from trainables.files import file_hash, read_json, replacing, write_json
 from trainables.images import Images
 from trainables.latents import Order, seed_of
+from trainables.locks import made_once
 from trainables.scores.features import TorchFeatures
 from trainables.scores.inception_score import InceptionScore
 
@@ -56,11 +57,12 @@ def classifier(images: Images, cache: Path) -> Classifier:
     path = cache / f"classifier-{images.hash}.safetensors"
     record = path.with_suffix(".json")
     network = LeNet(images.channels, len(images.classes))
-    if not record.exists():
-        accuracy, real_is = _fit(network, images)
-        with replacing(path) as temporary:
-            save_file(network.state_dict(), temporary)
-        write_json(record, {"name": f"classifier-{file_hash(path)}", "accuracy": accuracy, "real_is": real_is})
+    with made_once(record) as needed:
+        if needed:
+            accuracy, real_is = _fit(network, images)
+            with replacing(path) as temporary:
+                save_file(network.state_dict(), temporary)
+            write_json(record, {"name": f"classifier-{file_hash(path)}", "accuracy": accuracy, "real_is": real_is})
     network.load_state_dict(load_file(path))
     facts = read_json(record)
     return Classifier(network, images.channels, facts["name"], facts["accuracy"], facts["real_is"])

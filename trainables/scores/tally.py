@@ -13,6 +13,7 @@ from torch import nn
 from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import Order
+from trainables.locks import made_once
 from trainables.rendering import render
 from trainables.scores.features import Features
 from trainables.scores.fid import Moments, RealStatistics, fid_of_features, fid_of_moments
@@ -118,16 +119,17 @@ class Reference:
     @classmethod
     def cached(cls, path: Path, tally: Tally, batches: Iterable[np.ndarray]) -> Reference:
         """Load a reference from `path`, or compute it by adding `batches` to `tally` and save it there."""
-        if not path.exists():
-            reference = cls.of(tally.add_all(batches))
-            real_is = np.nan if reference.inception_score is None else reference.inception_score
-            arrays = {"facts": np.array([reference.n, reference.sharpness, real_is])}
-            for d, statistics in reference.statistics.items():
-                parts = {"mean": statistics.mean, "covariance": statistics.covariance, "root": statistics.root}
-                arrays |= {f"{name}/{d}": array for name, array in parts.items()}
-                arrays[f"sample/{d}"] = reference.samples[d]
-            with replacing(path) as temporary:
-                save_file(arrays, temporary)
+        with made_once(path) as needed:
+            if needed:
+                reference = cls.of(tally.add_all(batches))
+                real_is = np.nan if reference.inception_score is None else reference.inception_score
+                arrays = {"facts": np.array([reference.n, reference.sharpness, real_is])}
+                for d, statistics in reference.statistics.items():
+                    parts = {"mean": statistics.mean, "covariance": statistics.covariance, "root": statistics.root}
+                    arrays |= {f"{name}/{d}": array for name, array in parts.items()}
+                    arrays[f"sample/{d}"] = reference.samples[d]
+                with replacing(path) as temporary:
+                    save_file(arrays, temporary)
         arrays = load_file(path)
         n, sharp, real_is = arrays["facts"]
         return cls(
