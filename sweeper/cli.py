@@ -1,5 +1,6 @@
 """Typer commands, and nothing else. Nothing imports torch or ray before a command needs it."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import typer
 
 from sweeper import options
 from sweeper.options import LOOK, TRAIN, USE, ExportFormat, PanelCommand, PanelGroup, TableFormat, Wandb
-from trainables.errors import UserError
+from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number
 
 if TYPE_CHECKING:
     from sweeper.request import Request
@@ -283,10 +284,15 @@ def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparis
 
 @contextmanager
 def _written_to(output: Path) -> Iterator[None]:
-    """Report an error of the file system in one line. Raises UserError."""
+    """Report an output that cannot be written in one line. Raises UserError. Let errors of other files pass."""
     try:
         yield
+    except DiskError:
+        raise
     except OSError as error:
+        place, failed = output.absolute(), Path(error.filename or "")
+        if place not in (failed, *failed.parents) and failed.parent != place.parent:
+            raise
         raise UserError(f"{output} cannot be written ({error.strerror}); name another place with -o") from None
 
 
@@ -294,13 +300,25 @@ def main() -> None:
     """Run the command line. Report a mistake of the user in one line, and exit with its code."""
     try:
         # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them.
-        sys.exit(app(prog_name="sweeper", standalone_mode=False))
+        code = app(prog_name="sweeper", standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.TyperException as error:
         print(_usage_error(error), file=sys.stderr)
         sys.exit(error.exit_code)
+    except BrokenPipeError:  # the reader, such as `head`, has what it wants
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it exits
+        sys.exit(1)
+    except Exception as error:
+        # The one place where an error of the disk becomes a line. Any other error is a defect and shows its traceback.
+        if (number := error_number(error)) not in DISK_ERRORS:
+            raise
+        failed = DiskError(number, os.strerror(number), getattr(error, "filename", None))
+        print(f"error: {failed}", file=sys.stderr)
+        sys.exit(failed.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)
 

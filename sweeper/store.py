@@ -2,7 +2,7 @@
 
 runs/
   store.json                    the store's version
-  driver.lock                   locked while a command trains; names its process and host
+  driver.claim                  while a command trains: its process and host; renewed every few seconds
   datasets/                     one uint8 array per set and size
   scores/                       classifiers, and statistics of the real images
   bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
@@ -18,24 +18,23 @@ runs/
 """
 
 import dataclasses
-import fcntl
 import json
 import os
-import socket
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sweeper.records import FinalRecord, Manifest, RungRecord, StoreFacts, TrialFile, TrialRecord
 from trainables.errors import MissingPluginError, UserError
 from trainables.files import replacing, write_json
+from trainables.locks import Claim, holder
 from trainables.plugins import Plugin
 from trainables.reading import is_name, read_record
 from trainables.spec import TrialSpec
 
 VERSION = 1
+TUNE_FOLDER = "sweeper-tune-"  # how the names of Tune's temporary folders begin
 
 
 class Store:
@@ -48,6 +47,7 @@ class Store:
         except RuntimeError as error:  # a loop of symbolic links
             raise UserError(f"--store {root}: {error}; name another folder") from None
         self.datasets, self.scores = self.root / "datasets", self.root / "scores"
+        self._claim: Claim | None = None  # while this process trains
         facts = self._facts()
         if facts is not None and facts.version != VERSION:
             raise UserError(
@@ -59,32 +59,34 @@ class Store:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Lock the store for training, and create it. Raises UserError if another command holds the lock."""
+        """Claim the store for training, and create it. Raises UserError if another command has it."""
+        claim = Claim(self.root / "driver.claim")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            taken = claim.take()
         except OSError as error:
-            raise UserError(f"{self.root} cannot be created ({error.strerror}); use another --store") from None
-        with open(self.root / "driver.lock", "a+") as file:
-            if not _try_lock(file):
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise UserError(f"{self.root} is in use by {holder}; wait for it, or use another --store")
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
+            raise UserError(f"{self.root} cannot be written ({error.strerror}); use another --store") from None
+        if not taken:
+            raise UserError(f"{self.root} is in use by {claim.holder()}; wait for it, or use another --store")
+        self._claim = claim
+        try:
             self.create()
             yield
+        finally:
+            self._claim = None
+            claim.release()
+
+    def check_claim(self) -> None:
+        """Raise UserError if this process claimed the store, and another one has it now: this one was suspended."""
+        if self._claim and self._claim.lost():
+            raise UserError(
+                f"{self.root} is now in use by {self._claim.holder()}, because this command gave no sign of life; "
+                "wait for the other one, then run this command again"
+            )
 
     def driver(self) -> str | None:
-        """Return the process and host of the command that holds the lock. None if it is free."""
-        try:
-            with open(self.root / "driver.lock") as lock:
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return (self.root / "driver.lock").read_text().strip() or "another process"
-        except OSError:
-            return None
-        return None
+        """Return the process and host of the command that trains in this store. None if there is none."""
+        return holder(self.root / "driver.claim")
 
     def create(self) -> None:
         """Make the folder a store, unless it is one."""
@@ -174,6 +176,7 @@ class Store:
 
     def add(self, spec: TrialSpec, *, rung: RungRecord | None = None, final: FinalRecord | None = None) -> None:
         """Register a trial, or add to its record. Replace a result of the same updates and protocol."""
+        self.check_claim()
         old = self.trial(spec.signature) or TrialRecord(spec)
         rungs, finals = list(old.rungs), list(old.finals)
         if rung is not None:
@@ -229,6 +232,7 @@ class Store:
         return [manifest for name in names if (manifest := self.sweep(name))]
 
     def save_sweep(self, manifest: Manifest) -> None:
+        self.check_claim()
         write_json(self.root / "sweeps" / f"{manifest.name}.json", dataclasses.asdict(manifest))
 
     def latest(self) -> Manifest | None:
@@ -247,20 +251,9 @@ class Store:
         return self.root / "trials" / signature
 
 
-def _try_lock(file: IO[str]) -> bool:
-    """Return whether the lock was acquired. Try twice, because `Store.driver` holds it for a moment to test it."""
-    for seconds in (0.2, 0.0):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            time.sleep(seconds)
-    return False
-
-
 def _is_empty(root: Path) -> bool:
     """Return whether a folder is empty, apart from files that a killed command left before it created the store."""
-    return root.is_dir() and all(p.name == "driver.lock" or p.name.startswith(".") for p in root.iterdir())
+    return root.is_dir() and all(p.name.startswith(("driver.", ".")) for p in root.iterdir())
 
 
 def _identity(record: RungRecord | FinalRecord) -> tuple[int, str, str]:

@@ -1,7 +1,5 @@
 """The teacher's images by latent index, rendered once and shared by all trials as memory-mapped files."""
 
-import contextlib
-import fcntl
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +8,7 @@ import numpy as np
 from trainables.errors import SpoiledError
 from trainables.files import replacing
 from trainables.latents import PAPER, latents
+from trainables.locks import locked
 from trainables.notes import note
 from trainables.shapes import LatentLaw
 from trainables.tensors import map_array, set_aside
@@ -73,7 +72,7 @@ class Bank:
         rendered: np.ndarray | None = None
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            with _lock(path.with_suffix(".lock"), wait) as acquired:
+            with locked(path.with_suffix(".lock"), seconds=-1 if wait else 0) as acquired:
                 if not acquired:
                     return None
                 shard = self._map(path)
@@ -114,20 +113,3 @@ def missing(folder: Path, count: int) -> int:
     """Return how many images the first trial has to render: whole shards."""
     numbers = range((count + SHARD - 1) // SHARD)
     return SHARD * sum(not shard_path(folder, number).exists() for number in numbers)
-
-
-@contextlib.contextmanager
-def _lock(path: Path, wait: bool) -> Iterator[bool]:
-    """Hold an exclusive lock on a file. Yield False if another process holds it and `wait` is false.
-
-    Yield True on a file system without locks: two processes may then render the same shard, which is harmless.
-    """
-    with open(path, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        except OSError:
-            pass
-        yield True

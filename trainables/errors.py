@@ -1,5 +1,10 @@
 """Errors that the user can fix. The message is one line: what is wrong, which value, what to type next."""
 
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -31,6 +36,52 @@ class EnvironmentUserError(UserError):
     """The machine lacks something: a weights file, a data set, a device (exit code 5)."""
 
     exit_code = 5
+
+
+class DiskError(EnvironmentUserError, OSError):
+    """A file cannot be written or read: the disk is full, read-only, of another user, or broken.
+
+    Arguments: as of OSError: errno, its text, and the folder or file.
+    """
+
+    def __str__(self) -> str:
+        advice = _ADVICE.get(self.errno or 0, "check it, then run the same command again")
+        return f"{self.filename or 'a file'}: {self.strerror}; {advice}"
+
+
+DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+_ADVICE = {
+    errno.ENOSPC: "make room (`sweeper clean` lists what can go), then run the same command again",
+    errno.EDQUOT: "make room (`sweeper clean` lists what can go), then run the same command again",
+    errno.EROFS: "name another folder, or mount it for writing",
+    errno.EACCES: "name another folder, or ask its owner for the permission",
+    errno.EPERM: "name another folder, or ask its owner for the permission",
+}
+
+
+@contextmanager
+def naming(folder: Path) -> Iterator[None]:
+    """Turn an error of the disk in the block into one that names the folder. Raises DiskError."""
+    try:
+        yield
+    except DiskError:
+        raise
+    except Exception as error:
+        number = error_number(error)
+        if number not in DISK_ERRORS:
+            raise
+        raise DiskError(number, os.strerror(number), str(folder)) from error
+
+
+def error_number(error: Exception) -> int | None:
+    """Return the number of an error of the operating system, which Rust and numpy write into the text alone."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return int(found[1])
+    if isinstance(error, OSError) and re.fullmatch(r"\d+ requested and \d+ written", str(error)):
+        return errno.ENOSPC
+    return None
 
 
 class MissingPluginError(UserError):

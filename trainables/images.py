@@ -1,7 +1,6 @@
 """Decode a data set once into one uint8 array [n, channels, size, size], which all trials memory-map."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -10,11 +9,13 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from trainables.cpus import usable_cpus
 from trainables.dataset_identity import registered_name, remember
 from trainables.datasets import DATASETS, METRICS, Source
 from trainables.decoding import image_files, is_grey, open_images, to_square
-from trainables.errors import SpoiledError, UserError
-from trainables.files import file_hash, replacing, write_json
+from trainables.errors import DiskError, SpoiledError, UserError
+from trainables.files import file_hash, replacing, reserve, write_json
+from trainables.locks import made_once
 from trainables.notes import note
 from trainables.reading import STRICT, Name, one_of, read_record
 from trainables.tensors import map_array, set_aside
@@ -107,10 +108,16 @@ def prepare(
     Raises UserError for an image that cannot be read, EnvironmentUserError for a set that is not under data_root.
     """
     path = cache / f"{name}-{size}.npy"
-    facts = read_record(path.with_suffix(".json"), Facts)
-    if facts is None or _is_damaged(Images(path=path, **asdict(facts)), size):
-        facts = _decode(name, size, path, folder, data_root, download, tell)
-        remember(name, cache, folder, data_root)
+    record = path.with_suffix(".json")
+    facts = read_record(record, Facts)
+    if facts is not None and _is_damaged(Images(path=path, **asdict(facts)), size):
+        facts = None
+    with made_once(record) as needed:
+        if needed:
+            facts = _decode(name, size, path, folder, data_root, download, tell)
+            remember(name, cache, folder, data_root)
+    facts = facts or read_record(record, Facts)
+    assert facts is not None
     return Images(path=path, **asdict(facts))
 
 
@@ -130,7 +137,7 @@ def _is_damaged(images: Images, size: int) -> bool:
             raise SpoiledError(path, "is not the file that was recorded")
     except SpoiledError as error:
         note(f"{set_aside(error)}; {images.name} is decoded again")
-        record.unlink()
+        record.unlink(missing_ok=True)
         return True
     return False
 
@@ -175,14 +182,15 @@ def _decode_images(
     partial, progress = path.with_suffix(".partial.npy"), path.with_suffix(".partial.json")
     earlier = read_record(progress, _Progress) if partial.exists() else None
     first = earlier.images if earlier and earlier.shape == list(shape) else 0
-    path.parent.mkdir(parents=True, exist_ok=True)
     if first:
         try:
             map_array(partial, np.uint8, 4)
         except SpoiledError as error:
             note(f"{set_aside(error)}; its images are decoded again")
             first = 0
-    array = np.lib.format.open_memmap(partial, mode="r+" if first else "w+", dtype=np.uint8, shape=shape)
+    if not first:
+        _create_array(partial, shape)
+    array = np.lib.format.open_memmap(partial, mode="r+")
 
     def decode(start: int) -> None:
         end = min(start + CHUNK, len(images))
@@ -190,19 +198,31 @@ def _decode_images(
             array[index] = to_square(image, shape[2], shape[1])
 
     try:
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(usable_cpus()) as pool:
             starts = range(first, len(images), CHUNK)
             for start, _ in zip(starts, pool.map(decode, starts), strict=True):
                 array.flush()
                 done = min(start + CHUNK, len(images))
                 write_json(progress, {"shape": list(shape), "images": done})
                 tell(done, len(images))
+    except DiskError:  # what is decoded stays, and the next command goes on
+        raise
     except UserError:  # an image cannot be read; once it is replaced, the folder has another identity
         partial.unlink()
         progress.unlink(missing_ok=True)
         raise
-    os.replace(partial, path)
+    partial.replace(path)
     progress.unlink()
+
+
+def _create_array(path: Path, shape: tuple[int, ...]) -> None:
+    """Create a .npy file of uint8 with its whole size on the disk. If that is full, leave no file. Raises DiskError."""
+    np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+    try:
+        reserve(path, path.stat().st_size)
+    except DiskError:
+        path.unlink()
+        raise
 
 
 def _require_folder(folder: Path | None, name: str, size: int) -> Path:

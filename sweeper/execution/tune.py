@@ -48,9 +48,11 @@ from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.resources import Machine, Slots, share_of
 from sweeper.records import Manifest, RungRecord
 from sweeper.scheduling.sweep import Failure, Job, Sweep
-from sweeper.store import Store
+from sweeper.store import TUNE_FOLDER, Store
 from trainables import plugins
+from trainables.cpus import usable_cpus
 from trainables.errors import EnvironmentUserError, UserError
+from trainables.files import owner_mark
 from trainables.notes import notes
 
 WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trials
@@ -84,7 +86,7 @@ def session(slots: int | None) -> Iterator[Machine]:
             _check_reachable(address)
             ray.init(address=address, **quiet)
         else:
-            cpus = max(len(os.sched_getaffinity(0)), slots or 1)
+            cpus = max(usable_cpus(), slots or 1)
             ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
     except (OSError, ValueError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -138,7 +140,7 @@ def run(
     Raises what a callback of the searcher raised, once the running jobs have ended.
     """
     searcher = JobSearcher(sweep, store, Slots(machine, slots), watchers)
-    with tempfile.TemporaryDirectory(prefix="sweeper-tune-") as folder:
+    with tempfile.TemporaryDirectory(prefix=TUNE_FOLDER + owner_mark()) as folder:
         trainable = tune.with_resources(actor or TrialActor, lambda config: config["share"])
         logging.getLogger("ray.tune").setLevel(logging.ERROR)
         Tuner(
@@ -191,6 +193,7 @@ class JobSearcher(Searcher):
             return None
 
     def _suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self.store.check_claim()
         job = None if self.error else self.sweep.next()
         if job is None:
             return None if self.running else str(Searcher.FINISHED)

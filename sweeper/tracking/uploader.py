@@ -10,7 +10,6 @@ seconds. The next uploader waits for it.
 """
 
 import argparse
-import fcntl
 import json
 import os
 import shutil
@@ -32,6 +31,7 @@ from sweeper.tracking.project import Project, RunDeletedError, UploadError, wand
 from trainables import plugins
 from trainables.errors import UserError
 from trainables.files import write_json
+from trainables.locks import locked
 from trainables.reading import read_record
 
 EXIT_SECONDS = 60.0  # after the end of stdin
@@ -249,21 +249,9 @@ def _pauses(persistent: bool) -> Iterator[float]:
     return chain(_PAUSES, repeat(_PAUSES[-1])) if persistent else iter(_SYNC_PAUSES)
 
 
-def lock_log(folder: Path, seconds: float) -> bool:
-    """Lock the log and redirect stderr to it. Return False if another uploader holds the lock for this long."""
-    log = os.open(folder / "uploading.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if time.monotonic() > until:
-                return False
-            time.sleep(0.1)
-    os.ftruncate(log, 0)
-    os.dup2(log, sys.stderr.fileno())
-    return True
+def redirect_stderr(log: Path) -> None:
+    """Write stderr to a log from now on, also that of child processes. Empty the log first."""
+    os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_TRUNC, 0o666), sys.stderr.fileno())
 
 
 def delete_wandb_files(folder: Path) -> None:
@@ -301,9 +289,16 @@ def main() -> None:
     os.environ.pop("WANDB_SERVICE", None)
     if options.follow:
         threading.Thread(target=_exit_after_stdin, args=[inbox], daemon=True).start()
-    if not lock_log(store.root / "wandb", float("inf") if options.follow else _BUSY_SECONDS):
-        emit(busy=True)
-        return
+    folder = store.root / "wandb"
+    with locked(folder / "uploading.lock", seconds=-1 if options.follow else _BUSY_SECONDS) as acquired:
+        if not acquired:
+            emit(busy=True)
+            return
+        redirect_stderr(folder / "uploading.log")
+        _upload(store, options, inbox)
+
+
+def _upload(store: Store, options: argparse.Namespace, inbox: Inbox) -> None:
     delete_wandb_files(store.root / "wandb")
     uploader = Uploader(store, [m for m in payload.sent_sweeps(store) if m.name in options.sweeps], inbox)
     if options.follow:

@@ -66,6 +66,24 @@ def test_a_second_driver_gets_an_error_that_names_the_first(tmp_path: Path) -> N
             pass
 
 
+def test_a_driver_that_lost_its_claim_writes_nothing_more(tmp_path: Path) -> None:
+    """A command that was suspended, while another host took its claim."""
+    store = Store(tmp_path / "runs")
+    with store.lock():
+        store.add(SPEC)
+        before = (store.root / "trials" / SPEC.signature / "record.json").read_bytes()
+        claim = store.root / "driver.claim"
+        lines = [f"{line}-2" if line.startswith("host=") else line for line in claim.read_text().splitlines()]
+        claim.unlink()
+        claim.write_text("\n".join(lines) + "\n")
+        with pytest.raises(UserError, match=r"is now in use by process \d+ on .*run this command again"):
+            store.add(SPEC, rung=rung(10))
+        with pytest.raises(UserError, match="is now in use"):
+            store.check_claim()
+    assert (store.root / "trials" / SPEC.signature / "record.json").read_bytes() == before
+    assert claim.exists(), "the claim of the other one stays"
+
+
 def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "store.json", {"version": 99})
     with pytest.raises(UserError, match="store of version 99, and this sweeper reads version 1"):

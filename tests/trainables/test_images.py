@@ -1,6 +1,8 @@
 """Images: any set becomes one uint8 array; an unreadable image is named."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +84,7 @@ def test_a_truncated_image_is_named_and_nothing_is_left_behind(colour_folder: Pa
     name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
     with pytest.raises(UserError, match=r"5\.png cannot be read"):
         prepare(name, 32, cache, folder=colour_folder)
-    assert not list(cache.glob("*"))
+    assert [path.suffix for path in cache.glob("*")] == [".lock"]
 
 
 def test_a_prepared_folder_is_identified_without_reading_its_files(
@@ -115,6 +117,22 @@ def test_an_interrupted_decoding_resumes(colour_folder: Path, tmp_path: Path, mo
     assert progress == [40, 50, 60]
     assert np.array_equal(resumed.pixels, whole.pixels)
     assert not list((tmp_path / "b").glob("*partial*"))
+
+
+PREPARE = """
+import sys
+from pathlib import Path
+from trainables.images import prepare
+print(prepare("photos", 32, Path(sys.argv[1]), folder=Path(sys.argv[2])).hash)
+"""
+
+
+def test_commands_that_prepare_a_set_at_once_do_not_disturb_each_other(colour_folder: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PREPARE, str(tmp_path / "cache"), str(colour_folder)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    hashes = [process.communicate(timeout=100)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert set(hashes) == {f"{prepare('photos', 32, tmp_path / 'a', folder=colour_folder).hash}\n"}
 
 
 def test_a_file_beside_a_folder_is_not_changed(colour_folder: Path, tmp_path: Path) -> None:

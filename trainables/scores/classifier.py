@@ -13,6 +13,7 @@ from trainables.errors import SpoiledError, UserError
 from trainables.files import file_hash, replacing, write_json
 from trainables.images import Images
 from trainables.latents import Order, seed_of
+from trainables.locks import made_once
 from trainables.notes import note
 from trainables.scores.features import TorchFeatures
 from trainables.scores.inception_score import InceptionScore
@@ -73,11 +74,12 @@ def classifier(images: Images, cache: Path) -> Classifier:
             note(f"{set_aside(error)}; the classifier is trained again")
             record.unlink(missing_ok=True)
     network = LeNet(images.channels, len(images.classes))
-    if not record.exists():
-        facts = _fit(network, images)
-        with replacing(path) as temporary:
-            save_file(network.state_dict(), temporary)
-        write_json(record, {"name": f"classifier-{file_hash(path)}", **facts})
+    with made_once(record) as needed:
+        if needed:
+            facts = _fit(network, images)
+            with replacing(path) as temporary:
+                save_file(network.state_dict(), temporary)
+            write_json(record, {"name": f"classifier-{file_hash(path)}", **facts})
     return _checked(_load(images, path), images)
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from trainables.errors import SpoiledError, UserError
 from trainables.latents import Order
+from trainables.locks import made_once
 from trainables.notes import note
 from trainables.rendering import render
 from trainables.scores.features import Features
@@ -126,15 +127,16 @@ class Reference:
                 return cls._load(path, tally)
             except SpoiledError as error:
                 note(f"{set_aside(error)}; the statistics are computed again")
-        if not path.exists():
-            reference = cls.of(tally.add_all(batches))
-            real_is = np.nan if reference.inception_score is None else reference.inception_score
-            arrays = {"facts": np.array([reference.n, reference.sharpness, real_is])}
-            for d, statistics in reference.statistics.items():
-                parts = {"mean": statistics.mean, "covariance": statistics.covariance, "root": statistics.root}
-                arrays |= {f"{name}/{d}": array for name, array in parts.items()}
-                arrays[f"sample/{d}"] = reference.samples[d]
-            write_tensors(path, arrays)
+        with made_once(path) as needed:
+            if needed:
+                reference = cls.of(tally.add_all(batches))
+                real_is = np.nan if reference.inception_score is None else reference.inception_score
+                arrays = {"facts": np.array([reference.n, reference.sharpness, real_is])}
+                for d, statistics in reference.statistics.items():
+                    parts = {"mean": statistics.mean, "covariance": statistics.covariance, "root": statistics.root}
+                    arrays |= {f"{name}/{d}": array for name, array in parts.items()}
+                    arrays[f"sample/{d}"] = reference.samples[d]
+                write_tensors(path, arrays)
         return cls._load(path, tally)
 
     @classmethod
