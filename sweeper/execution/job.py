@@ -1,6 +1,7 @@
 """One job: train a trial to a rung, score it, and write the record to the store. Needs neither Ray nor W&B."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -28,11 +29,11 @@ from trainables.step import Extras, TeacherNetworks
 from trainables.training import Rung, train
 
 
-def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
+def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = lambda updates: False) -> RungRecord:
     """Train a trial from its checkpoint to the job's rung. Write the rung record to the store, and return it.
 
-    At the sweep's budget, write the networks' weights and the final record, too. Raises UserError if the feature
-    network's weights have changed since the sweep began.
+    At the sweep's budget, write the networks' weights and the final record, too. stop: as for trainables.training.train.
+    Raises UserError if the feature network's weights have changed since the sweep began, Interrupted as train does.
     """
     spec = store.require(job.signature).spec
     scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
@@ -41,7 +42,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
     pixels = scorer.images.pixels if Part.REAL in spec.loads else None
     extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
-    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
+    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint, stop=stop)
     try:
         scores = scorer(rung.generator, "rung", sweep.n["rung"])
     except NotFiniteError:
