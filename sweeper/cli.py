@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sweeper import options
+from sweeper.execution import interruption
 from sweeper.options import LOOK, TRAIN, USE, ExportFormat, PanelCommand, PanelGroup, TableFormat, Wandb
 from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number
 
@@ -298,6 +299,7 @@ def _written_to(output: Path) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line. Report a mistake of the user in one line, and exit with its code."""
+    interruption.handle(f"interrupted; continue with `{_command()}`" if sys.argv[1:2] == ["run"] else "")
     try:
         # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them.
         code = app(prog_name="sweeper", standalone_mode=False)
@@ -320,7 +322,8 @@ def main() -> None:
         print(f"error: {failed}", file=sys.stderr)
         sys.exit(failed.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        interruption.print_hint()
+        sys.exit(interruption.EXIT_CODE)
 
 
 def _usage_error(error: typer.TyperException) -> str:

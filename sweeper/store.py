@@ -224,7 +224,9 @@ class Store:
         """Return a sweep's manifest. Raises UserError if the store has none."""
         manifest = self.sweep(name)
         if manifest is None:
-            raise UserError(f"{self.root} holds no sweep {name}; restore sweeps/{name}.json from a backup")
+            raise UserError(
+                f"{self.root} holds no sweep {name} on this node; mount the store on all nodes, or restore sweeps/{name}.json"
+            )
         return manifest
 
     def sweeps(self) -> list[Manifest]:

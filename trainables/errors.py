@@ -93,3 +93,7 @@ class MissingPluginError(UserError):
         source = copy or f"{files}, or its module"
         super().__init__(f"{what} is defined by plug-in {plugin}, which is not loaded; add --plugin {source}")
         self.plugin, self.what = plugin, what
+
+
+class Interrupted(Exception):
+    """A training was asked to stop. Its checkpoint is saved."""

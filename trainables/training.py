@@ -1,7 +1,7 @@
 """The training loop of a trial, from its spec to its rungs."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -16,12 +16,15 @@ from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.batches import BankBatches, RealBatches
 from trainables.descent import descent_of, in_its_precision, make_accelerator
+from trainables.errors import Interrupted
 from trainables.graphs import GraphedUpdates, is_capturable
 from trainables.latents import seed_of
 from trainables.networks import build, memory_format
 from trainables.objectives import DISTILLATION
 from trainables.spec import TrialSpec
 from trainables.step import CriticStep, Extras, Step
+
+CHECKED = 50  # updates between two looks at whether the trial has diverged, each a wait for the GPU
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def train(
     extras: Extras | None = None,
     checkpoint_path: Path | None = None,
     checkpoint_seconds: float = 60.0,
+    stop: Callable[[int], bool] = lambda updates: False,
 ) -> Iterator[Rung]:
     """Train one trial and yield it at each rung; to prune it, stop iterating.
 
@@ -52,8 +56,9 @@ def train(
     [n, C, H, W], if the loss loads them. bank: the teacher's images by latent index, if the loss loads them.
     extras: networks that only some losses load. checkpoint_path: FOLDER/checkpoint.safetensors; resume from the newest
     checkpoint there that is not beyond the first of `rungs`; save one before each rung is yielded, and about every
-    checkpoint_seconds between rungs.
-    Raises EnvironmentUserError if the precision needs a GPU and none is visible.
+    checkpoint_seconds between rungs. stop: asked before each update, with the number of updates done. A trial whose
+    weights are not finite any more is yielded at once, as if it had reached its rung.
+    Raises EnvironmentUserError if the precision needs a GPU and none is visible, Interrupted if it was told to stop.
     """
     # Device and precision.
     torch.set_num_threads(spec.threads)
@@ -119,6 +124,11 @@ def train(
         begun = time.monotonic() - sums.seconds
         saved = time.monotonic()
         while update < rung:
+            if stop(update):
+                save(at_rung=False)
+                raise Interrupted
+            if update % CHECKED == 0 and sums.are_nan() and not _is_finite(generator):
+                break  # it cannot recover
             if time.monotonic() - saved > checkpoint_seconds:
                 save(at_rung=False)
                 saved = time.monotonic()
@@ -186,6 +196,10 @@ class _Sums:
         self.generator.zero_()  # in place: a CUDA graph adds to them
         self.discriminator.zero_()
 
+    def are_nan(self) -> bool:
+        """Return whether a loss was NaN. Waits for the GPU."""
+        return bool((self.generator + self.discriminator).isnan())
+
     def means(self, update: int) -> dict[str, float]:
         """Return the mean loss per update of each network. Without discriminator updates its key is missing."""
         means = {"generator": float(self.generator) / max(1, update - self.since)}
@@ -202,6 +216,10 @@ class _Sums:
             setattr(self, name, state_dict[name])
         self.generator.fill_(state_dict["generator"])
         self.discriminator.fill_(state_dict["discriminator"])
+
+
+def _is_finite(network: nn.Module) -> bool:
+    return all(bool(value.isfinite().all()) for value in network.parameters())
 
 
 @torch.no_grad()

@@ -1,6 +1,7 @@
 """One job: train a trial to a rung, score it, and write the record to the store. Needs neither Ray nor W&B."""
 
 import math
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,12 +32,13 @@ from trainables.tensors import check_finite, read_tensors
 from trainables.training import Rung, train
 
 
-def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
+def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = lambda updates: False) -> RungRecord:
     """Train a trial from its checkpoint to the job's rung. Write the rung record to the store, and return it.
 
     A finished trial that lacks scores by the sweep's protocols is scored from its weights, without training.
-    At the sweep's budget, write the networks' weights and the final record, too. Raises UserError if the feature
-    network's weights have changed since the sweep began.
+    At the sweep's budget, write the networks' weights and the final record, too. stop: as for
+    trainables.training.train. Raises UserError if the feature network's weights have changed since the sweep began,
+    Interrupted as train does.
     """
     trial = store.require(job.signature)
     spec = trial.spec
@@ -44,7 +46,7 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
         raise UserError(f"the weights of {sweep.features} have changed since {sweep.name} began; run its command again")
     stored = _stored(trial, job.updates, store)
-    rung = stored[0] if stored else _train(spec, job, sweep, scorer, store)
+    rung = stored[0] if stored else _train(spec, job, sweep, scorer, store, stop)
     final = rung.updates == sweep.updates
     try:
         # Before anything is written: an image that is not finite may be among the last latents.
@@ -66,11 +68,13 @@ def run(job: Job, sweep: Manifest, store: Store) -> RungRecord:
     return record
 
 
-def _train(spec: TrialSpec, job: Job, sweep: Manifest, scorer: Scorer, store: Store) -> Rung:
+def _train(
+    spec: TrialSpec, job: Job, sweep: Manifest, scorer: Scorer, store: Store, stop: Callable[[int], bool]
+) -> Rung:
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
     pixels = scorer.images.pixels if Part.REAL in spec.loads else None
     extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
-    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint)
+    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint, stop=stop)
     return rung
 
 

@@ -20,11 +20,17 @@ class Machine:
 
     cpus: float
     gpus: float
+    nodes: tuple[tuple[float, float], ...] = ()  # CPUs and GPUs of each node; empty for one node with all of them
     elastic: bool = False
     gpu_name: str = ""  # empty where the driver sees no GPU
     gpu_bytes: float = GPU_BYTES
     macs_per_second: float = MACS_PER_SECOND  # of a GPU, in training
     seconds_per_launch: float = SECONDS_PER_LAUNCH  # of a kernel on a GPU, by the host
+
+    def text(self) -> str:
+        """Return the nodes in words, for messages."""
+        sizes = sorted(set(self.nodes or ((self.cpus, self.gpus),)), reverse=True)
+        return "the nodes have " + " or ".join(_amounts(*size) for size in sizes[:3])
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,14 @@ class Share:
 
     def as_dict(self) -> dict[str, float]:
         return {"cpu": self.cpus, "gpu": self.gpus} if self.gpus else {"cpu": self.cpus}
+
+    def text(self) -> str:
+        """Return the share in words, for messages."""
+        return _amounts(self.cpus, self.gpus)
+
+
+def _amounts(cpus: float, gpus: float) -> str:
+    return f"{cpus:g} CPUs and {gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
 
 
 def needed_bytes(
@@ -83,14 +97,22 @@ class Slots:
     def __len__(self) -> int:
         return len(self._shares)
 
+    @property
+    def _grows(self) -> bool:
+        """Return whether machines may come: an autoscaler starts them only for trials that wait, up to the limit."""
+        return self.machine.elastic and self.limit is not None
+
+    def fits(self, share: Share) -> bool:
+        """Return whether a node can hold the share when nothing else runs there."""
+        nodes = self.machine.nodes or ((self.machine.cpus, self.machine.gpus),)
+        return self._grows or any(share.cpus <= cpus + 1e-6 and share.gpus <= gpus + 1e-6 for cpus, gpus in nodes)
+
     def reserve(self, trial: str, share: Share) -> bool:
         """Reserve a share for a trial. Return False if it does not fit."""
         if self.limit is not None and len(self._shares) >= self.limit:
             return False
-        # An autoscaler starts machines only for trials that wait, so up to the limit every share fits.
-        grows = self.machine.elastic and self.limit is not None
         used = Share(self._used.cpus + share.cpus, self._used.gpus + share.gpus)
-        if not grows and (used.cpus > self.machine.cpus + 1e-6 or used.gpus > self.machine.gpus + 1e-6):
+        if not self._grows and (used.cpus > self.machine.cpus + 1e-6 or used.gpus > self.machine.gpus + 1e-6):
             return False
         self._shares[trial], self._used = share, used
         return True

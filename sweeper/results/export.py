@@ -1,6 +1,7 @@
 """Export a generator for use without sweeper: safetensors, ONNX, a model card, and a script that loads it."""
 
 import json
+import os
 import tempfile
 import time
 import warnings
@@ -10,7 +11,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -192,6 +192,9 @@ def _write_onnx(generator: nn.Module, spec: TrialSpec, path: Path) -> dict[str, 
     Return the largest difference from torch's output, and the median latency in milliseconds.
     Raises UserError if the difference is more than TOLERANCE.
     """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else its import writes a device id into HOME and looks up a host
+    import onnxruntime
+
     plain = build(spec.generator)
     plain.load_state_dict({key: value.cpu().contiguous() for key, value in generator.state_dict().items()})
     plain.eval()

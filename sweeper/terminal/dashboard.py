@@ -30,6 +30,7 @@ class Live:
 
     driver: str | None = None  # the command, as in Store.driver
     running: dict[Name, Seconds] = field(default_factory=dict)  # signature → Unix time at which its job started
+    updates: dict[Name, int] = field(default_factory=dict)  # signature → updates done, of trials that have begun
     used: float = 0.0  # in units
     capacity: float = 0.0
     unit: Line = "slots"
@@ -85,8 +86,13 @@ def draw(sweep: Sweep, baselines: Baselines, live: Live) -> RenderableType:
     now = time.time()
     running = sorted((s for s in live.running if s in sweep.records), key=live.running.__getitem__)
     parts += _first_lines(list(reversed(live.failures)), "red")  # first: a small window cuts off the end
-    parts += _first_lines([f"{sweep.records[s].spec.label()} ({now - live.running[s]:.0f} s)" for s in running], "cyan")
+    lines = [f"{sweep.records[s].spec.label()} ({now - live.running[s]:.0f} s{_done(live, s)})" for s in running]
+    parts += _first_lines(lines, "cyan")
     return Group(*parts)
+
+
+def _done(live: Live, signature: str) -> str:
+    return f", {live.updates[signature]:,} updates" if signature in live.updates else ""
 
 
 def _first_lines(lines: Sequence[str], style: str) -> list[Text]:

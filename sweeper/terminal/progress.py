@@ -1,6 +1,7 @@
 """Show the progress of a running sweep on stderr: a live view in a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from types import TracebackType
 
@@ -26,6 +27,7 @@ class Progress:
         self.sweep, self.store, self.machine, self.slots = sweep, store, machine, slots
         self.console = Console(stderr=True, highlight=False)
         self.running: dict[str, float] = {}  # signature → Unix time at which its job started
+        self.updates: dict[str, int] = {}  # signature → updates that the running trials have done
         self.failures: list[str] = []
         self.timed_work, self.timed_seconds = 0.0, 0.0
         self.baselines, self._experience = Baselines.of(sweep, store), Experience.read(store, machine.gpu_name)
@@ -47,6 +49,10 @@ class Progress:
 
     def started(self, sweep: Sweep, job: Job) -> None:
         self.running[job.signature] = time.time()
+        self._save_live()
+
+    def trained(self, sweep: Sweep, updates: Mapping[str, int]) -> None:
+        self.updates = dict(updates)
         self._save_live()
 
     def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:
@@ -89,6 +95,7 @@ class Progress:
         return Live(
             driver=self.store.driver(),
             running=dict(self.running),
+            updates=dict(self.updates),
             used=sum(shares) if on_gpus else len(shares),
             capacity=self.machine.gpus if on_gpus else self.slots,
             unit="GPUs" if on_gpus else "slots",

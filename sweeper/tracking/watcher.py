@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -37,7 +37,7 @@ class UploaderProcess:
         self.status: dict[str, Any] = {}
         self._on_message = on_message
         module = "sweeper.tracking.uploader"
-        command = [sys.executable, "-m", module, str(store.root), *sweeps, "--parent", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", module, str(store.root), *sweeps, "--parent", str(os.getpid())]
         for plugin in plugins.LOADED.values():
             command += ["--plugin", plugin.reference]
         environment = {**os.environ, **wandb_environment(store.root)}
@@ -112,7 +112,8 @@ class UploadWatcher:
         assert self.uploader.process.stdin is not None
         self.uploader.process.stdin.close()
         try:
-            self._wait()
+            if kind is not KeyboardInterrupt:
+                self._wait()
         except KeyboardInterrupt:
             self._warn_once("interrupted before all runs were uploaded")
         finally:
@@ -125,6 +126,9 @@ class UploadWatcher:
             self._warn_once(self.uploader.describe_missing())
 
     def started(self, sweep: Sweep, job: Job) -> None:
+        pass
+
+    def trained(self, sweep: Sweep, updates: Mapping[str, int]) -> None:
         pass
 
     def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:

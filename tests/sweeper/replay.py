@@ -6,6 +6,7 @@ so that every process replays the same curves.
 
 import random
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from sweeper.execution import tune
@@ -49,6 +50,9 @@ class Order:
 
     def started(self, sweep: Sweep, job: Job) -> None:
         self.jobs.append(job)
+
+    def trained(self, sweep: Sweep, updates: Mapping[str, int]) -> None:
+        pass
 
     def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None:
         pass

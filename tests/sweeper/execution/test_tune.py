@@ -84,8 +84,9 @@ def test_a_watcher_that_raises_is_reported_and_removed(tmp_path: Path, capsys: p
             raise ZeroDivisionError("dark")
 
     searcher = make_searcher(tmp_path, Machine(cpus=2, gpus=0), [Broken()])
-    assert isinstance(searcher.suggest("a"), dict)
-    assert isinstance(searcher.suggest("b"), dict)
+    for name in ("a", "b"):
+        assert isinstance(searcher.suggest(name), dict)
+        searcher.on_start(name)
     assert capsys.readouterr().err == "Broken stopped: ZeroDivisionError: dark\n"
 
 

@@ -1,0 +1,64 @@
+"""What follows from a job's failure: another try, a failed trial, or the end of the command. Needs no Ray.
+
+A failure counts against a job only if the job has written no checkpoint since the one before. An unexpected error may
+lie in the machine (a card, a mount) instead of in the trial: errors of several jobs that are raised by one line of code
+are the machine's.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from sweeper.scheduling.sweep import Job
+from trainables.errors import EnvironmentUserError
+
+ERRORS = 3  # unexpected errors in a row that fail a trial
+DEATHS = 5  # of its process in a row that fail a trial; a node that is lost does not count
+ALIKE = 3  # jobs with one unexpected error that end the command
+
+
+class UnexpectedError(Exception):
+    """What a job raised, apart from a UserError. Its process is not used again."""
+
+    def __init__(self, reason: str, place: str = "") -> None:
+        """reason: one line. place: the file and line that raised it, and the type of the error."""
+        super().__init__(reason, place)  # both, because it is pickled
+        self.reason, self.place = reason, place or reason
+
+
+@dataclass(frozen=True)
+class ProcessDeath:
+    """The process of a job ended. lost: with its node."""
+
+    lost: bool
+
+
+class Failures:
+    """The failures of one command."""
+
+    def __init__(self) -> None:
+        self._in_a_row: Counter[Job] = Counter()
+        self._progress: dict[Job, int] = {}
+        self._jobs_by_place: defaultdict[str, set[str]] = defaultdict(set)
+
+    def reason_to_fail(self, job: Job, error: UnexpectedError | ProcessDeath, progress: int) -> str | None:
+        """Count a failure. Return why the trial fails, or None if the job is to be tried again.
+
+        progress: a number that changes with each checkpoint of the trial. Raises EnvironmentUserError if jobs fail
+        alike.
+        """
+        if self._progress.get(job) != progress:
+            self._in_a_row[job] = 0
+        self._progress[job] = progress
+        if isinstance(error, ProcessDeath):
+            self._in_a_row[job] += not error.lost
+            died = self._in_a_row[job] >= DEATHS
+            return f"its process died {self._in_a_row[job]} times without a newer checkpoint" if died else None
+        self._in_a_row[job] += 1
+        alike = self._jobs_by_place[error.place]
+        alike.add(job.signature)
+        if len(alike) >= ALIKE:
+            raise EnvironmentUserError(
+                f"{len(alike)} trials stopped by one error, {error.reason}; none is marked as failed; repair what the "
+                f"traceback in trials/{job.signature}/error.txt of the store shows, and run the same command again"
+            )
+        return error.reason if self._in_a_row[job] >= ERRORS else None
