@@ -1,5 +1,6 @@
 """Typer commands, and nothing else. Nothing imports torch or ray before a command needs it."""
 
+import io
 import shlex
 import sys
 from collections.abc import Iterator
@@ -11,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sweeper import options
-from sweeper.options import LOOK, TRAIN, USE, ExportFormat, PanelCommand, PanelGroup, TableFormat, Wandb
-from trainables.errors import UserError
+from sweeper.options import LOOK, TRAIN, USE, ExportFormat, TableFormat, Wandb
+from sweeper.panels import PanelCommand, PanelGroup
+from trainables.errors import EnvironmentUserError, UserError, printable
 
 if TYPE_CHECKING:
     from sweeper.request import Request
@@ -172,6 +174,7 @@ def report_command(
 
     comparison = _comparison(store, dataset, name)
     path = output or comparison.store.root / "reports" / f"{comparison.name}.html"
+    comparison.store.check_output(path)
     with _written_to(path):
         files = write(comparison, path, _command())
     print(*files, sep="\n")
@@ -228,6 +231,7 @@ def export_command(
     chosen = export.find(Store(store), trial) if trial else export.choose(_comparison(store, dataset, name), d)
     formats = export.FORMATS if style is ExportFormat.all else (style.value,)
     folder = output or Path("exported") / chosen.name
+    chosen.comparison.store.check_output(folder)
     with _written_to(folder):
         for written in export.write(chosen, folder, formats, images):
             print(written)
@@ -292,12 +296,23 @@ def _written_to(output: Path) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line. Report a mistake of the user in one line, and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: whatever its encoding, no character is an error
+    for word in sys.argv[1:]:
+        if word != printable(word):  # records and messages hold the command in one line of UTF-8
+            print(f"error: {printable(word)}: has characters that cannot be printed; rename it", file=sys.stderr)
+            sys.exit(UserError.exit_code)
     try:
         # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them.
         sys.exit(app(prog_name="sweeper", standalone_mode=False))
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {printable(str(error.filename))}: {error.strerror}", file=sys.stderr)
+        sys.exit(EnvironmentUserError.exit_code)
     except typer.TyperException as error:
         print(_usage_error(error), file=sys.stderr)
         sys.exit(error.exit_code)
@@ -309,6 +324,6 @@ def _usage_error(error: typer.TyperException) -> str:
     """The error in one line that names the help. For a group without a command, its help."""
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer does not export the class
         return error.format_message()
-    said = " ".join(error.format_message().split()).removesuffix(".")
+    said = printable(" ".join(error.format_message().split()).removesuffix("."))
     context = getattr(error, "ctx", None)
     return f"error: {said}; see `{context.command_path if context else 'sweeper'} --help`"

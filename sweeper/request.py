@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +14,8 @@ from sweeper.spaces import Space, as_list, expand, load_space, override
 from sweeper.store import Store
 from trainables.dataset_identity import identify
 from trainables.errors import UserError
-from trainables.spec import DEFAULTS, TrialSpec
+from trainables.reading import MAX_NAME, is_name
+from trainables.spec import DEFAULTS, TrialSpec, check_type
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 say = console.print
@@ -102,9 +102,11 @@ def choose_cluster(address: str | None) -> None:
 def resolve(request: Request) -> ResolvedRequest:
     """Resolve a request. Raises UserError for a wrong value, NotYetError without a finished teacher."""
     store = Store(request.store)
-    if request.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", request.name):
-        raise UserError(f"--name {request.name}: use only letters, digits, '.', '_' and '-'; try --name mine")
-    folder = Path(request.dataset).expanduser() if request.dataset else None
+    if request.name is not None and not is_name(request.name):
+        raise UserError(
+            f"--name {request.name}: use at most {MAX_NAME} letters, digits, '.', '_' and '-'; try --name mine"
+        )
+    folder = Path(os.path.expanduser(request.dataset)) if request.dataset else None
     dataset = (
         identify(request.dataset, store.datasets, request.data_root, request.download) if request.dataset else None
     )
@@ -151,12 +153,13 @@ def _space(request: Request, dataset: str) -> Space:
 def _image_size(space: Space, source: Manifest | None) -> int:
     """Return the one image size of a sweep. Raises UserError for several, or for another than the teacher's."""
     default = source.image_size if source else DEFAULTS["image_size"]
-    sizes = {size for grid in space.grids for size in as_list(grid.get("image_size", default))}
+    sizes = {size for grid in space.grids for size in as_list(grid.get("image_size", default))} or {default}
     if len(sizes) > 1:
         raise UserError(f"image_size={sizes}: a sweep has one size; run one sweep per size, each with its own --name")
-    size = int(sizes.pop())
+    size = sizes.pop()
+    check_type("image_size", size)
     if source and size != source.image_size:
         raise UserError(
             f"image_size={size}: the teacher's images are {source.image_size}×{source.image_size}; leave image_size out"
         )
-    return size
+    return int(size)
