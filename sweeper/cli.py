@@ -1,5 +1,6 @@
 """Typer commands, and nothing else. Nothing imports torch or ray before a command needs it."""
 
+import io
 import os
 import shlex
 import sys
@@ -13,8 +14,9 @@ import typer
 
 from sweeper import options
 from sweeper.execution import interruption
-from sweeper.options import LOOK, TRAIN, USE, ExportFormat, PanelCommand, PanelGroup, TableFormat, Wandb
-from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number
+from sweeper.options import LOOK, TRAIN, USE, ExportFormat, TableFormat, Wandb
+from sweeper.panels import PanelCommand, PanelGroup
+from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number, printable
 
 if TYPE_CHECKING:
     from sweeper.request import Request
@@ -174,6 +176,7 @@ def report_command(
 
     comparison = _comparison(store, dataset, name)
     path = output or comparison.store.root / "reports" / f"{comparison.name}.html"
+    comparison.store.check_output(path)
     with _written_to(path):
         files = write(comparison, path, _command())
     print(*files, sep="\n")
@@ -230,6 +233,7 @@ def export_command(
     chosen = export.find(Store(store), trial) if trial else export.choose(_comparison(store, dataset, name), d)
     formats = export.FORMATS if style is ExportFormat.all else (style.value,)
     folder = output or Path("exported") / chosen.name
+    chosen.comparison.store.check_output(folder)
     with _written_to(folder):
         for written in export.write(chosen, folder, formats, images):
             print(written)
@@ -299,6 +303,12 @@ def _written_to(output: Path) -> Iterator[None]:
 
 def main() -> None:
     """Run the command line. Report a mistake of the user in one line, and exit with its code."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: whatever its encoding, no character is an error
+    for word in sys.argv[1:]:
+        if word != printable(word):  # records and messages hold the command in one line of UTF-8
+            print(f"error: {printable(word)}: has characters that cannot be printed; rename it", file=sys.stderr)
+            sys.exit(UserError.exit_code)
     interruption.handle(f"interrupted; continue with `{_command()}`" if sys.argv[1:2] == ["run"] else "")
     try:
         # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them.
@@ -306,7 +316,7 @@ def main() -> None:
         sys.stdout.flush()
         sys.exit(code)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(str(error))}", file=sys.stderr)
         sys.exit(error.exit_code)
     except typer.TyperException as error:
         print(_usage_error(error), file=sys.stderr)
@@ -315,11 +325,12 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it exits
         sys.exit(1)
     except Exception as error:
-        # The one place where an error of the disk becomes a line. Any other error is a defect and shows its traceback.
-        if (number := error_number(error)) not in DISK_ERRORS:
+        # The one place where an error of a file becomes a line. Any other error is a defect and shows its traceback.
+        number, file = error_number(error), getattr(error, "filename", None)
+        if number is None or (file is None and number not in DISK_ERRORS):
             raise
-        failed = DiskError(number, os.strerror(number), getattr(error, "filename", None))
-        print(f"error: {failed}", file=sys.stderr)
+        failed = DiskError(number, os.strerror(number), file)
+        print(f"error: {printable(str(failed))}", file=sys.stderr)
         sys.exit(failed.exit_code)
     except KeyboardInterrupt:
         interruption.print_hint()
@@ -330,6 +341,6 @@ def _usage_error(error: typer.TyperException) -> str:
     """The error in one line that names the help. For a group without a command, its help."""
     if type(error).__name__ == "NoArgsIsHelpError":  # Typer does not export the class
         return error.format_message()
-    said = " ".join(error.format_message().split()).removesuffix(".")
+    said = printable(" ".join(error.format_message().split()).removesuffix("."))
     context = getattr(error, "ctx", None)
     return f"error: {said}; see `{context.command_path if context else 'sweeper'} --help`"

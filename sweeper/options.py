@@ -3,10 +3,9 @@
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
 from sweeper import __version__
 from trainables.spec import PRECISIONS, ROLES
@@ -118,17 +117,22 @@ PrecisionOption = Annotated[
 
 EtaOption = Annotated[
     int | None,
-    _pruning(metavar="N", min=2, help="Promote one in N configurations at each rung.", show_default="the sweep's"),
+    _pruning(
+        metavar="N", min=2, max=10**6, help="Promote one in N configurations at each rung.", show_default="the sweep's"
+    ),
 ]
 RungsOption = Annotated[
-    int | None, _pruning(metavar="N", min=0, help="Use at most N rungs below the budget.", show_default="the sweep's")
+    int | None,
+    _pruning(metavar="N", min=0, max=1000, help="Use at most N rungs below the budget.", show_default="the sweep's"),
 ]
 NoPruningOption = Annotated[bool, _pruning("--no-pruning", help="Train every configuration to the full budget.")]
 FirstRungOption = Annotated[
-    int | None, _pruning(metavar="N", min=1, help="Place the first rung at N updates.", show_default="the sweep's")
+    int | None,
+    _pruning(metavar="N", min=1, max=10**9, help="Place the first rung at N updates.", show_default="the sweep's"),
 ]
 UpdatesOption = Annotated[
-    int | None, _pruning(metavar="N", min=1, help="Set the budget to N updates.", show_default="the sweep's")
+    int | None,
+    _pruning(metavar="N", min=1, max=10**9, help="Set the budget to N updates.", show_default="the sweep's"),
 ]
 
 # Scores.
@@ -170,23 +174,25 @@ StoreOption = Annotated[
 DataRootOption = Annotated[Path, _running("--data-root", metavar="FOLDER", help="Folder of torchvision's data sets.")]
 DownloadOption = Annotated[bool, _running("--download", help="Download the data set if it is missing.")]
 SlotsOption = Annotated[
-    int | None, _running(metavar="N", min=1, help="Run at most N trials at a time.", show_default="as many as fit")
+    int | None,
+    _running(metavar="N", min=1, max=10**4, help="Run at most N trials at a time.", show_default="as many as fit"),
 ]
 AddressOption = Annotated[
     str | None,
     _running(metavar="auto|HOST:PORT", help="Address of a Ray cluster.", show_default="start Ray on this machine"),
 ]
 SimulatedSlotsOption = Annotated[
-    float, _running(metavar="N", min=0.001, help="Simulate N slots. A trial of share 1 takes one slot.")
+    float, _running(metavar="N", min=0.001, max=10**6, help="Simulate N slots. A trial of share 1 takes one slot.")
 ]
 OrdersOption = Annotated[
-    int, _running(metavar="N", min=1, help="Simulate N orders of the trials, and print the means.")
+    int, _running(metavar="N", min=1, max=1000, help="Simulate N orders of the trials, and print the means.")
 ]
 
 # Hardware and price.
 
 GpusOption = Annotated[
-    int | None, _cost(metavar="N", min=1, help="Plan for N GPUs instead of those that Ray reports. Needs --gpu-type.")
+    int | None,
+    _cost(metavar="N", min=1, max=10**6, help="Plan for N GPUs instead of those that Ray reports. Needs --gpu-type."),
 ]
 GpuTypeOption = Annotated[
     str | None,
@@ -201,7 +207,8 @@ ThroughputsOption = Annotated[
     ),
 ]
 PriceOption = Annotated[
-    float | None, _cost(metavar="PRICE", min=0, help="Price of one GPU for one hour; without a GPU, of the machine.")
+    float | None,
+    _cost(metavar="PRICE", min=0, max=10**6, help="Price of one GPU for one hour; without a GPU, of the machine."),
 ]
 
 # Weights & Biases.
@@ -279,7 +286,13 @@ ExportFormatOption = Annotated[
 ]
 SampleImagesOption = Annotated[
     int,
-    _output("--to-folder", metavar="N", min=0, help="Write N sample images to samples/ in the folder of the export."),
+    _output(
+        "--to-folder",
+        metavar="N",
+        min=0,
+        max=10**5,
+        help="Write N sample images to samples/ in the folder of the export.",
+    ),
 ]
 PageOption = Annotated[
     Path | None,
@@ -308,40 +321,3 @@ def _print_version(wanted: bool) -> None:
 VersionOption = Annotated[
     bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version and exit.")
 ]
-
-
-# Typer draws boxes around panels. At 80 columns they leave 30 to the help of an option, so panels are headings here.
-# The types of context and formatter are private to Typer: Any.
-
-
-def _write_panels(command: Any, context: Any, formatter: Any) -> None:
-    """Write commands and options under the headings of their panels, in two columns of equal width in every panel."""
-    panels: dict[str, list[tuple[str, str]]] = {}
-    for below in getattr(command, "commands", {}).values():
-        text = below.get_short_help_str(limit=1000)  # the whole first sentence
-        panels.setdefault(below.rich_help_panel or "Commands", []).append((below.name, text))
-    for parameter in command.get_params(context):
-        record = parameter.get_help_record(context)
-        if record is not None:
-            name, text = record
-            if parameter.param_type_name == "argument":
-                name = parameter.metavar or name
-            panels.setdefault(parameter.rich_help_panel or "Options", []).append((name, text))
-    width = max(len(name) for rows in panels.values() for name, _ in rows)
-    for heading, rows in panels.items():
-        with formatter.section(heading):
-            formatter.write_dl([(name.ljust(width), text) for name, text in rows], col_max=width)
-
-
-class PanelCommand(TyperCommand):
-    """A command whose help is grouped by panel."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_panels(self, ctx, formatter)
-
-
-class PanelGroup(TyperGroup):
-    """A group of commands whose help is grouped by panel."""
-
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        _write_panels(self, ctx, formatter)

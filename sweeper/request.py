@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,8 @@ from sweeper.spaces import Space, as_list, expand, load_space, override
 from sweeper.store import Store
 from trainables.dataset_identity import identify
 from trainables.errors import UserError
-from trainables.spec import DEFAULTS, TrialSpec
+from trainables.reading import MAX_NAME, is_name
+from trainables.spec import DEFAULTS, TrialSpec, check_type
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 say = console.print
@@ -107,9 +107,11 @@ def choose_cluster(address: str | None) -> None:
 def resolve(request: Request) -> ResolvedRequest:
     """Resolve a request. Raises UserError for a wrong value, NotYetError without a finished teacher."""
     store = Store(request.store)
-    if request.name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", request.name):
-        raise UserError(f"--name {request.name}: use only letters, digits, '.', '_' and '-'; try --name mine")
-    folder = Path(request.dataset).expanduser() if request.dataset else None
+    if request.name is not None and not is_name(request.name):
+        raise UserError(
+            f"--name {request.name}: use at most {MAX_NAME} letters, digits, '.', '_' and '-'; try --name mine"
+        )
+    folder = Path(os.path.expanduser(request.dataset)) if request.dataset else None
     dataset = (
         identify(request.dataset, store.datasets, request.data_root, request.download) if request.dataset else None
     )
@@ -159,11 +161,12 @@ def _shared(space: Space, teacher: TrialSpec | None) -> dict[str, Any]:
     shared = {}
     for name in ("image_size", "latent_size", "latent_law", "latent_bound"):
         default = getattr(teacher, name) if teacher else DEFAULTS[name]
-        values = {value for grid in space.grids for value in as_list(grid.get(name, default))}
+        values = {value for grid in space.grids for value in as_list(grid.get(name, default))} or {default}
         if len(values) > 1:
             listed = ", ".join(map(str, values))
             raise UserError(f"{name}={listed}: a sweep has one; run one sweep per {name}, each with its own --name")
-        (shared[name],) = values or {default}
+        (shared[name],) = values
+        check_type(name, shared[name])
         if teacher and shared[name] != default:
             raise UserError(f"{name}={shared[name]}: the teacher has {default}; leave {name} out")
     return shared

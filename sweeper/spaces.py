@@ -7,8 +7,11 @@ Space STUDENTS.
 import dataclasses
 import importlib.util
 import itertools
+import math
 import runpy
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from trainables.dataset_identity import registered_name
 from trainables.errors import UserError
 from trainables.objectives import GAMES, LOSSES
 from trainables.registry import registering_refused
-from trainables.spec import DEFAULTS, FIELDS, REVISION, TrialSpec, irrelevant, parse, plugin_of
+from trainables.spec import DEFAULTS, FIELDS, REVISION, TrialSpec, irrelevant, parse, plugin_of, shown
 
 Grid = Mapping[str, Any]
 
@@ -36,6 +39,27 @@ class Space:
     n_rung: int = 2_000  # images in a rung score, which decides on pruning
     n_selection: int = 10_000  # images in a selection score, which decides on the best trial
     n_report: int = 50_000  # images in each of the three sets of a report score, which the table prints
+    max_trials: int = 100_000  # a space with more is refused before it is expanded: a mistake in a grid, usually
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a wrong type or a value out of range: Spaces come from users' files."""
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            if value is None and name == "rungs":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise UserError(f"{name}={shown(value)}: out of range; use a whole number from {least} to {most:,}")
+        if not isinstance(self.grids, list | tuple) or not all(isinstance(grid, Mapping) for grid in self.grids):
+            raise UserError(f"grids={shown(self.grids)}: not a list of dicts; see search_spaces/mnist5k.py")
+        for grid in self.grids:
+            for name, values in grid.items():
+                if name not in FIELDS:
+                    raise UserError(
+                        f"the search space sets {shown(name)}, which is not a field of a trial; see trainables/spec.py"
+                    )
+                for value in as_list(values):
+                    if not isinstance(value, str | int | float | None):
+                        raise UserError(f"{name}={shown(value)}: not a number, a word or a list of these")
 
     def ladder(self) -> list[int]:
         """Return the rungs in updates: r·eta^k below the budget, then the budget. A longer budget moves no rung."""
@@ -45,6 +69,12 @@ class Space:
         return [*itertools.islice(rungs, self.rungs), self.updates]
 
 
+_RANGES = {
+    **dict.fromkeys(("updates", "first_rung", "max_trials"), (1, 10**9)),
+    **dict.fromkeys(("n_rung", "n_selection", "n_report"), (2, 10**9)),
+    **dict.fromkeys(("rungs", "confirm"), (0, 1_000)),
+    "eta": (2, 10**6),
+}
 SETTINGS = {f.name: f for f in dataclasses.fields(Space) if f.name != "grids"}
 # Fields that the sweep sets. --set refuses them.
 _SWEEP_FIELDS = {"role", "dataset", "channels", "teacher", "plugin", "revision"}
@@ -55,7 +85,7 @@ def load_space(dataset: str, role: str, file: Path | None) -> Space:
     attribute = f"{role.upper()}S"
     if file is None:
         name = registered_name(dataset)
-        stem = name if importlib.util.find_spec(f"search_spaces.{name}") else "folder"
+        stem = name if name.isidentifier() and importlib.util.find_spec(f"search_spaces.{name}") else "folder"
         namespace = vars(importlib.import_module(f"search_spaces.{stem}"))
         where = f"search_spaces/{stem}.py"
     else:
@@ -63,10 +93,11 @@ def load_space(dataset: str, role: str, file: Path | None) -> Space:
             raise UserError(f"there is no search space {file}; name a Python file with TEACHERS and STUDENTS in it")
         where = str(file)
         try:
-            namespace = _namespace(file)
-        except UserError:
-            raise
-        except Exception as error:  # a user's file can raise anything
+            with redirect_stdout(sys.stderr):  # stdout is for the command's own data
+                namespace = _namespace(file)
+        except UserError as error:
+            raise UserError(f"{file}: {error}") from None
+        except (Exception, SystemExit) as error:  # a user's file can raise anything
             raise UserError(f"{file} does not load: {type(error).__name__}: {error}") from error
     space = namespace.get(attribute)
     if not isinstance(space, Space):
@@ -80,7 +111,7 @@ def _namespace(file: Path) -> dict[str, Any]:
     A file that is not a plug-in must not register losses, data sets or the like: workers would not know them.
     """
     for plugin in plugins.LOADED.values():
-        if plugin.file == file.expanduser().resolve():
+        if plugin.file == file.resolve():
             return vars(plugin.module)
     with registering_refused(str(file)):
         return runpy.run_path(str(file))
@@ -113,20 +144,7 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
         else:
             keys = ", ".join(sorted((set(FIELDS) | set(SETTINGS)) - _SWEEP_FIELDS))
             raise UserError(f"--set {assignment}: {key!r} is unknown; the keys are {keys}")
-    overridden = dataclasses.replace(space, grids=grids, **settings)
-    if overridden.rungs is not None and overridden.rungs < 0:
-        raise UserError(f"rungs={overridden.rungs} is negative; use --rungs 0 for no rung before the budget")
-    if overridden.confirm < 0:
-        raise UserError(f"confirm={overridden.confirm} is negative; use --set confirm=0 for no fresh seeds")
-    if (
-        overridden.updates < 1
-        or overridden.first_rung < 1
-        or overridden.eta < 2
-        or min(overridden.n_rung, overridden.n_selection, overridden.n_report) < 2
-    ):
-        wrong = ", ".join(f"{name}={getattr(overridden, name)}" for name in settings or SETTINGS)
-        raise UserError(f"{wrong}: out of range; use updates and first_rung of at least 1, eta and n_… of at least 2")
-    return overridden
+    return dataclasses.replace(space, grids=grids, **settings)
 
 
 def expand(
@@ -144,8 +162,14 @@ def expand(
     fixed: fields that are equal in all trials (image_size, and precision if it is set). teacher_discriminator: its
     width, which a discriminator that starts as the teacher's has.
     Fields that a trial's loss does not read are dropped, so that one grid can list several losses.
-    Raises UserError for an empty space, an unknown field, or a wrong value.
+    Raises UserError for an empty space, for one with more trials than its max_trials, and for a wrong value.
     """
+    count = sum(math.prod(len(as_list(values)) for values in grid.values()) for grid in space.grids)
+    if count > space.max_trials:
+        raise UserError(
+            f"the search space has {count:,} trials, above max_trials={space.max_trials}; give shorter lists, or "
+            f"add --set max_trials={count}"
+        )
     specs: dict[str, TrialSpec] = {}
     for grid in space.grids:
         lists = {key: as_list(value) for key, value in grid.items()}
@@ -179,11 +203,6 @@ def _spec(fields: dict[str, Any], *, role: str, dataset: str, channels: int, tea
     fields["revision"] = REVISION
     if plugin := plugin_of(fields):
         fields["plugin"] = plugin
-    unknown = set(fields) - set(FIELDS)
-    if unknown:
-        raise UserError(
-            f"the search space sets {sorted(unknown)[0]!r}, which is not a field of a trial; see trainables/spec.py"
-        )
     return TrialSpec(**fields)
 
 

@@ -14,7 +14,7 @@ runs/
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
   shares.json, memory.json      what trials need of a GPU's memory (sweeper.execution.experience)
-  pictures/  wandb/
+  pictures/  wandb/  reports/
 """
 
 import dataclasses
@@ -35,6 +35,7 @@ from trainables.spec import TrialSpec
 
 VERSION = 1
 TUNE_FOLDER = "sweeper-tune-"  # how the names of Tune's temporary folders begin
+OUTPUTS = [("reports",), ("exported",)]  # folders of the store that hold pages and exports, none of its own files
 
 
 class Store:
@@ -105,10 +106,13 @@ class Store:
         path = self.root / "store.json"
         return read_record(path, StoreFacts, "restore it from a backup, or name another folder with --store")
 
-    def owns(self, path: Path) -> bool:
-        """Return whether only the store may write at a path. Pages and exports have their place beside its files."""
-        parts = path.resolve().parts[len(self.root.parts) :]
-        return path.resolve().is_relative_to(self.root) and parts[:1] not in [("reports",), ("exported",)]
+    def check_output(self, path: Path) -> None:
+        """Raise UserError for a page or an export in the place of the store's own files."""
+        path = path.resolve()
+        if path.is_relative_to(self.root) and path.relative_to(self.root).parts[:1] not in OUTPUTS:
+            raise UserError(
+                f"-o {path} is among the store's own files; name a place in {self.root}/reports or elsewhere"
+            )
 
     # Paths that other modules write to.
 
@@ -224,9 +228,7 @@ class Store:
         """Return a sweep's manifest. Raises UserError if the store has none."""
         manifest = self.sweep(name)
         if manifest is None:
-            raise UserError(
-                f"{self.root} holds no sweep {name} on this node; mount the store on all nodes, or restore sweeps/{name}.json"
-            )
+            raise UserError(f"{self.root} holds no sweep {name} on this node; mount the store on all nodes")
         return manifest
 
     def sweeps(self) -> list[Manifest]:

@@ -16,7 +16,7 @@ LAYERS = (
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score"),
     ("sweeper.run",),
-    ("sweeper.options",),
+    ("sweeper.options", "sweeper.panels"),
     ("sweeper.cli",),
     ("sweeper.__main__",),
 )

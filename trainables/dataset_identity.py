@@ -1,6 +1,7 @@
 """The identity of a data set: its name and, if it is read from files, a hash of their content."""
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def identify(name: str, cache: Path, data_root: Path | None = None, download: bo
         return _registered_identity(name, cache, data_root, download)
     if is_name(name) and _record_path(name, cache).exists():
         return name
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # unchanged where there is no such user
     if not folder.is_dir():
         names = ", ".join(sorted(DATASETS))
         raise UserError(
@@ -88,7 +89,7 @@ def _registered_identity(name: str, cache: Path, data_root: Path | None, downloa
 
 
 def _registered_folder(name: str, data_root: Path) -> Path:
-    return data_root.expanduser() / (DATASETS[name].folder or "")
+    return Path(os.path.expanduser(data_root)) / (DATASETS[name].folder or "")
 
 
 def _registered_files(name: str, data_root: Path) -> list[Path]:

@@ -7,6 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # no line of UTF-8 has these
+
+
+def printable(text: str) -> str:
+    """Return a text in one line, with escapes for control characters and for what is not UTF-8."""
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
+
 
 class UserError(Exception):
     """Wrong usage or configuration (exit code 2)."""

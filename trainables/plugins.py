@@ -7,6 +7,7 @@ imports it. Its name includes a hash of its content: NAME-HASH.
 import hashlib
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -53,8 +54,8 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
     Raises UserError if it does not load, registers a name that is taken, or has another hash.
     """
     is_file = reference.endswith(".py") or "/" in reference
-    path = Path(reference).expanduser().resolve() if is_file else _find_module(reference)
-    if not path.exists() or (is_file and path.is_dir()):
+    path = Path(os.path.expanduser(reference)).resolve() if is_file else _find_module(reference)
+    if not (path.is_file() or (path.is_dir() and not is_file)):
         raise UserError(f"--plugin {reference}: there is no such file; name a Python file or a module")
     name = path.stem if is_file else reference.replace(".", "_")
     if not re.fullmatch(r"\w+", name):

@@ -1,5 +1,6 @@
 """Learning curves of trials: of a sweep in the store, of a file, or shuffled."""
 
+import dataclasses
 import json
 import math
 import random
@@ -8,11 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated
+
+from pydantic import AllowInfNan, Field
 
 from sweeper.scheduling.successive_halving import Configurations
 from sweeper.scheduling.sweep import Sweep
 from trainables.errors import UserError
+from trainables.reading import STRICT, Count, Line, Seconds, checked
+
+_LARGEST = 1e100  # FID: sums of these are finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +86,36 @@ def shuffled(curves: Sequence[Curve], seed: int) -> list[Curve]:
     ]
 
 
+@dataclass(frozen=True, kw_only=True)
+class _CurveFields:
+    """A line of a file of curves."""
+
+    stratum: Line
+    trial: Line
+    configuration: Line | None = None  # by default the trial
+    seconds_per_update: Annotated[Seconds, Field(gt=0)]
+    points: Annotated[list[tuple[Count, Annotated[float, AllowInfNan()] | None]], Field(min_length=1)]
+    share: Annotated[float, Field(gt=0, le=1e6)] = 1.0
+    seconds_per_rung: Seconds = 0.0
+    seconds_at_end: Seconds = 0.0
+    __pydantic_config__ = STRICT
+
+    def curve(self) -> Curve:
+        """Return the curve. It ends where it diverged: later points mean nothing."""
+        points: list[tuple[int, float]] = []
+        for updates, fid in sorted(self.points, key=lambda point: point[0]):
+            if points and points[-1][0] == updates:
+                raise ValueError(f"points: two at {updates} updates")
+            diverged = fid is None or not math.isfinite(fid)
+            if fid is not None and _LARGEST < abs(fid) < math.inf:
+                raise ValueError(f"points: FID {fid:g}")
+            points.append((updates, math.inf if fid is None or diverged else fid))
+            if diverged:
+                break
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return Curve(**{**fields, "configuration": self.configuration or self.trial, "points": points})
+
+
 def read_curves(file: Path) -> list[Curve]:
     """Read curves from JSON lines with stratum, trial, seconds_per_update, points [[updates, fid], …].
 
@@ -87,16 +123,16 @@ def read_curves(file: Path) -> list[Curve]:
     Raises UserError for a wrong file, naming the line.
     """
     try:
-        lines = file.read_text().splitlines()
+        lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as text ({error}); name a file of JSON lines") from None
     curves: dict[str, Curve] = {}
     for number, line in enumerate(lines, 1):
         try:
-            curve = _curve(json.loads(line))
+            curve = checked(line, _CurveFields).curve()
             if curve.trial in curves:
                 raise ValueError(f"a second curve of trial {curve.trial}")
-        except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        except ValueError as error:
             raise UserError(
                 f"{file}, line {number}: {error}; each line is a JSON object with stratum, trial, "
                 "seconds_per_update and points [[updates, fid], …]"
@@ -105,25 +141,6 @@ def read_curves(file: Path) -> list[Curve]:
     if not curves:
         raise UserError(f"{file} holds no curve; write one JSON object per trial and line")
     return list(curves.values())
-
-
-def _curve(fields: dict[str, Any]) -> Curve:
-    """Build a curve from a line's fields. Raises ValueError, TypeError, KeyError … for wrong fields."""
-    names = {name: fields.get(name, fields["trial"]) for name in ("stratum", "trial", "configuration")}
-    if not all(isinstance(name, str) for name in names.values()):
-        raise ValueError("stratum, trial and configuration must be strings")
-    points: list[tuple[int, float]] = []
-    for updates, fid in sorted(fields["points"], key=lambda point: int(point[0])):
-        value = math.nan if fid is None else float(fid)
-        points.append((int(updates), value if math.isfinite(value) else math.inf))
-        if value != points[-1][1]:
-            break  # it diverged: later points mean nothing
-    curve = Curve(**{**fields, **names, "points": points})
-    if not points or points[0][0] < 1 or len({updates for updates, _ in points}) < len(points):
-        raise ValueError("points need distinct updates of at least 1")
-    if not 0 < curve.seconds_per_update < math.inf or not 0 < curve.share < math.inf:
-        raise ValueError("seconds_per_update and share must be positive and finite")
-    return curve
 
 
 def write_curves(curves: Iterable[Curve], file: Path) -> None:

@@ -29,6 +29,7 @@ from sweeper.scheduling.sweep import State, Sweep
 from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import latents
+from trainables.reading import checked
 from trainables.rendering import render
 from trainables.scores.protocol import streams
 from trainables.shapes import LatentLaw, label
@@ -70,9 +71,12 @@ def _tables_of(path: Path) -> dict[str, str]:
         return {}
     with open(path, encoding="utf-8", errors="replace") as file:
         head = file.read(4096)
-    if (listed := _LISTED.search(head)) is None:
-        raise UserError(f"{path} is not a page of sweeper, or of an earlier version; name another file with -o")
-    return dict(json.loads(unescape(listed[1])))
+    try:
+        return checked(unescape(listed[1]) if (listed := _LISTED.search(head)) else "", dict[str, str])
+    except ValueError:
+        raise UserError(
+            f"{path} is not a page of sweeper, or of an earlier version; name another file with -o"
+        ) from None
 
 
 def _digest(content: bytes) -> str:

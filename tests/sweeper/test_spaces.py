@@ -134,7 +134,7 @@ def test_set_changes_only_grids_that_use_the_field() -> None:
         ("alpha=0.1", "no teacher of this space uses alpha"),
         ("updates=ten", "updates=ten: not a whole number"),
         ("updates=0", "updates=0: out of range"),
-        ("rungs=-1", "rungs=-1 is negative"),
+        ("rungs=-1", "rungs=-1: out of range; use a whole number from 0 to 1,000"),
         ("teacher=x", "'teacher' is unknown"),
     ],
 )
