@@ -12,6 +12,7 @@ import typer
 
 from sweeper import options
 from sweeper.options import LOOK, TRAIN, USE, ExportFormat, PanelCommand, PanelGroup, TableFormat, Wandb
+from sweeper.store_cli import store_app
 from trainables.errors import UserError
 
 if TYPE_CHECKING:
@@ -181,6 +182,7 @@ def report_command(
 
 
 app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)
+app.add_typer(store_app, name="store", rich_help_panel=USE)
 
 
 @wandb_app.command("sync", cls=PanelCommand)
