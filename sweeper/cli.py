@@ -256,6 +256,19 @@ def score_command(
     run(ScoreRequest(**given))
 
 
+@app.command("doctor", cls=PanelCommand, rich_help_panel=LOOK)
+def doctor_command(
+    store: options.StoreOption = Path("runs"),
+    data_root: options.DataRootOption = Path("data"),
+    address: options.AddressOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Check this machine and, with --address, every node of a cluster. Say what would stop a run, and what to do."""
+    from sweeper.doctor.command import doctor
+
+    raise typer.Exit(doctor(store, data_root, address, as_json))
+
+
 def _request(given: dict[str, Any]) -> "Request":
     """The request that the options of `run` make, by their names."""
     from sweeper.request import Request

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
+from sweeper.doctor.command import check_nodes
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
@@ -211,6 +212,8 @@ def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWa
 
     with ExitStack() as stack:
         machine = with_throughput(stack.enter_context(tune.session(request.slots)))
+        if machine.elastic:
+            check_nodes(store.root, request.data_root)
         progress = stack.enter_context(
             Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
         )
