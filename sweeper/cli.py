@@ -16,6 +16,7 @@ from sweeper import options
 from sweeper.execution import interruption
 from sweeper.options import LOOK, TRAIN, USE, ExportFormat, TableFormat, Wandb
 from sweeper.panels import PanelCommand, PanelGroup
+from sweeper.store_cli import store_app
 from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number, printable
 
 if TYPE_CHECKING:
@@ -186,6 +187,7 @@ def report_command(
 
 
 app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)
+app.add_typer(store_app, name="store", rich_help_panel=USE)
 
 
 @wandb_app.command("sync", cls=PanelCommand)
@@ -258,6 +260,19 @@ def score_command(
 
     del given["plugin"]  # its option has loaded it
     run(ScoreRequest(**given))
+
+
+@app.command("doctor", cls=PanelCommand, rich_help_panel=LOOK)
+def doctor_command(
+    store: options.StoreOption = Path("runs"),
+    data_root: options.DataRootOption = Path("data"),
+    address: options.AddressOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Check this machine and, with --address, every node of a cluster. Say what would stop a run, and what to do."""
+    from sweeper.doctor.command import doctor
+
+    raise typer.Exit(doctor(store, data_root, address, as_json))
 
 
 def _request(given: dict[str, Any]) -> "Request":

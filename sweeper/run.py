@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress as Bar
 
 from sweeper import weights
+from sweeper.doctor.command import check_nodes
 from sweeper.records import FinalRecord, Manifest, Teacher
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
@@ -264,6 +265,8 @@ def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWa
 
     with ExitStack() as stack:
         machine = with_throughput(stack.enter_context(tune.session(request.slots)))
+        if machine.elastic:
+            check_nodes(store.root, request.data_root)
         progress = stack.enter_context(
             Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
         )

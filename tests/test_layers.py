@@ -14,9 +14,10 @@ LAYERS = (
     ("sweeper.scheduling",),
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),
-    ("sweeper.terminal", "sweeper.tracking", "sweeper.score"),
+    ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor"),
     ("sweeper.run",),
     ("sweeper.options", "sweeper.panels"),
+    ("sweeper.store_cli",),
     ("sweeper.cli",),
     ("sweeper.__main__",),
 )

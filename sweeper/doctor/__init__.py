@@ -1,0 +1,1 @@
+"""What is here, and what would stop a run?"""

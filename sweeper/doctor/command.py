@@ -1,0 +1,83 @@
+"""`sweeper doctor`, and the part of it that `sweeper run --address` does before the first trial."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node
+from sweeper.doctor.machine import Facts, examine
+from sweeper.request import choose_cluster
+from sweeper.store import dump
+from trainables.errors import EnvironmentUserError
+
+
+def doctor(store: Path, data_root: Path, address: str | None, as_json: bool) -> int:
+    """Print what is here and, with an address, what is wrong on the nodes of a cluster. Return the exit code.
+
+    Raises EnvironmentUserError if there is no cluster at the address.
+    """
+    store, data_root = store.resolve(), data_root.resolve()
+    nodes: list[Node] = []
+    if address is None:
+        facts = examine(store, data_root)
+        findings = of_machine(facts)
+    else:
+        with _connected(address):
+            from sweeper.doctor.nodes import examine_nodes
+
+            facts, nodes = examine_nodes(store, data_root)
+        findings = [*of_machine(facts), *of_cluster(facts, nodes)]
+    code = EnvironmentUserError.exit_code if any(one.level is Level.STOP for one in findings) else 0
+    if as_json:
+        machines = {"machine": asdict(facts)} | ({"nodes": [asdict(node) for node in nodes]} if nodes else {})
+        print(dump({"schema": 1, "ok": code == 0, "findings": [asdict(one) for one in findings], **machines}))
+    else:
+        print(*findings, sep="\n")
+    return code
+
+
+def check_nodes(store: Path, data_root: Path) -> None:
+    """Check versions, store and environment of every node of the connected cluster, in seconds.
+
+    Raises EnvironmentUserError that names the first node that would stop a run, and the number of further ones.
+    """
+    from sweeper.doctor.nodes import examine_nodes
+
+    raise_first(*examine_nodes(store, data_root, quick=True))
+
+
+def raise_first(driver: Facts, nodes: list[Node]) -> None:
+    """Raise EnvironmentUserError if a node would stop a run."""
+    stops: list[Finding] = [one for node in nodes for one in of_node(driver, node) if one.level is Level.STOP]
+    if stops:
+        others = {one.node for one in stops} - {stops[0].node}
+        more = f" (and {len(others)} more nodes: `sweeper doctor --address auto`)" if others else ""
+        raise EnvironmentUserError(f"node {stops[0].node}: {stops[0].text}{more}")
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[None]:
+    """Connect to a Ray cluster. Raises EnvironmentUserError if there is none."""
+    choose_cluster(address)
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else Ray copies the working directory to all nodes
+    import ray
+
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()  # Ray would try for minutes
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise EnvironmentUserError(
+            f"no Ray cluster at {address}: {reason}; start one, or set RAY_AUTH_TOKEN if it has a token"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,1 @@
+"""How does a store get to other storage, and back?"""
