@@ -20,7 +20,7 @@ import ray
 import torch
 from gpu_common import GPU, check, spec_of, table, world
 
-from sweeper.cli import main
+from sweeper.__main__ import main
 from trainables.training import train
 
 COUNTS = (1, 2, 4, 8, 16) if GPU else (1, 2)

@@ -1,7 +1,5 @@
 """Typer commands, and nothing else. Nothing imports torch or ray before a command needs it."""
 
-import io
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sweeper import options
-from sweeper.execution import interruption
 from sweeper.options import LOOK, TRAIN, USE, ExportFormat, TableFormat, Wandb
 from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
-from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number, printable
+from trainables.errors import DiskError, UserError
 
 if TYPE_CHECKING:
     from sweeper.request import Request
+    from sweeper.results.budget import Budget
     from sweeper.results.comparison import Comparison
 
 app = typer.Typer(
@@ -152,12 +150,18 @@ def table_command(
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
     plugin: options.PluginOption = None,
+    max_params: options.MaxParamsOption = None,
+    max_macs: options.MaxMacsOption = None,
+    max_ms: options.MaxMsOption = None,
+    max_bytes: options.MaxBytesOption = None,
+    within: options.WithinOption = None,
     style: options.TableFormatOption = TableFormat.rich,
 ) -> None:
-    """Print the compression table."""
-    from sweeper.results import table_text
+    """Print the compression table, or the rows that fit a budget."""
+    given = locals()
+    from sweeper.results import budget, table_text
 
-    table = _comparison(store, dataset, name).table
+    table = budget.narrowed(_comparison(store, dataset, name), _budget(given)).table
     if style is TableFormat.rich:
         table_text.show(table)
     else:
@@ -179,7 +183,7 @@ def report_command(
     path = output or comparison.store.root / "reports" / f"{comparison.name}.html"
     comparison.store.check_output(path)
     with _written_to(path):
-        files = write(comparison, path, _command())
+        files = write(comparison, path, command())
     print(*files, sep="\n")
     tables = [path.with_suffix(f".{suffix}") for suffix in TABLE_SUFFIXES.values()] if path.is_file() else []
     if left := ", ".join(table.name for table in tables if table not in files):
@@ -200,7 +204,7 @@ def wandb_sync_command(
     from sweeper.store import Store
     from sweeper.tracking.watcher import sync
 
-    sync(Store(store), name, _command())
+    sync(Store(store), name, command())
 
 
 @wandb_app.command("report", cls=PanelCommand)
@@ -224,15 +228,28 @@ def export_command(
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
     plugin: options.PluginOption = None,
+    max_params: options.MaxParamsOption = None,
+    max_macs: options.MaxMacsOption = None,
+    max_ms: options.MaxMsOption = None,
+    max_bytes: options.MaxBytesOption = None,
+    within: options.WithinOption = None,
     style: options.ExportFormatOption = ExportFormat.all,
     images: options.SampleImagesOption = 0,
     output: options.ExportFolderOption = None,
 ) -> None:
-    """Write a student for use without sweeper: safetensors, ONNX, a model card and a script that loads it."""
-    from sweeper.results import export
+    """Write a student for use without sweeper: safetensors, ONNX, a model card and a script that loads it.
+
+    With a --max option: the best student that fits. Else the limit of compression.
+    """
+    wanted = _budget(locals())
+    from sweeper.results import budget, export
     from sweeper.store import Store
 
-    chosen = export.find(Store(store), trial) if trial else export.choose(_comparison(store, dataset, name), d)
+    if trial:
+        chosen = export.find(Store(store), trial)
+    else:
+        comparison = budget.narrowed(_comparison(store, dataset, name), wanted)
+        chosen = export.choose(comparison, d, best=bool(wanted.bounds))
     formats = export.FORMATS if style is ExportFormat.all else (style.value,)
     folder = output or Path("exported") / chosen.name
     chosen.comparison.store.check_output(folder)
@@ -284,10 +301,10 @@ def _request(given: dict[str, Any]) -> "Request":
     words |= {name: value.value if isinstance(value, StrEnum) else value for name, value in given.items()}
     words["assignments"] = words["assignments"] or []
     words["plugins"] = words.pop("plugin") or []
-    return Request(role=role.name, pruning=not no_pruning, command=_command(), **words)
+    return Request(role=role.name, pruning=not no_pruning, command=command(), **words)
 
 
-def _command() -> str:
+def command() -> str:
     """The command as typed, for records and pages. --replace is meant once."""
     return shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--replace")])
 
@@ -302,6 +319,14 @@ def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparis
     return Comparison.read(opened, identify(dataset, opened.datasets) if dataset else None, name)
 
 
+def _budget(given: dict[str, Any]) -> "Budget":
+    """The budget that the options of table and export make, by their names."""
+    from sweeper.results.budget import Budget
+
+    bounds = {name: given[f"max_{name}"] for name in ("params", "macs", "ms", "bytes")}
+    return Budget(**bounds, **({} if given["within"] is None else {"within": given["within"]}))
+
+
 @contextmanager
 def _written_to(output: Path) -> Iterator[None]:
     """Report an output that cannot be written in one line. Raises UserError. Let errors of other files pass."""
@@ -314,48 +339,3 @@ def _written_to(output: Path) -> Iterator[None]:
         if place not in (failed, *failed.parents) and failed.parent != place.parent:
             raise
         raise UserError(f"{output} cannot be written ({error.strerror}); name another place with -o") from None
-
-
-def main() -> None:
-    """Run the command line. Report a mistake of the user in one line, and exit with its code."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: whatever its encoding, no character is an error
-    for word in sys.argv[1:]:
-        if word != printable(word):  # records and messages hold the command in one line of UTF-8
-            print(f"error: {printable(word)}: has characters that cannot be printed; rename it", file=sys.stderr)
-            sys.exit(UserError.exit_code)
-    interruption.handle(f"interrupted; continue with `{_command()}`" if sys.argv[1:2] == ["run"] else "")
-    try:
-        # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them.
-        code = app(prog_name="sweeper", standalone_mode=False)
-        sys.stdout.flush()
-        sys.exit(code)
-    except UserError as error:
-        print(f"error: {printable(str(error))}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except typer.TyperException as error:
-        print(_usage_error(error), file=sys.stderr)
-        sys.exit(error.exit_code)
-    except BrokenPipeError:  # the reader, such as `head`, has what it wants
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python writes when it exits
-        sys.exit(1)
-    except Exception as error:
-        # The one place where an error of a file becomes a line. Any other error is a defect and shows its traceback.
-        number, file = error_number(error), getattr(error, "filename", None)
-        if number is None or (file is None and number not in DISK_ERRORS):
-            raise
-        failed = DiskError(number, os.strerror(number), file)
-        print(f"error: {printable(str(failed))}", file=sys.stderr)
-        sys.exit(failed.exit_code)
-    except KeyboardInterrupt:
-        interruption.print_hint()
-        sys.exit(interruption.EXIT_CODE)
-
-
-def _usage_error(error: typer.TyperException) -> str:
-    """The error in one line that names the help. For a group without a command, its help."""
-    if type(error).__name__ == "NoArgsIsHelpError":  # Typer does not export the class
-        return error.format_message()
-    said = printable(" ".join(error.format_message().split()).removesuffix("."))
-    context = getattr(error, "ctx", None)
-    return f"error: {said}; see `{context.command_path if context else 'sweeper'} --help`"

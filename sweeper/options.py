@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sweeper import __version__
+from trainables.errors import UserError
 from trainables.spec import PRECISIONS, ROLES
 
 # Panels of `sweeper --help`.
@@ -24,6 +25,7 @@ _cost = partial(typer.Option, rich_help_panel="Hardware and price")
 _wandb = partial(typer.Option, rich_help_panel="Weights & Biases")
 _sweep = partial(typer.Option, rich_help_panel="Which sweep")
 _student = partial(typer.Option, rich_help_panel="Which student")
+_budget = partial(typer.Option, rich_help_panel="Budget")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
@@ -273,6 +275,47 @@ WidthOption = Annotated[
 ]
 ExportedTrialOption = Annotated[
     str | None, _student("--trial", metavar="SIGNATURE", help="Export this finished trial instead.")
+]
+
+# Budget.
+
+
+def _share(text: str | None) -> float | None:
+    """Parse `5%` or `0.05`."""
+    if text is None:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UserError(f"--within {text}: not a part of a score; try --within 5%")
+    return share
+
+
+MaxParamsOption = Annotated[
+    int | None, _budget("--max-params", metavar="N", min=1, help="Leave out generators with more parameters.")
+]
+MaxMacsOption = Annotated[
+    float | None,
+    _budget("--max-macs", metavar="N", help="Leave out generators with more multiply-accumulates per image."),
+]
+MaxMsOption = Annotated[
+    float | None,
+    _budget("--max-ms", metavar="N", help="Leave out generators that take more milliseconds per image on this CPU."),
+]
+MaxBytesOption = Annotated[
+    int | None, _budget("--max-bytes", metavar="N", min=1, help="Leave out generators whose weights are a larger file.")
+]
+WithinOption = Annotated[
+    str | None,
+    _budget(
+        "--within",
+        metavar="SHARE",
+        callback=_share,
+        help="How near the teacher's score the limit of compression is.",
+        show_default="10%",
+    ),
 ]
 
 # Output.

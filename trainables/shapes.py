@@ -31,8 +31,8 @@ class LatentLaw:
 
     def __str__(self) -> str:
         """Return a description: `100 numbers, standard normal`."""
-        kinds = {"normal": "standard normal", "uniform": "uniform in [-1, 1]"}
-        return f"{self.size} numbers, {kinds.get(self.name, f'standard normal within ±{self.bound:g}')}"
+        kind = "uniform in [-1, 1]" if self.name == "uniform" else "standard normal"
+        return f"{self.size} numbers, {kind}{'' if self.bound is None else f' within ±{self.bound:g}'}"
 
 
 @dataclass(frozen=True, order=True)

@@ -1,6 +1,7 @@
 """Export a generator for use without sweeper: safetensors, ONNX, a model card, and a script that loads it."""
 
 import json
+import math
 import os
 import tempfile
 import time
@@ -21,6 +22,7 @@ from sweeper.execution.samples import image_of
 from sweeper.records import FinalRecord
 from sweeper.results import latency
 from sweeper.results.comparison import Comparison, joined
+from sweeper.results.table import Row
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
@@ -76,13 +78,13 @@ def find(store: Store, trial: str) -> ExportTarget:
     return _target(comparison, Sweep.read(manifest, store), signature)
 
 
-def choose(comparison: Comparison, d: int | None) -> ExportTarget:
-    """Return the table's student of width d, by default the limit of compression. Of several seeds, take the best by
-    selection scores.
+def choose(comparison: Comparison, d: int | None, *, best: bool = False) -> ExportTarget:
+    """Return the table's student of width d, by default the limit of compression, or the best one of the table. Of
+    several seeds, take the best by selection scores.
 
     Raises UserError if there is no such student, NotYetError if no student has finished.
     """
-    return _target(comparison, *_find_student(comparison, d))
+    return _target(comparison, *_find_student(comparison, d, best))
 
 
 def _target(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarget:
@@ -92,13 +94,17 @@ def _target(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarge
     return ExportTarget(comparison, sweep, sweep.records[signature].spec, final)
 
 
-def _find_student(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
+def _find_student(comparison: Comparison, d: int | None, best: bool) -> tuple[Sweep, str]:
     sweep = comparison.distilled
     if sweep is None or not sweep.finishers():
         raise NotYetError(f"{comparison.name} has no finished student; run `sweeper run students --teacher best` first")
     rows, limit = [row for row in comparison.table.rows if row.student], comparison.table.limit
     labels = ", ".join(row.label for row in rows)
-    if d is None:
+    if not rows:
+        raise UserError("no finished student fits the budget; allow more")
+    if d is None and best:
+        rows = sorted(rows, key=lambda row: _quality(comparison, row), reverse=True)[:1]
+    elif d is None:
         if limit is None:
             raise UserError(
                 f"no student is within the tolerance of the teacher; add --d {rows[-1].d} (finished: {labels})"
@@ -115,6 +121,14 @@ def _find_student(comparison: Comparison, d: int | None) -> tuple[Sweep, str]:
     spec = sweep.records[rows[0].student.signature].spec
     trials = sweep.finishers()[spec.generator][spec.configuration]
     return sweep, max(trials, key=lambda t: (sweep.quality([t]), t))
+
+
+def _quality(comparison: Comparison, row: Row) -> float:
+    """Return a number that is larger for a better student."""
+    score = row.student.scores[comparison.table.metric] if row.student else None
+    if score is None:
+        return -math.inf
+    return score["mean"] if comparison.table.metric == "is" else -score["mean"]
 
 
 def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: int) -> list[Path]:

@@ -128,7 +128,7 @@ def build(store: Store, controls: Sweep, distilled: Sweep | None, *, finished: b
         real=controls.manifest.real,
         teacher=teacher,
         rows=rows,
-        limit=_limit(rows, teacher, metric),
+        limit=limit_of(rows, teacher, metric, TOLERANCE),
         finished=finished,
     )
 
@@ -258,8 +258,8 @@ def _over_seeds(scores: list[Score]) -> Score:
     return Score(mean=fmean(means), std=stdev(means), n=scores[0]["n"], protocol=scores[0]["protocol"])
 
 
-def _limit(rows: list[Row], teacher: Entry | None, metric: str) -> Limit | None:
-    """Return the student with the fewest parameters, less than the teacher's, within TOLERANCE of its score."""
+def limit_of(rows: list[Row], teacher: Entry | None, metric: str, tolerance: float) -> Limit | None:
+    """Return the student with the fewest parameters, less than the teacher's, whose score is near enough to its."""
     target = teacher.scores[metric] if teacher else None
     if teacher is None or target is None:
         return None
@@ -268,11 +268,11 @@ def _limit(rows: list[Row], teacher: Entry | None, metric: str) -> Limit | None:
         if score is None or row.ratio is None or row.parameters >= teacher.parameters:
             continue
         if metric == "is":
-            within = score["mean"] >= target["mean"] * (1 - TOLERANCE)
+            within = score["mean"] >= target["mean"] * (1 - tolerance)
         else:
-            within = score["mean"] <= target["mean"] * (1 + TOLERANCE)
+            within = score["mean"] <= target["mean"] * (1 + tolerance)
         if within:
-            return Limit(family=row.family, d=row.d, ratio=row.ratio, tolerance=TOLERANCE, metric=metric)
+            return Limit(family=row.family, d=row.d, ratio=row.ratio, tolerance=tolerance, metric=metric)
     return None
 
 

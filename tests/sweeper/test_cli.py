@@ -112,7 +112,7 @@ def test_help_is_quick_and_imports_no_heavy_library(sweeper: Call, tmp_path: Pat
     heavy = ("torch", "ray", "wandb", "pandas", "onnxruntime", "plotly")
     code = f"""
 import sys
-from sweeper.cli import main
+from sweeper.__main__ import main
 sys.argv = ["sweeper", "--help"]
 try:
     main()
