@@ -80,9 +80,9 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
         _forget(identity)
         if isinstance(error, UserError):
             raise UserError(f"--plugin {reference}: {error}") from None
-        if isinstance(error, Exception | SystemExit):
-            raise UserError(f"--plugin {reference} does not load: {type(error).__name__}: {error}") from error
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UserError(f"--plugin {reference} does not load: {type(error).__name__}: {error}") from error
     LOADED[name] = Plugin(name, digest, source, module)
     return LOADED[name]
 
