@@ -97,7 +97,9 @@ def load_space(dataset: str, role: str, file: Path | None) -> Space:
                 namespace = _namespace(file)
         except UserError as error:
             raise UserError(f"{file}: {error}") from None
-        except (Exception, SystemExit) as error:  # a user's file can raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a user's file can raise anything, SystemExit too
             raise UserError(f"{file} does not load: {type(error).__name__}: {error}") from error
     space = namespace.get(attribute)
     if not isinstance(space, Space):

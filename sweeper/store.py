@@ -43,10 +43,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         """Raises UserError if the folder is not a store, or is a store of another version."""
-        try:
-            self.root = root.resolve()
-        except RuntimeError as error:  # a loop of symbolic links
-            raise UserError(f"--store {root}: {error}; name another folder") from None
+        self.root = Path(os.path.realpath(root))  # as resolve(), without an error for a loop of symbolic links
         self.datasets, self.scores = self.root / "datasets", self.root / "scores"
         self._claim: Claim | None = None  # while this process trains
         facts = self._facts()
@@ -108,7 +105,7 @@ class Store:
 
     def check_output(self, path: Path) -> None:
         """Raise UserError for a page or an export in the place of the store's own files."""
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         if path.is_relative_to(self.root) and path.relative_to(self.root).parts[:1] not in OUTPUTS:
             raise UserError(
                 f"-o {path} is among the store's own files; name a place in {self.root}/reports or elsewhere"

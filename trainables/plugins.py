@@ -18,6 +18,7 @@ from types import ModuleType
 from trainables.datasets import DATASETS
 from trainables.errors import UserError
 from trainables.objectives import GAMES, LOSSES
+from trainables.reading import read_content
 from trainables.registry import registering_as
 from trainables.scores.loading import FEATURES
 from trainables.shapes import FAMILIES
@@ -54,13 +55,16 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
     Raises UserError if it does not load, registers a name that is taken, or has another hash.
     """
     is_file = reference.endswith(".py") or "/" in reference
-    path = Path(os.path.expanduser(reference)).resolve() if is_file else _find_module(reference)
+    path = Path(os.path.realpath(os.path.expanduser(reference))) if is_file else _find_module(reference)
     if not (path.is_file() or (path.is_dir() and not is_file)):
         raise UserError(f"--plugin {reference}: there is no such file; name a Python file or a module")
     name = path.stem if is_file else reference.replace(".", "_")
     if not re.fullmatch(r"\w+", name):
         raise UserError(f"--plugin {reference}: use only letters, digits and '_' in the file name")
-    digest = _content_hash(path)
+    try:
+        digest = _content_hash(path)
+    except OSError as error:
+        raise UserError(f"--plugin {reference} cannot be read ({error.strerror or error})") from None
     identity = f"{name}-{digest}"
     if expected is not None and identity != expected:
         raise UserError(f"plug-in {reference} is {identity} here, not {expected}; use the same version on all nodes")
@@ -80,9 +84,9 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
         _forget(identity)
         if isinstance(error, UserError):
             raise UserError(f"--plugin {reference}: {error}") from None
-        if isinstance(error, Exception | SystemExit):
-            raise UserError(f"--plugin {reference} does not load: {type(error).__name__}: {error}") from error
-        raise
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        raise UserError(f"--plugin {reference} does not load: {type(error).__name__}: {error}") from error
     LOADED[name] = Plugin(name, digest, source, module)
     return LOADED[name]
 
@@ -114,7 +118,7 @@ def _content_hash(path: Path) -> str:
     """Return the hash of a file, or of all Python files of a package."""
     content = hashlib.sha256()
     for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-        content.update(f"{file.relative_to(path).as_posix()}\0".encode() + file.read_bytes())
+        content.update(f"{file.relative_to(path).as_posix()}\0".encode() + read_content(file))
     return content.hexdigest()[:8]
 
 

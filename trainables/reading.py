@@ -13,7 +13,7 @@ from trainables.errors import UserError
 
 T = TypeVar("T")
 
-MAX_BYTES = 2**26  # of a JSON file; the manifest of 100,000 trials has 2 MB
+MAX_BYTES = 2**28  # of a file that is read at once; the manifest of 100,000 trials has 2 MB
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
 # Names of sweeps, data sets, trials and plug-ins are parts of paths: no slash, no control character, and not "..".
@@ -28,6 +28,17 @@ Number = Annotated[float, Field(ge=-1e100, le=1e100)]  # squares and sums of the
 Seconds = Annotated[float, Field(ge=0, le=1e12)]
 
 
+def read_content(path: Path) -> bytes:
+    """Return the bytes of a regular file. Raises OSError, also for a pipe, which could wait for ever."""
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError("it is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise OSError(f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
+        return file.read()
+
+
 def read_record(path: Path, kind: type[T], remedy: str = "restore it from a backup, or delete it") -> T | None:
     """Return the value of a JSON file. None if there is no such file.
 
@@ -36,7 +47,7 @@ def read_record(path: Path, kind: type[T], remedy: str = "restore it from a back
     Raises UserError for a value of another type, and for anything but a regular file.
     """
     try:
-        content = _content(path)
+        content = read_content(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -73,14 +84,3 @@ def is_name(text: str) -> bool:
 def _adapter(kind: Any) -> TypeAdapter[Any]:
     has_config = hasattr(kind, "__pydantic_config__")
     return TypeAdapter(kind, config=None if has_config else STRICT)
-
-
-def _content(path: Path) -> bytes:
-    """Return the bytes of a regular file. A pipe is refused, because a read of it could wait for ever."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise OSError("it is no regular file")
-        if status.st_size > MAX_BYTES:
-            raise OSError(f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
-        return file.read()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sweeper.execution.resources import Machine
+from trainables.reading import read_content
 
 TABLE = Path(__file__).with_name("throughputs.toml")
 
@@ -39,7 +40,7 @@ class Card:
 def read_cards(table: Path) -> dict[str, Card]:
     """Read a table. Raises OSError if it cannot be read, and ValueError, KeyError or TypeError if it is wrong."""
     cards = {}
-    for name, line in tomllib.loads(table.read_text()).items():
+    for name, line in tomllib.loads(read_content(table).decode()).items():
         values = {field.name: float(line[field.name]) for field in dataclasses.fields(Card)}
         if not all(0 < value < math.inf for value in values.values()):
             raise ValueError(f"[{name}] has a value that is not positive and finite")

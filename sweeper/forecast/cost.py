@@ -210,8 +210,6 @@ class TableCosts:
 
     def __init__(self, gpu: str, table: Path, teacher: TrialSpec | None) -> None:
         """teacher: the students' teacher. Raises UserError for a wrong table, or a GPU that it lacks."""
-        if not table.is_file():
-            raise UserError(f"--throughputs {table}: there is no such file; see {TABLE} for an example")
         try:
             cards = read_cards(table)
             if gpu not in cards:

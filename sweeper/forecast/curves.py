@@ -16,7 +16,7 @@ from pydantic import AllowInfNan, Field
 from sweeper.scheduling.successive_halving import Configurations
 from sweeper.scheduling.sweep import Sweep
 from trainables.errors import UserError
-from trainables.reading import STRICT, Count, Line, Seconds, checked
+from trainables.reading import STRICT, Count, Line, Seconds, checked, read_content
 
 _LARGEST = 1e100  # FID: sums of these are finite
 
@@ -123,7 +123,7 @@ def read_curves(file: Path) -> list[Curve]:
     Raises UserError for a wrong file, naming the line.
     """
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = read_content(file).decode().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read as text ({error}); name a file of JSON lines") from None
     curves: dict[str, Curve] = {}

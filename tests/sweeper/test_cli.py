@@ -63,6 +63,9 @@ def written(store: Path) -> list[Path]:
         (["run", "cats"], 2, ["'cats'", "see `sweeper run --help`"]),
         (["run", "teachers", "--eta", "1"], 2, ["'--eta'", "see `sweeper run --help`"]),
         (["wandb", "report", "--nmae", "x"], 2, ["--nmae", "see `sweeper wandb report --help`"]),
+        (["run", "teachers", "--dataset", "a\nb"], 2, ["a\\nb", "cannot be printed"]),
+        (["table", "--store", "\udcff"], 2, ["\\udcff", "cannot be printed"]),
+        (["table", "--store", "a" * 5000], 2, ["File name too long"]),
         (["tabel"], 2, ["'tabel'", "'table'", "see `sweeper --help`"]),
     ],
 )

@@ -1,6 +1,8 @@
 """Plug-ins of feature networks and data sets: their content is part of protocols and identities."""
 
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,3 +113,24 @@ def test_a_set_that_is_chosen_by_is_is_chosen_by_fid_on_features_without_classes
     shutil.rmtree(fresh / "runs" / "plugins")
     again = sweeper(*words, "--set", "d=1", "--set", "lr=0.004", cwd=fresh)
     assert "1 done, 0 new" in again.err
+
+
+def test_a_feature_network_that_nothing_registers_is_not_imported() -> None:
+    for name in ("antigravity", "antigravity:open"):
+        with pytest.raises(UserError, match=r"is unknown; .*add --plugin FILE"):
+            load_features(name, None, Path())
+    assert "antigravity" not in sys.modules
+
+
+@pytest.mark.parametrize("kind", ["pipe", "loop", "device", "huge"])
+def test_a_plug_in_that_is_no_file_is_an_error(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "huge":
+        path.touch()
+        os.truncate(path, 10**12)
+    else:
+        path.symlink_to({"loop": "mine.py", "device": "/dev/zero"}[kind])
+    with pytest.raises(UserError, match=r"--plugin .*mine\.py"):
+        plugins.load(str(path))

@@ -10,6 +10,8 @@ from trainables.datasets import DATASETS
 from trainables.errors import UserError
 from trainables.spec import TrialSpec
 
+SPACE = "from sweeper.spaces import Space\nTEACHERS = Space"  # the beginning of a user's file
+
 
 def space(*grids: dict[str, Any], **settings: Any) -> Space:
     return Space(**{"grids": grids, "updates": 90, "first_rung": 10, **settings})
@@ -149,6 +151,14 @@ def test_a_wrong_assignment_is_an_error_that_names_it(assignment: str, message: 
         ("1/0", "does not load: ZeroDivisionError"),
         ("TEACHERS = 3", "defines no TEACHERS"),
         (None, "there is no search space"),
+        ("import sys; sys.exit(0)", "does not load: SystemExit: 0"),
+        ("raise BaseException('x')", "does not load: BaseException: x"),
+        (
+            f"{SPACE}(grids=(g for g in [{{}}]), updates=9, first_rung=3)",
+            "grids=",
+        ),
+        (f"{SPACE}(grids=[{{'d': {{1}}}}], updates=9, first_rung=3)", "d={1}"),
+        (f"{SPACE}(grids=[{{}}], updates='9', first_rung=3)", "updates='9'"),
     ],
 )
 def test_a_broken_space_file_is_an_error(text: str | None, message: str, tmp_path: Path) -> None:
@@ -162,3 +172,18 @@ def test_a_broken_space_file_is_an_error(text: str | None, message: str, tmp_pat
 def test_an_unknown_field_is_an_error_that_names_it() -> None:
     with pytest.raises(UserError, match="sets 'depth', which is not a field"):
         teachers(space({"d": 2, "depth": 3}))
+
+
+def test_a_grid_is_counted_before_it_is_expanded() -> None:
+    huge = {"d": list(range(1, 1001)), "lr": [0.1] * 1000, "seed": list(range(1000))}
+    with pytest.raises(UserError, match="has 1,000,000,000 trials, above max_trials=100000; give shorter lists"):
+        teachers(space(huge))
+    with pytest.raises(UserError, match="has 4 trials, above max_trials=3"):
+        teachers(override(space({"d": [1, 2], "lr": [0.1, 0.2]}), ["max_trials=3"], "teacher"))
+
+
+def test_a_space_that_prints_leaves_stdout_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"print('noise')\n{SPACE}(grids=[{{'d': 1}}], updates=9, first_rung=3)")
+    load_space("mnist5k", "teacher", file)
+    assert capsys.readouterr().out == ""

@@ -1,6 +1,9 @@
 """The store: records round-trip, and folders that are not stores are refused."""
 
+import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -113,3 +116,52 @@ def test_the_bank_is_in_sweeper_cache_if_that_is_set(tmp_path: Path, monkeypatch
     assert store.bank("t").is_relative_to(store.root)
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "scratch"))
     assert store.bank("t") == tmp_path / "scratch" / "bank" / "t"
+
+
+OLD = Path(__file__).with_name("store_before") / "store"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"eta": 0}, "eta"),
+        ({"eta": 1.5}, "eta"),
+        ({"rungs": []}, "rungs"),
+        ({"name": "../../escaped"}, "name"),
+        ({"dataset": "../x"}, "dataset"),
+        ({"features": "os:system"}, "features"),
+        ({"name": "another"}, "holds the sweep another"),
+        ({"colour": "red"}, "colour"),
+        ({"protocols": {}}, "protocols"),
+        ({"command": "x\x1b[2J"}, "command"),
+    ],
+)
+def test_a_manifest_with_a_wrong_value_is_an_error_that_names_file_and_field(
+    change: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    shutil.copytree(OLD, tmp_path / "runs")
+    path = tmp_path / "runs" / "sweeps" / "mnist5k-teachers.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=rf"mnist5k-teachers\.json .*{message}"):
+        Store(tmp_path / "runs").sweeps()
+
+
+def test_a_record_of_another_trial_and_a_missing_teacher_sweep_are_errors(tmp_path: Path) -> None:
+    shutil.copytree(OLD, tmp_path / "runs")
+    store = Store(tmp_path / "runs")
+    first, second, *_ = (manifest := store.require_sweep("mnist5k-teachers")).signatures
+    shutil.copy(tmp_path / "runs/trials" / first / "record.json", tmp_path / "runs/trials" / second / "record.json")
+    with pytest.raises(UserError, match=f"{second}/record.json holds the trial {first}"):
+        store.require(second)
+    with pytest.raises(UserError, match="holds no sweep none"):
+        store.require_sweep("none")
+    assert manifest.role == "teacher"
+
+
+@pytest.mark.parametrize("place", ["", "store.json", "sweeps/new.json", "trials/x", "new.html"])
+def test_pages_and_exports_are_not_written_among_the_store_s_files(place: str, tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    with pytest.raises(UserError, match="is among the store's own files"):
+        store.check_output(tmp_path / "runs" / place)
+    store.check_output(tmp_path / "runs" / "reports" / "x.html")
+    store.check_output(tmp_path / "x.html")
