@@ -44,7 +44,7 @@ def read_tensors(
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = dict(header.get("__metadata__") or {})
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SpoiledError(path, "is damaged: it is no complete safetensors file") from None
     if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(arrays, metadata):
         raise SpoiledError(path, "is damaged: its content does not match its checksum")
