@@ -71,6 +71,8 @@ def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
         raise SpoiledError(path, "is damaged: it is no complete npy file") from None
     if array.dtype != dtype or array.ndim != ndim:
         raise SpoiledError(path, f"is damaged: it has type {array.dtype} and shape {list(array.shape)}")
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise SpoiledError(path, "is damaged: its size is not that of its array")
     return np.asarray(array)
 
 

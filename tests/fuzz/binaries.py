@@ -30,12 +30,11 @@ from sweeper.execution.job import _save_weights
 from sweeper.store import FinalRecord, Store
 from tests.sweeper import stores
 from trainables import checkpoint, notes
-from trainables.bank import SHARD, Bank, shard_path
+from trainables.bank import Bank, shard_path
 from trainables.dataset_identity import identify
 from trainables.errors import SpoiledError
 from trainables.images import prepare
 from trainables.networks import build
-from trainables.scores.scorer import Scorer
 from trainables.tensors import map_array, read_tensors, write_tensors
 from trainables.training import Rung
 
@@ -111,8 +110,14 @@ def _whole() -> Path:
         Image.fromarray((120 * (number % 2) + rng.integers(0, 9, (32, 32))).astype(np.uint8)).save(path)
     shutil.copytree(folder / "photos" / "class0", folder / "samples")
     name = identify(str(folder / "photos"), store.datasets)
-    Scorer(prepare(name, 32, store.datasets, folder=folder / "photos"), store.scores)
+    prepare(name, 32, store.datasets, folder=folder / "photos")
+    code, _, err = run(_score(name), folder)  # trains the classifier, and computes the statistics
+    assert code == 0, err
     return folder
+
+
+def _score(name: str) -> list[str]:
+    return ["score", "samples", "--against", name, "--features", "classifier", "--json"]
 
 
 def weights(rng: random.Random) -> Case:
@@ -123,14 +128,16 @@ def weights(rng: random.Random) -> Case:
 
 def arrays(rng: random.Random) -> Case:
     """What `score` reads of a prepared data set: its images, its classifier, the statistics of the real images."""
-    pattern = rng.choice(["datasets/photos-*-32.npy", "scores/classifier-*.safetensors", "scores/real-*.safetensors"])
+    pattern = rng.choice(
+        ["datasets/photos-*-32.npy", "scores/classifier-*.safetensors", "scores/real-*-84.safetensors"]
+    )
     (name,) = (path.stem.removesuffix("-32") for path in (_whole() / "runs" / "datasets").glob("photos-*-32.json"))
 
     def damage(folder: Path) -> None:
         (path,) = (folder / "runs").glob(pattern)
         put(path, rng)
 
-    return Case(["score", "samples", "--against", name, "--features", "classifier", "--json"], damage)
+    return Case(_score(name), damage)
 
 
 FAMILIES: dict[str, tuple[Callable[[random.Random], Case], int]] = {"weights": (weights, 60), "arrays": (arrays, 90)}
@@ -236,7 +243,7 @@ def read_a_checkpoint(seed: int, folder: Path) -> None:
 
 
 def read_a_shard(seed: int, folder: Path) -> None:
-    """A damaged shard is rendered again, unless another image in it is all that changed."""
+    """A damaged shard is rendered again, unless a bit of an image is all that changed."""
     rng = random.Random(f"shard {seed}")
 
     def teacher(z: np.ndarray) -> np.ndarray:
@@ -246,8 +253,7 @@ def read_a_shard(seed: int, folder: Path) -> None:
     put(shard_path(folder, 0), rng)
     with _limited():
         z, images = Bank(folder, 10, teacher, (1, 4, 4))(np.arange(10))
-    assert images.shape == (10, 1, 4, 4)
-    assert (images == teacher(z)).mean() > 0.99 or len(map_array(shard_path(folder, 0), np.uint8, 4)) == SHARD
+    assert (images == teacher(z)).mean() > 0.99
 
 
 def read_an_array(seed: int, folder: Path) -> None:
