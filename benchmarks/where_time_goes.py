@@ -33,7 +33,7 @@ def part(stack: list[str]) -> str:
         function = name.rpartition(".")[2]
         if "scores/" in where or function == "render":
             return "scores"
-        if "checkpoint.py" in where or "store.py" in where or "execution/job.py" in where:
+        if "checkpoint.py" in where or "tensors.py" in where or "store.py" in where or "execution/job.py" in where:
             return "store"
         if function == "backward":
             return "backward"

@@ -202,7 +202,8 @@ def _check_weights(teacher: Teacher, store: Store) -> None:
 
 def _drop_lost_trials(manifest: Manifest, old: Manifest | None, store: Store) -> None:
     """Have finished trials trained again whose weights are missing or are not the recorded ones."""
-    for signature in {*manifest.signatures, *(old.confirming if old else ())}:
+    lost = []
+    for signature in dict.fromkeys([*manifest.signatures, *(old.confirming if old else ())]):
         record = store.trial(signature)
         final = record.final(manifest.updates, manifest.protocols) if record else None
         if final is None:
@@ -210,8 +211,11 @@ def _drop_lost_trials(manifest: Manifest, old: Manifest | None, store: Store) ->
         try:
             weights.check(store, signature, final)
         except SpoiledError as error:
-            say(f"[yellow]{escape(str(error))}[/yellow]; the trial is trained again")
             store.drop_finals(signature, final.updates)
+            lost.append(str(error))
+    if lost:
+        others = f", and so are {len(lost) - 1} others, whose weights are lost, too" if len(lost) > 1 else ""
+        say(f"[yellow]{escape(lost[0])}[/yellow]; the trial is trained again{others}")
 
 
 def _check_grows(old: Manifest, specs: list[TrialSpec], teacher: Teacher | None) -> None:

@@ -44,7 +44,7 @@ def read_tensors(
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = dict(header.get("__metadata__") or {})
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError):
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise SpoiledError(path, "is damaged: it is no complete safetensors file") from None
     if CHECKSUM in metadata and metadata[CHECKSUM] != _checksum(arrays, metadata):
         raise SpoiledError(path, "is damaged: its content does not match its checksum")
@@ -71,6 +71,8 @@ def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
         raise SpoiledError(path, "is damaged: it is no complete npy file") from None
     if array.dtype != dtype or array.ndim != ndim:
         raise SpoiledError(path, f"is damaged: it has type {array.dtype} and shape {list(array.shape)}")
+    if path.stat().st_size != array.offset + array.nbytes:
+        raise SpoiledError(path, "is damaged: its size is not that of its array")
     return np.asarray(array)
 
 

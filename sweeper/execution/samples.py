@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from trainables.files import replacing
+from trainables.notes import note
 
 SAMPLES = 32  # images in a grid
 ACROSS = 8  # images in a row
@@ -24,10 +25,14 @@ def save_samples(path: Path, images: np.ndarray) -> None:
 
 
 def load_samples(path: Path, count: int) -> list[Image.Image]:
-    """Return the first `count` images of a grid. Empty if the file does not exist."""
-    if not path.exists():
+    """Return the first `count` images of a grid. Empty if the file does not exist or, with a note, is damaged."""
+    if not path.is_file():
         return []
-    with Image.open(path) as grid:
-        side = grid.width // ACROSS
-        corners = [(i % ACROSS * side, i // ACROSS * side) for i in range(min(count, SAMPLES))]
-        return [grid.crop((x, y, x + side, y + side)) for x, y in corners]
+    try:
+        with Image.open(path) as grid:
+            side = grid.width // ACROSS
+            corners = [(i % ACROSS * side, i // ACROSS * side) for i in range(min(count, SAMPLES))]
+            return [grid.crop((x, y, x + side, y + side)) for x, y in corners]
+    except (OSError, SyntaxError, ValueError):
+        note(f"{path} is damaged; its samples are left out")
+        return []

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -201,7 +203,7 @@ def test_an_interrupted_sweep_exits_with_130_and_names_the_command(fresh: Path) 
     script = Path(sys.executable).with_name("sweeper")
     process = subprocess.Popen([script, *TEACHERS], cwd=fresh, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while not list(fresh.glob("runs/trials/*/checkpoint.safetensors")):
+    while not list(fresh.glob("runs/trials/*/checkpoint-*.safetensors")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
@@ -260,3 +262,52 @@ def test_a_precision_that_the_machine_lacks_is_an_environment_error(sweeper: Cal
     done = sweeper("run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--precision", "fp16", cwd=fresh)
     assert done.code == 5, done.err
     assert "precision=fp16 needs a GPU" in done.err
+
+
+def scored_by_another_network(folder: Path) -> None:
+    """Write into the records of the teachers that another classifier scored them."""
+    records = [path for path in folder.glob("runs/trials/*/record.json") if '"role": "teacher"' in path.read_text()]
+    for path in [*records, folder / "runs" / "sweeps" / "mnist5k-teachers.json"]:
+        path.write_text(re.sub("classifier-[0-9a-f]{12}", "classifier-000000000000", path.read_text()))
+
+
+def test_students_stop_before_they_train_if_their_teacher_was_scored_otherwise(
+    finished: Path, sweeper: Call, tmp_path: Path
+) -> None:
+    """The command that the error names scores the teachers again, without training, and then the students go on."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    table = read_table(sweeper, folder)
+    scored_by_another_network(folder)
+    before = write_times(folder)
+    done = sweeper(*STUDENTS, "--set", "seed=0,1", cwd=folder)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert "the teacher's scores are by classifier-000000000000" in line
+    assert f"run `{shlex.join(['sweeper', *TEACHERS])}` first: it scores the teachers again" in line
+    assert write_times(folder) == before
+    checkpoints = {path: path.stat().st_mtime_ns for path in folder.glob("runs/trials/*/*.safetensors")}
+    assert sweeper(*TEACHERS, cwd=folder).code == 0
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("runs/trials/*/*.safetensors")} == checkpoints
+    assert read_table(sweeper, folder) == table
+
+
+def test_a_trial_whose_weights_are_lost_is_trained_again_to_the_same_table(
+    finished: Path, sweeper: Call, tmp_path: Path
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    store = Store(folder / "runs")
+    pinned = store.sweep("mnist5k-students").teacher
+    lost = store.weights(pinned.signature, "generator", pinned.updates)
+    lost.write_bytes(lost.read_bytes()[:-1] + b"x")
+    done = sweeper(*STUDENTS, "--set", "seed=0,1", cwd=folder)
+    assert done.code == 2
+    assert f"{lost} is not the file that was recorded" in done.err
+    assert f"train the trial again with `{shlex.join(['sweeper', *TEACHERS])}`" in done.err
+    done = sweeper(*TEACHERS, cwd=folder)
+    assert done.code == 0, done.err
+    assert f"{lost} is not the file that was recorded" in done.err
+    assert "the trial is trained again" in done.err
+    assert sweeper(*STUDENTS, cwd=folder).code == 0
+    assert read_table(sweeper, folder) == read_table(sweeper, finished)

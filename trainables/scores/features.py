@@ -100,8 +100,8 @@ def fold_normalisation(network: nn.Module, convolution: str, normalisation: str)
 
 
 def require_file(path: Path, what: str) -> Path:
-    """Return `path`. Raises EnvironmentUserError if the weights file does not exist."""
-    if not path.exists():
+    """Return `path`. Raises EnvironmentUserError if the weights file does not exist, or is no regular file."""
+    if not path.is_file():
         raise EnvironmentUserError(
             f"{what} not found at {path}; put it there, use --features imagenet (pip install 'sweeper[imagenet]'), or "
             "sort the images into one subfolder per class and use --features classifier"

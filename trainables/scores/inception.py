@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.models import inception_v3
 
+from trainables.errors import EnvironmentUserError
 from trainables.files import file_hash
 from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation, require_file
 
@@ -18,7 +19,12 @@ class Inception(TorchFeatures):
         from pytorch_fid.inception import InceptionV3
 
         path = require_file(inception_weights(), "Inception's weights file (from pytorch-fid's releases)")
-        network = InceptionV3(list(range(4)))
+        try:
+            network = InceptionV3(list(range(4)))
+        except Exception:  # torch raises errors of many types for a damaged file
+            raise EnvironmentUserError(
+                f"{path} is damaged: it is not pytorch-fid's weights file; delete it, and put a new one there"
+            ) from None
         fold_normalisation(network, "conv", "bn")
         name = f"inception-{file_hash(path)}"
         super().__init__(network, name, 2048, "RGB, [0, 1], bilinear to 299×299, [-1, 1]", batch_size=50)

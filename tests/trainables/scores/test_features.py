@@ -87,6 +87,14 @@ def test_missing_inception_weights_name_the_file(tmp_path: Path, monkeypatch: py
         Inception()
 
 
+def test_a_damaged_file_of_inception_s_weights_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    inception_weights().parent.mkdir(parents=True)
+    inception_weights().write_bytes(b"PK half")
+    with pytest.raises(EnvironmentUserError, match="is damaged: it is not pytorch-fid's weights file"):
+        Inception()
+
+
 def save_random_weights(path: Path) -> None:
     """Save pytorch-fid's network with seeded random weights as a weights file."""
     path.parent.mkdir(parents=True, exist_ok=True)
