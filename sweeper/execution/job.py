@@ -32,8 +32,8 @@ from trainables.training import Rung, train
 def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = lambda updates: False) -> RungRecord:
     """Train a trial from its checkpoint to the job's rung. Write the rung record to the store, and return it.
 
-    At the sweep's budget, write the networks' weights and the final record, too. stop: as for trainables.training.train.
-    Raises UserError if the feature network's weights have changed since the sweep began, Interrupted as train does.
+    At the sweep's budget, write the networks' weights and the final record, too. stop: as for `train`. Raises UserError
+    if the feature network's weights have changed since the sweep began, Interrupted as `train` does.
     """
     spec = store.require(job.signature).spec
     scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, store.root)
