@@ -295,8 +295,8 @@ def main() -> None:
     """Run the command line. Report a mistake of the user in one line, and exit with its code."""
     interruption.handle(f"interrupted; continue with `{_command()}`" if sys.argv[1:2] == ["run"] else "")
     try:
-        # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them. It makes
-        # an exit code of KeyboardInterrupt, too.
+        # Without standalone_mode Typer returns exit codes (also after Ctrl-C), and raises errors of usage instead of
+        # printing them.
         code = app(prog_name="sweeper", standalone_mode=False)
         if code == interruption.EXIT_CODE:
             interruption.print_hint()

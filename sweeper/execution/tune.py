@@ -101,7 +101,7 @@ def session(slots: int | None) -> Iterator[Machine]:
 def _shut_down(processes: set[int]) -> None:
     """Disconnect from Ray, and kill the processes that it started for this command.
 
-    Ray itself would send each in turn a SIGTERM, which they do not get, wait for a second, and leave idle workers behind.
+    Ray itself would send each in turn a SIGTERM, which they do not get, wait for a second, and leave idle workers.
     """
     node = ray._private.worker._global_node
     if node is not None:
