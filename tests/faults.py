@@ -48,7 +48,7 @@ class Command:
         return found
 
     def workers(self) -> list[psutil.Process]:
-        return self.processes("ray::TrialActor")
+        return self.processes("ray::ResourceTrainable")  # Tune's name for the actor
 
     def send(self, number: signal.Signals, to_group: bool = False) -> None:
         """Send a signal to the command; to its whole group, as a terminal and Slurm do."""
