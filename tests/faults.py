@@ -36,6 +36,14 @@ class Command:
             start_new_session=True,
         )
 
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Leave nothing behind, whatever the test has found."""
+        for process in self.processes():
+            with_suppressed(process.kill)
+
     def processes(self, title: str = "") -> list[psutil.Process]:
         """Return the living processes of the command whose command line contains `title`."""
         found = []

@@ -48,6 +48,19 @@ def files_with(folder: Path, word: str) -> list[str]:
     return [str(path) for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
 
 
+def interrupted(command: faults.Command, number: signal.Signals, to_group: bool = False, seconds: float = 15) -> str:
+    """Send a signal. Check that the command ends in time with one line, and leaves no process. Return its stderr."""
+    sent = time.monotonic()
+    command.send(number, to_group)
+    code, err = command.wait()
+    assert time.monotonic() - sent < seconds
+    assert code == 130, err
+    assert err.splitlines()[-1].startswith("interrupted; continue with `sweeper run teachers"), err
+    assert "Traceback" not in err
+    assert not command.wait_until_gone(3)
+    return err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
     number: signal.Signals, fresh: Path, ray_folder: Path
@@ -56,17 +69,11 @@ def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
     for module in MODULES:
         (fresh / f"{module}.py").write_text(f"open({str(fresh / 'imported')!r}, 'a').write(__file__)\n")
     secret = "canary-of-the-test"
-    command = faults.Command(ENDLESS, fresh, RAY_TMPDIR=str(ray_folder), **dict.fromkeys(KEYS, secret))
-    assert command.wait_until(lambda: trained(fresh))
-    sent = time.time()
-    command.send(number, to_group=True)
-    code, err = command.wait()
-    assert time.time() - sent < 15
-    assert code == 130, err
-    assert err.splitlines()[-1].startswith("interrupted; continue with `sweeper run teachers"), err
+    with faults.Command(ENDLESS, fresh, RAY_TMPDIR=str(ray_folder), **dict.fromkeys(KEYS, secret)) as command:
+        assert command.wait_until(lambda: trained(fresh))
+        err = interrupted(command, number, to_group=True)
     (checkpoint,) = fresh.glob("runs/trials/*/checkpoint.safetensors")
-    assert checkpoint.stat().st_mtime > sent
-    assert not command.wait_until_gone(3)
+    assert time.time() - checkpoint.stat().st_mtime < 15
     assert not (fresh / "imported").exists()
     assert secret not in err
     assert not files_with(fresh / "runs", secret)
@@ -76,30 +83,24 @@ def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
 @pytest.mark.parametrize("moment", ["driver.lock", "gcs_server"])
 def test_a_signal_in_the_first_seconds_ends_the_command_with_one_line(moment: str, fresh: Path) -> None:
     """While data are prepared, and while Ray starts."""
-    command = faults.Command(ENDLESS, fresh)
-    assert command.wait_until(lambda: (fresh / "runs" / moment).exists() or command.processes(moment))
-    sent = time.time()
-    command.send(signal.SIGTERM)
-    code, err = command.wait()
-    assert time.time() - sent < 15
-    assert code == 130, err
-    assert err.splitlines()[-1].startswith("interrupted; continue with `sweeper run teachers"), err
-    assert "Traceback" not in err
-    assert not command.wait_until_gone(3)
+    with faults.Command(ENDLESS, fresh) as command:
+        assert command.wait_until(lambda: (fresh / "runs" / moment).exists() or command.processes(moment))
+        interrupted(command, signal.SIGTERM)
 
 
 def test_a_second_signal_ends_the_command_at_once(fresh: Path) -> None:
-    command = faults.Command(ENDLESS, fresh)
-    assert command.wait_until(lambda: trained(fresh))
-    command.send(signal.SIGINT)
-    time.sleep(0.05)
-    sent = time.time()
-    command.send(signal.SIGINT)
-    code, err = command.wait()
-    assert time.time() - sent < 2
-    assert code == 130
-    assert err.splitlines()[-1].startswith("interrupted; continue with `sweeper run teachers"), err
-    assert not command.wait_until_gone(3)
+    with faults.Command(ENDLESS, fresh) as command:
+        assert command.wait_until(lambda: trained(fresh))
+        command.send(signal.SIGINT)
+        time.sleep(0.05)
+        interrupted(command, signal.SIGINT, seconds=2)
+
+
+def test_a_command_that_is_killed_leaves_no_process_that_trains_on(fresh: Path) -> None:
+    with faults.Command(ENDLESS, fresh) as command:
+        assert command.wait_until(lambda: trained(fresh))
+        command.kill()
+        assert not command.wait_until_gone(15)
 
 
 def kill_and_restart(folder: Path, rng: random.Random, kills: int) -> int:
@@ -107,12 +108,12 @@ def kill_and_restart(folder: Path, rng: random.Random, kills: int) -> int:
     killed = 0
     for words in (TEACHERS, STUDENTS):
         while True:
-            command = faults.Command(words, folder)
-            what = faults.kill_at_random(command, rng, longest=20) if killed < kills else ""
-            killed += bool(what)
-            print(f"kill {killed} of {kills}: {what or 'none, it has finished'}")
-            code, err = command.wait()
-            assert not command.wait_until_gone(15), "an orphan trains on"
+            with faults.Command(words, folder) as command:
+                what = faults.kill_at_random(command, rng, longest=20) if killed < kills else ""
+                killed += bool(what)
+                print(f"kill {killed} of {kills}: {what or 'none, it has finished'}")
+                code, err = command.wait()
+                assert not command.wait_until_gone(15), "an orphan trains on"
             assert "Traceback" not in err, err
             if code == 0:
                 break
