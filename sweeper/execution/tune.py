@@ -103,8 +103,8 @@ def _shut_down(processes: set[int]) -> None:
 
     Ray itself would send each in turn a SIGTERM, which they do not get, wait for a second, and leave idle workers.
     """
-    node = ray._private.worker._global_node
-    if node is not None:
+    node: Any = ray._private.worker._global_node
+    if node is not None and processes:
         node.kill_all_processes = lambda *args, **options: interruption.kill(processes)
     ray.shutdown()
     interruption.kill(processes)

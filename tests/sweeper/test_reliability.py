@@ -71,9 +71,10 @@ def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
     secret = "canary-of-the-test"
     with faults.Command(ENDLESS, fresh, RAY_TMPDIR=str(ray_folder), **dict.fromkeys(KEYS, secret)) as command:
         assert command.wait_until(lambda: trained(fresh))
+        sent = time.time()
         err = interrupted(command, number, to_group=True)
     (checkpoint,) = fresh.glob("runs/trials/*/checkpoint.safetensors")
-    assert time.time() - checkpoint.stat().st_mtime < 15
+    assert checkpoint.stat().st_mtime > sent
     assert not (fresh / "imported").exists()
     assert secret not in err
     assert not files_with(fresh / "runs", secret)

@@ -169,6 +169,7 @@ def test_an_interruption_waits_for_the_jobs_that_have_trained_and_not_for_long(
 
 def test_a_share_that_fits_no_node_is_an_error_of_one_line(tmp_path: Path) -> None:
     jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0, nodes=((0.5, 0), (0.5, 0)), elastic=True))
+    assert jobs.suggest("a") is None
     assert jobs.suggest("a") == "FINISHED"
     assert "d=64 gan needs 1 CPUs on one node, and the nodes have 0.5 CPUs" in str(jobs.error)
 
