@@ -21,8 +21,11 @@ def main() -> None:
             sys.exit(UserError.exit_code)
     interruption.handle(f"interrupted; continue with `{command()}`" if sys.argv[1:2] == ["run"] else "")
     try:
-        # Without standalone_mode Typer returns exit codes, and raises errors of usage instead of printing them.
+        # Without standalone_mode Typer returns exit codes (also after Ctrl-C), and raises errors of usage instead of
+        # printing them.
         code = app(prog_name="sweeper", standalone_mode=False)
+        if code == interruption.EXIT_CODE:
+            interruption.print_hint()
         sys.stdout.flush()
         sys.exit(code)
     except UserError as error:

@@ -49,11 +49,12 @@ class Failures:
         if self._progress.get(job) != progress:
             self._in_a_row[job] = 0
         self._progress[job] = progress
-        if isinstance(error, ProcessDeath):
-            self._in_a_row[job] += not error.lost
-            died = self._in_a_row[job] >= DEATHS
-            return f"its process died {self._in_a_row[job]} times without a newer checkpoint" if died else None
+        if isinstance(error, ProcessDeath) and error.lost:
+            return None
         self._in_a_row[job] += 1
+        if isinstance(error, ProcessDeath):
+            died = self._in_a_row[job] >= DEATHS
+            return f"its process died {DEATHS} times without a newer checkpoint" if died else None
         alike = self._jobs_by_place[error.place]
         alike.add(job.signature)
         if len(alike) >= ALIKE:

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
@@ -88,21 +88,25 @@ def _watch(reading: int) -> None:
 
 def _exit() -> None:
     """End this process and its descendants at once."""
-    for process in _descendants(os.getpid()):
-        try:
-            os.kill(process, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    kill(set(descendants()))
     if sys.stderr.isatty():
         print("\x1b[?25h", end="", file=sys.stderr)  # the live view hides the cursor
     print_hint()
     os._exit(EXIT_CODE)
 
 
-def _descendants(process: int) -> list[int]:
-    """Return the processes below a process, on Linux. Elsewhere none: they end with their parent, a little later."""
-    children = [int(word) for file in Path(f"/proc/{process}/task").glob("*/children") for word in _read(file).split()]
-    return [descendant for child in children for descendant in (child, *_descendants(child))]
+def kill(processes: set[int]) -> None:
+    """Kill the processes that have not ended yet, and empty the set: their numbers may soon be those of others."""
+    while processes:
+        with suppress(ProcessLookupError):
+            os.kill(processes.pop(), signal.SIGKILL)
+
+
+def descendants(process: int | None = None) -> list[int]:
+    """Return the processes below a process, by default this one. Only Linux lists them."""
+    tasks = Path(f"/proc/{process or os.getpid()}/task")
+    children = [int(word) for file in tasks.glob("*/children") for word in _read(file).split()]
+    return [descendant for child in children for descendant in (child, *descendants(child))]
 
 
 def _read(file: Path) -> str:

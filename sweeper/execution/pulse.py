@@ -6,8 +6,10 @@ Keys begin with the command's id in Ray. So they reach every node, and end with 
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 import ray
+from ray.exceptions import RaySystemError, RpcError
 from ray.experimental.internal_kv import (
     _internal_kv_del,
     _internal_kv_get,
@@ -31,7 +33,7 @@ class Pulse:
 
     def begin(self, signature: str) -> None:
         """Report on another job from now on."""
-        self.signature, self.updates = signature, 0
+        self.updates, self.signature = 0, signature  # in this order: the thread reads them
 
     def __call__(self, updates: int) -> bool:
         """Note the updates that are done. Return whether the training is to stop."""
@@ -41,10 +43,11 @@ class Pulse:
     def _beat(self) -> None:
         sent = None
         while True:
-            self.stopping = _internal_kv_get(_key("stop"), namespace=_NAMESPACE) is not None
-            if self.updates and (beat := (self.signature, self.updates)) != sent:
-                _internal_kv_put(_key(self.signature), str(self.updates), namespace=_NAMESPACE)
-                sent = beat
+            with suppress(RaySystemError, RpcError):  # the head may be away for a moment
+                self.stopping = _internal_kv_get(_key("stop"), namespace=_NAMESPACE) is not None
+                if self.updates and (beat := (self.signature, self.updates)) != sent:
+                    _internal_kv_put(_key(self.signature), str(self.updates), namespace=_NAMESPACE)
+                    sent = beat
             time.sleep(SECONDS)
 
 

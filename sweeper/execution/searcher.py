@@ -21,7 +21,7 @@ from sweeper.execution.resources import Share, Slots, share_of
 from sweeper.records import RungRecord
 from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Store
-from trainables import plugins
+from trainables import checkpoint, plugins
 from trainables.errors import EnvironmentUserError
 
 SECONDS_TO_STOP = 7.0  # for the running jobs to save their checkpoints
@@ -69,6 +69,7 @@ class JobSearcher(Searcher):
         self.printed_notes: set[str] = set()
         self.error: Exception | None = None  # kept here, because an exception inside Tune would end the running jobs
         self._stopping: float | None = None  # since when
+        self._awaited: set[str] = set()  # Tune's ids of jobs that are to save a checkpoint
         self._looked = time.monotonic()
 
     # Suggestions.
@@ -126,14 +127,19 @@ class JobSearcher(Searcher):
                 if self.error:
                     print(f"stopping, the running jobs save their checkpoints: {self.error}", file=sys.stderr)
                 pulse.stop_jobs()
-            if not self.running.keys() - self.waiting.keys() or now - self._stopping > SECONDS_TO_STOP:
+                trained = pulse.updates_of(self._started().values())
+                self._awaited = {trial_id for trial_id, trial in self._started().items() if trial in trained}
+            if not self._awaited & self.running.keys() or now - self._stopping > SECONDS_TO_STOP:
                 raise Stopped
         elif now - self._looked > SECONDS_BETWEEN_LOOKS:
             self._looked = now
-            started = [job.signature for trial_id, job in self.running.items() if trial_id not in self.waiting]
-            updates = pulse.updates_of(started)
+            updates = pulse.updates_of(self._started().values())
             self._notify(lambda watcher: watcher.trained(self.sweep, updates))
             self._explain_waiting(now)
+
+    def _started(self) -> dict[str, str]:
+        """Return Tune's id → signature, of the jobs that have a process."""
+        return {trial_id: job.signature for trial_id, job in self.running.items() if trial_id not in self.waiting}
 
     def _explain_waiting(self, now: float) -> None:
         for trial_id, (since, share) in self.waiting.items():
@@ -195,9 +201,8 @@ class JobSearcher(Searcher):
         return self.running.pop(trial_id), self.slots.release(trial_id)
 
     def _progress(self, job: Job) -> int:
-        """Return a number that changes with each checkpoint of a job."""
-        path = self.store.checkpoint(job.signature)
-        return path.stat().st_mtime_ns if path.exists() else 0
+        """Return the updates of a job's newest checkpoint."""
+        return checkpoint.updates(self.store.checkpoint(job.signature))
 
     def _retry_delayed(self) -> None:
         for job in self.delayed:

@@ -70,7 +70,7 @@ def session(slots: int | None) -> Iterator[Machine]:
     address = os.environ.get("RAY_ADDRESS")
     if not address and "RAY_AUTH_TOKEN" not in os.environ:
         raise EnvironmentUserError("a file of yours imports ray when it is loaded; import it inside its functions")
-    folder = tempfile.TemporaryDirectory(prefix="sweeper-")
+    folder, others = tempfile.TemporaryDirectory(prefix="sweeper-"), set(interruption.descendants())
     try:
         with _sheltered(folder.name):
             if address:
@@ -96,8 +96,20 @@ def session(slots: int | None) -> Iterator[Machine]:
     finally:
         with contextlib.suppress(Exception):  # the cluster may be what has failed
             pulse.forget_all()
-        ray.shutdown()
+        _shut_down(set(interruption.descendants()) - others)
         folder.cleanup()
+
+
+def _shut_down(processes: set[int]) -> None:
+    """Disconnect from Ray, and kill the processes that it started for this command.
+
+    Ray itself would send each in turn a SIGTERM, which they do not get, wait for a second, and leave idle workers.
+    """
+    node: Any = ray._private.worker._global_node
+    if node is not None and processes:
+        node.kill_all_processes = lambda *args, **options: interruption.kill(processes)
+    ray.shutdown()
+    interruption.kill(processes)
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import psutil
 import pytest
 import yaml
 
+from sweeper.execution import tune
+from tests import faults
 from tests.conftest import TINY, Done
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +71,19 @@ def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done],
     done = sweeper(*command, cwd=fresh)
     assert done.code == 5
     assert "no Ray cluster at 127.0.0.1:1" in done.err.splitlines()[-1]
+
+
+def test_a_silent_address_is_an_error_of_one_line_within_seconds(sweeper: Callable[..., Done], fresh: Path) -> None:
+    """Ray itself would wait for over 100 s."""
+    command = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address"]
+    with faults.silent_port() as address:
+        start = time.monotonic()
+        with pytest.raises(OSError, match="it has not answered for 10 s"):
+            tune._check_answers(address)
+        assert time.monotonic() - start < 12
+        done = sweeper(*command, address, cwd=fresh)
+    assert done.code == 5
+    assert f"no Ray cluster at {address}: it has not answered for 10 s" in done.err.splitlines()[-1]
 
 
 STRANGER = """

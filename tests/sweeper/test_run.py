@@ -199,19 +199,6 @@ def test_a_killed_sweep_resumes_to_the_same_table(
     assert read_table(sweeper, fresh) == read_table(sweeper, finished)
 
 
-def test_an_interrupted_sweep_exits_with_130_and_names_the_command(fresh: Path) -> None:
-    script = Path(sys.executable).with_name("sweeper")
-    process = subprocess.Popen([script, *TEACHERS], cwd=fresh, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not list(fresh.glob("runs/trials/*/checkpoint-*.safetensors")):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    assert "continue with `sweeper run teachers" in err.splitlines()[-1]
-
-
 def test_a_sweep_on_a_folder_of_colour_images(colour_folder: Path, tmp_path: Path, sweeper: Call) -> None:
     """The images have mixed sizes, one subfolder per class, and a text file among them. FID uses their classifier."""
     command = [

@@ -12,7 +12,7 @@ from tests.trainables import built
 from trainables import checkpoint
 from trainables.bank import Bank
 from trainables.descent import NEEDS_GPU
-from trainables.errors import EnvironmentUserError, NotFiniteError
+from trainables.errors import EnvironmentUserError, Interrupted, NotFiniteError
 from trainables.images import Images
 from trainables.latents import latents
 from trainables.objectives import GAMES, LOSSES
@@ -279,3 +279,30 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     generator, z = built.generator(2), latents("rung", 0, 10)
     assert np.array_equal(render(generator, z, batch_size=3), render(generator, z))
     assert generator.training
+
+
+def test_a_trial_that_is_told_to_stop_saves_its_checkpoint_and_resumes_to_the_same_weights(
+    digits: Images, bank: Bank, tmp_path: Path
+) -> None:
+    spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
+    with pytest.raises(Interrupted):
+        run(spec, [10], digits, bank, path, stop=lambda updates: updates == 4)
+    assert checkpoint.updates(path) == 4
+    (resumed,), (uninterrupted,) = run(spec, [10], digits, bank, path), run(spec, [10], digits, bank)
+    for one, other in zip(resumed.generator.parameters(), uninterrupted.generator.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("fields", [MSE, TEACHER], ids=["student", "teacher"])
+def test_a_trial_whose_loss_is_nan_stops_within_100_updates(fields: dict[str, Any], digits: Images, bank: Bank) -> None:
+    seen: list[int] = []
+
+    def note(updates: int) -> bool:
+        seen.append(updates)
+        return False
+
+    (rung,) = run(spec_of(**fields, lr=1e30), [1_000_000], digits, bank, stop=note)
+    assert rung.updates == 1_000_000
+    assert len(seen) <= 100
+    with pytest.raises(NotFiniteError):
+        render(rung.generator, latents("rung", 0, 4))

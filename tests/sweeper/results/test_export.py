@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,3 +239,20 @@ def test_without_students_the_error_names_the_command_to_run(tmp_path: Path) -> 
     sweep(store, "teacher", [trial(store, teacher(16), 1.0, FINAL)])
     with pytest.raises(NotYetError, match="run `sweeper run students --teacher best` first"):
         export.choose(Comparison.read(store, None, None), None)
+
+
+def test_an_export_calls_nobody_and_leaves_nothing_in_the_home_folder(
+    finished: Path, sweeper: Callable[..., Done], tmp_path: Path
+) -> None:
+    """ONNX Runtime would write an id of the machine into the home folder, and look up the host of its maker."""
+    home = tmp_path / "home"
+    home.mkdir()
+    clean = {"HOME": str(home), "XDG_CACHE_HOME": "", "PYTHONPROFILEIMPORTTIME": "1"}
+    words = ["export", "--store", str(finished / "runs"), "--d", "1"]
+    weights = sweeper(*words, "--format", "safetensors", "-o", str(tmp_path / "weights"), cwd=tmp_path, **clean)
+    assert weights.code == 0, weights.err
+    assert "onnxruntime" not in weights.err
+    everything = sweeper(*words, "-o", str(tmp_path / "all"), cwd=tmp_path, **clean)
+    assert everything.code == 0, everything.err
+    assert "onnxruntime" in everything.err
+    assert not [path for path in home.rglob("*") if "Microsoft" in str(path) or "onnxruntime" in str(path)]

@@ -65,6 +65,20 @@ def quick(durations: list[float]) -> bool:
     return durations[len(durations) // 1000] < CALLBACK_SECONDS and durations[0] < 0.25
 
 
+def test_the_uploader_runs_no_module_of_the_current_folder(
+    store: Store, wandb_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use_server(wandb_server, monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "argparse.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w').close()\n")
+    uploader = tracking.UploaderProcess(store, ["mnist5k-teachers"], False, lambda message: None)
+    try:
+        assert uploader.wait(60)
+    finally:
+        uploader.kill()
+    assert not (tmp_path / "imported").exists()
+
+
 def test_the_check_for_a_key_stops_its_wandb_core(monkeypatch: pytest.MonkeyPatch) -> None:
     """The uploader would share it, and the runs of a killed uploader would stay "in use" in it."""
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)

@@ -1,0 +1,117 @@
+"""Faults for tests: processes that are killed, jobs that raise, ports that stay silent. All that inject faults use it.
+
+Processes of one test are found by a variable of their environment, which children inherit, those of Ray included.
+"""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+
+_MARK = "SWEEPER_TEST_MARK"
+
+
+class Command:
+    """A `sweeper` command in a session of its own, and everything that it starts."""
+
+    def __init__(self, words: list[str], cwd: Path, **environment: str) -> None:
+        self.mark = uuid.uuid4().hex
+        script = Path(sys.executable).with_name("sweeper")
+        self.process = subprocess.Popen(
+            [script, *words],
+            cwd=cwd,
+            env={**os.environ, **environment, _MARK: self.mark},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        """Leave nothing behind, whatever the test has found."""
+        for process in self.processes():
+            with_suppressed(process.kill)
+
+    def processes(self, title: str = "") -> list[psutil.Process]:
+        """Return the living processes of the command whose command line contains `title`."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get(_MARK) == self.mark and title in " ".join(process.cmdline()):
+                    found.append(process)
+            except psutil.Error:  # it has ended, or belongs to another user
+                continue
+        return found
+
+    def workers(self) -> list[psutil.Process]:
+        return self.processes("ray::ResourceTrainable")  # Tune's name for the actor
+
+    def send(self, number: signal.Signals, to_group: bool = False) -> None:
+        """Send a signal to the command; to its whole group, as a terminal and Slurm do."""
+        (os.killpg if to_group else os.kill)(self.process.pid, number)
+
+    def kill(self, driver: bool = True, workers: bool = False) -> None:
+        """Send SIGKILL."""
+        for process in self.workers() if workers else []:
+            with_suppressed(process.kill)
+        if driver:
+            self.process.kill()
+
+    def wait(self, seconds: float = 300) -> tuple[int, str]:
+        """Return the exit code and what was printed on stderr."""
+        _, err = self.process.communicate(timeout=seconds)
+        return self.process.returncode, err
+
+    def wait_until(self, happened: Callable[[], object], seconds: float = 300) -> bool:
+        """Wait for an event. Return False if the command ended before."""
+        deadline = time.monotonic() + seconds
+        while not happened():
+            if self.process.poll() is not None:
+                return False
+            assert time.monotonic() < deadline, "nothing happened"
+            time.sleep(0.05)
+        return True
+
+    def wait_until_gone(self, seconds: float) -> list[str]:
+        """Wait until no process of the command is left. Return those that are."""
+        deadline = time.monotonic() + seconds
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return [str(process) for process in left]
+
+
+def with_suppressed(call: Callable[[], object]) -> None:
+    """Call, and ignore that the process has ended."""
+    try:
+        call()
+    except psutil.Error:
+        return
+
+
+def kill_at_random(command: Command, rng: random.Random, longest: float) -> str:
+    """Kill the driver, a worker or both at a random moment. Return what was killed; empty if the command was faster."""
+    what = rng.choice(["driver", "worker", "both"])
+    moment = time.monotonic() + rng.uniform(0, longest)
+    if not command.wait_until(lambda: time.monotonic() > moment and (what == "driver" or command.workers())):
+        return ""
+    command.kill(driver=what != "worker", workers=what != "driver")
+    return what
+
+
+@contextmanager
+def silent_port() -> Iterator[str]:
+    """Listen on a port, and never answer. Yield its address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"

@@ -1,0 +1,212 @@
+"""Failures of jobs: tried again, counted only without progress, never held against a trial if the machine fails."""
+
+import os
+from pathlib import Path
+
+import pytest
+from ray.exceptions import ActorDiedError, RayTaskError
+
+from sweeper.execution import pulse, searcher, tune
+from sweeper.execution.failures import ALIKE, DEATHS, ERRORS, UnexpectedError
+from sweeper.execution.resources import Machine, Share, Slots
+from sweeper.execution.searcher import JobSearcher, Stopped
+from sweeper.scheduling.sweep import Job
+from sweeper.store import Store
+from tests.sweeper.execution.test_tune import actor_of, finish, make_searcher
+from trainables.errors import EnvironmentUserError, Interrupted
+
+
+def raised(place: str = "card.py:1", reason: str = "RuntimeError: CUDA error") -> RayTaskError:
+    """What Tune gets from an actor that has raised."""
+    cause = UnexpectedError(reason, place)
+    return RayTaskError("step", "a traceback", cause)
+
+
+def start(jobs: JobSearcher, name: str) -> Job:
+    assert isinstance(jobs.suggest(name), dict)
+    jobs.on_start(name)
+    return jobs.running[name]
+
+
+def lose(jobs: JobSearcher, name: str, error: Exception) -> None:
+    """End a job as Tune does after an error: without a result."""
+    jobs.on_trial_complete(name, error=True)
+    jobs.on_error(name, error)
+
+
+def write_checkpoint(store: Store, job: Job, time: int) -> None:
+    path = store.checkpoint(job.signature)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, ns=(time, time))
+
+
+def test_jobs_that_fail_alike_end_the_command_and_none_is_marked(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    lost = []
+    for number in range(ALIKE):
+        lost.append(start(jobs, f"{number}").signature)
+        lose(jobs, f"{number}", raised())
+    assert len(set(lost)) == ALIKE, "the job that failed came first again, and met the same machine"
+    assert isinstance(jobs.error, EnvironmentUserError)
+    assert "3 trials stopped by one error, RuntimeError: CUDA error; none is marked as failed" in str(jobs.error)
+    assert not jobs.sweep.failed
+
+
+def test_errors_of_different_places_do_not_end_the_command(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    for number in range(ALIKE):
+        start(jobs, f"{number}")
+        lose(jobs, f"{number}", raised(place=f"loss.py:{number}"))
+    assert jobs.error is None
+
+
+def test_a_job_that_raised_is_tried_again_once_another_has_succeeded(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    job = start(jobs, "a")
+    lose(jobs, "a", raised())
+    assert start(jobs, "b") != job
+    finish(jobs, "b", 5.0)
+    assert start(jobs, "c") == job
+    assert not jobs.sweep.failed
+
+
+def test_a_job_that_raises_again_and_again_fails_its_trial_alone(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    job = start(jobs, "0")
+    for number in range(1, ERRORS):
+        lose(jobs, f"{number - 1}", raised())
+        jobs._retry_delayed()
+        assert start(jobs, f"{number}") == job
+    lose(jobs, f"{ERRORS - 1}", raised())
+    assert jobs.sweep.failed[job.signature].reason == "RuntimeError: CUDA error"
+    assert jobs.error is None
+
+
+def test_a_process_that_dies_counts_only_without_a_newer_checkpoint(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    for number in range(2 * DEATHS):
+        job = start(jobs, f"{number}")
+        write_checkpoint(jobs.store, job, 1 + number)
+        lose(jobs, f"{number}", ActorDiedError())
+    assert not jobs.sweep.failed
+    for number in range(DEATHS - 1):
+        assert start(jobs, f"again {number}") == job
+        lose(jobs, f"again {number}", ActorDiedError())
+    assert "its process died 5 times without a newer checkpoint" in jobs.sweep.failed[job.signature].reason
+
+
+def test_a_lost_node_never_counts(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    error = ActorDiedError()
+    error.error_msg = "The actor is dead because its node has died. Node Id: 00"
+    for number in range(3 * DEATHS):
+        start(jobs, f"{number}")
+        lose(jobs, f"{number}", error)
+    assert not jobs.sweep.failed
+    assert jobs.error is None
+
+
+def test_a_job_that_raises_keeps_its_traceback_and_ends_its_process(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+
+    def work() -> None:
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(UnexpectedError) as caught:
+        actor_of(jobs, work).step()  # Tune reuses a process after a result, and not after an exception
+    assert caught.value.reason == "OSError: [Errno 5] Input/output error"
+    assert Path(__file__).name in caught.value.place
+    (job,) = jobs.running.values()
+    assert "Input/output error" in jobs.store.traceback(job.signature).read_text()
+
+
+def test_a_job_that_was_told_to_stop_is_neither_done_nor_failed(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+
+    def work() -> None:
+        raise Interrupted
+
+    result = actor_of(jobs, work).step()
+    (job,) = jobs.running.values()
+    jobs.on_trial_complete("a", result)
+    assert not jobs.sweep.failed
+    assert jobs.sweep.next() == job
+
+
+def test_an_error_of_the_searcher_is_said_at_once_and_stops_the_running_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(pulse, "stop_jobs", lambda: asked.append(True))
+    monkeypatch.setattr(pulse, "updates_of", lambda signatures: dict.fromkeys(signatures, 7))
+    jobs = make_searcher(tmp_path, Machine(cpus=2, gpus=0))
+    start(jobs, "a")
+    start(jobs, "b")
+    (jobs.store.root / "trials" / jobs.running["a"].signature / "record.json").write_text("{")
+    jobs.on_trial_complete("a", {"done": True})
+    jobs.on_step()
+    assert "is corrupt" in capsys.readouterr().err
+    jobs.on_trial_complete("b", {"done": True, "interrupted": True})
+    with pytest.raises(Stopped):
+        jobs.on_step()
+    assert asked == [True]
+
+
+def test_an_interruption_waits_for_the_jobs_that_have_trained_and_not_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pulse, "stop_jobs", lambda: None)
+    monkeypatch.setattr(pulse, "updates_of", lambda signatures: dict.fromkeys(signatures, 7))
+    jobs = make_searcher(tmp_path, Machine(cpus=2, gpus=0))
+    start(jobs, "a")
+    jobs.interrupted = lambda: True
+    jobs.on_step()
+    monkeypatch.setattr(searcher, "SECONDS_TO_STOP", 0.0)
+    with pytest.raises(Stopped):
+        jobs.on_step()
+
+
+def test_a_share_that_fits_no_node_is_an_error_of_one_line(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0, nodes=((0.5, 0), (0.5, 0)), elastic=True))
+    assert jobs.suggest("a") is None
+    assert jobs.suggest("a") == "FINISHED"
+    assert "d=64 gan needs 1 CPUs on one node, and the nodes have 0.5 CPUs" in str(jobs.error)
+
+
+def test_a_share_fits_a_cluster_that_may_grow() -> None:
+    machine = Machine(cpus=1, gpus=0, nodes=((0.5, 0), (0.5, 0)), elastic=True)
+    assert Slots(machine, 4).fits(Share(1, 1))
+    assert not Slots(machine, None).fits(Share(1, 0))
+
+
+def test_a_job_runs_once_its_process_has_started_and_waits_until_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    started: list[Job] = []
+
+    class Watching:
+        def started(self, sweep: object, job: Job) -> None:
+            started.append(job)
+
+        def trained(self, sweep: object, updates: object) -> None:
+            pass
+
+    monkeypatch.setattr(pulse, "updates_of", lambda signatures: {})
+    monkeypatch.setattr(searcher, "SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(searcher, "SECONDS_TO_START", 0.0)
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0), [Watching()])
+    jobs.suggest("a")
+    assert not started
+    for _ in range(3):
+        jobs.on_step()
+    assert capsys.readouterr().err.count("d=64 gan has waited 0 s for a slot: it needs 1 CPUs on one node") == 1
+    jobs.on_start("a")
+    assert started == [jobs.running["a"]]
+
+
+def test_the_keys_of_a_cloud_are_back_after_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary")
+    with tune._without_keys():
+        assert "AWS_SECRET_ACCESS_KEY" not in os.environ
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] == "canary"
