@@ -234,6 +234,19 @@ def export_command(
             print(written)
 
 
+@app.command("clean", cls=PanelCommand, rich_help_panel=USE)
+def clean_command(
+    store: options.OfStoreOption = Path("runs"),
+    plugin: options.PluginOption = None,
+    yes: options.YesOption = False,
+) -> None:
+    """Say what can go from a store, what is lost with it and how many bytes it takes; with --yes delete it."""
+    from sweeper.clean import run
+    from sweeper.store import Store
+
+    run(Store(store), yes, _command())
+
+
 @app.command("score", cls=PanelCommand, rich_help_panel=USE)
 def score_command(
     samples: options.SamplesArgument,

@@ -295,6 +295,7 @@ ShownTrialOption = Annotated[
     str | None,
     _output("--trial", metavar="SIGNATURE", help="Show one trial: its rungs, and at each its rank and the cut-off."),
 ]
+YesOption = Annotated[bool, _output("--yes", help="Delete it.")]
 WatchOption = Annotated[bool, _output("--watch", help="Follow the running sweep until it ends.")]
 
 

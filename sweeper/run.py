@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.progress import Progress as Bar
 
+from sweeper.clean import remove_temporary
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
@@ -53,6 +54,7 @@ def run(request: Request) -> int:
     resolved = resolve(request)
     store = resolved.store
     with store.lock():
+        remove_temporary(store)
         with decoding(resolved.dataset) as report:
             images = prepare(
                 resolved.dataset,

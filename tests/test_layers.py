@@ -14,7 +14,7 @@ LAYERS = (
     ("sweeper.scheduling",),
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),
-    ("sweeper.terminal", "sweeper.tracking", "sweeper.score"),
+    ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.clean"),
     ("sweeper.run",),
     ("sweeper.options",),
     ("sweeper.cli",),
