@@ -6,8 +6,9 @@ import sys
 
 import typer
 
-from sweeper.cli import app, command
+from sweeper.cli import app
 from sweeper.execution import interruption
+from sweeper.options import command
 from trainables.errors import DISK_ERRORS, DiskError, UserError, error_number, printable
 
 

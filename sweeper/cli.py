@@ -1,6 +1,5 @@
 """Typer commands, and nothing else. Nothing imports torch or ray before a command needs it."""
 
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sweeper import options
-from sweeper.options import LOOK, TRAIN, USE, ExportFormat, TableFormat, Wandb
+from sweeper.choices import ExportFormat, TableFormat, Wandb
+from sweeper.options import LOOK, TRAIN, USE, command
 from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
+from sweeper.wandb_cli import wandb_app
 from trainables.errors import DiskError, UserError
 
 if TYPE_CHECKING:
@@ -28,12 +29,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"max_content_width": 100},
     help="Compress GANs by knowledge distillation. Sweep teachers, students and controls. Compare them in one table.",
-)
-wandb_app = typer.Typer(
-    cls=PanelGroup,
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Upload runs to Weights & Biases, and create reports there.",
 )
 
 
@@ -84,10 +79,13 @@ def plan_command(
     no_pruning: options.NoPruningOption = False,
     features: options.FeaturesOption = None,
     name: options.NameOption = None,
+    replace: options.ReplaceOption = False,
     store: options.StoreOption = Path("runs"),
     data_root: options.DataRootOption = Path("data"),
+    download: options.DownloadOption = False,
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
+    wandb: options.WandbOption = Wandb.offline,
     gpus: options.GpusOption = None,
     gpu_type: options.GpuTypeOption = None,
     throughputs: options.ThroughputsOption = None,
@@ -194,32 +192,6 @@ app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)
 app.add_typer(store_app, name="store", rich_help_panel=USE)
 
 
-@wandb_app.command("sync", cls=PanelCommand)
-def wandb_sync_command(
-    store: options.OfStoreOption = Path("runs"),
-    name: options.OnlySweepOption = None,
-    plugin: options.PluginOption = None,
-) -> None:
-    """Upload runs that are missing on W&B, and verify them."""
-    from sweeper.store import Store
-    from sweeper.tracking.watcher import sync
-
-    sync(Store(store), name, command())
-
-
-@wandb_app.command("report", cls=PanelCommand)
-def wandb_report_command(
-    dataset: options.OfDatasetOption = None,
-    name: options.OfSweepOption = None,
-    store: options.OfStoreOption = Path("runs"),
-    plugin: options.PluginOption = None,
-) -> None:
-    """Create or update the report of a sweep on W&B."""
-    from sweeper.tracking.report import run
-
-    print(run(store, dataset, name))
-
-
 @app.command("export", cls=PanelCommand, rich_help_panel=USE)
 def export_command(
     d: options.WidthOption = None,
@@ -256,6 +228,19 @@ def export_command(
     with _written_to(folder):
         for written in export.write(chosen, folder, formats, images):
             print(written)
+
+
+@app.command("clean", cls=PanelCommand, rich_help_panel=USE)
+def clean_command(
+    store: options.OfStoreOption = Path("runs"),
+    plugin: options.PluginOption = None,
+    yes: options.YesOption = False,
+) -> None:
+    """Say what can go from a store, what is lost with it and how many bytes it takes; with --yes delete it."""
+    from sweeper.clean import run
+    from sweeper.store import Store
+
+    run(Store(store), yes, command())
 
 
 @app.command("score", cls=PanelCommand, rich_help_panel=USE)
@@ -302,11 +287,6 @@ def _request(given: dict[str, Any]) -> "Request":
     words["assignments"] = words["assignments"] or []
     words["plugins"] = words.pop("plugin") or []
     return Request(role=role.name, pruning=not no_pruning, command=command(), **words)
-
-
-def command() -> str:
-    """The command as typed, for records and pages. --replace is meant once."""
-    return shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--replace")])
 
 
 def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparison":

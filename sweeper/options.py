@@ -1,6 +1,7 @@
-"""Options of the command line: their choices, their help, and the panels that group them in `--help`."""
+"""Options of the command line: their help, and the panels that group them in `--help`."""
 
-from enum import StrEnum
+import shlex
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -8,8 +9,8 @@ from typing import Annotated
 import typer
 
 from sweeper import __version__
+from sweeper.choices import ExportFormat, Precision, Role, TableFormat, Wandb, either
 from trainables.errors import UserError
-from trainables.spec import PRECISIONS, ROLES
 
 # Panels of `sweeper --help`.
 TRAIN = "Train"
@@ -29,57 +30,16 @@ _budget = partial(typer.Option, rich_help_panel="Budget")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
-class Role(StrEnum):
-    """Name: the role in a TrialSpec. Value: the word on the command line."""
-
-    vars().update({role: f"{role}s" for role in ROLES})
-
-
-class Precision(StrEnum):
-    """Mixed precisions of a TrialSpec."""
-
-    vars().update({precision: precision for precision in PRECISIONS})
-
-
-# Written out, because sweeper.results imports numpy and torch, which would slow every `--help`.
-
-
-class Wandb(StrEnum):
-    """When runs are uploaded; see Manifest.wandb."""
-
-    offline = "offline"
-    online = "online"
-    disabled = "disabled"
-
-
-class TableFormat(StrEnum):
-    """Formats of sweeper.results.table_text; rich is for a terminal."""
-
-    rich = "rich"
-    md = "md"
-    csv = "csv"
-    latex = "latex"
-    json = "json"
-
-
-class ExportFormat(StrEnum):
-    """Formats of sweeper.results.export, and all of them."""
-
-    all = "all"
-    safetensors = "safetensors"
-    onnx = "onnx"
-
-
-def _either(choices: type[StrEnum]) -> str:
-    *first, last = choices
-    return f"{', '.join(first)} or {last}"
+def command() -> str:
+    """The command as typed, for records and pages. --replace is meant once."""
+    return shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--replace")])
 
 
 # What to train.
 
 RoleArgument = Annotated[
     Role,
-    typer.Argument(metavar="ROLE", help=f"Networks to train: {_either(Role)}.", rich_help_panel="What to train"),
+    typer.Argument(metavar="ROLE", help=f"Networks to train: {either(Role)}.", rich_help_panel="What to train"),
 ]
 DatasetOption = Annotated[
     str | None,
@@ -110,7 +70,7 @@ PrecisionOption = Annotated[
     Precision | None,
     _training(
         metavar="PRECISION",
-        help=f"Mixed precision of the training: {_either(Precision)}.",
+        help=f"Mixed precision of the training: {either(Precision)}.",
         show_default="the search space's",
     ),
 ]
@@ -322,10 +282,10 @@ WithinOption = Annotated[
 
 JsonOption = Annotated[bool, _output("--json", help="Print JSON on stdout.")]
 TableFormatOption = Annotated[
-    TableFormat, _output("--format", metavar="FORMAT", help=f"Format of the table: {_either(TableFormat)}.")
+    TableFormat, _output("--format", metavar="FORMAT", help=f"Format of the table: {either(TableFormat)}.")
 ]
 ExportFormatOption = Annotated[
-    ExportFormat, _output("--format", metavar="FORMAT", help=f"Format of the weights: {_either(ExportFormat)}.")
+    ExportFormat, _output("--format", metavar="FORMAT", help=f"Format of the weights: {either(ExportFormat)}.")
 ]
 SampleImagesOption = Annotated[
     int,
@@ -351,6 +311,7 @@ ShownTrialOption = Annotated[
     str | None,
     _output("--trial", metavar="SIGNATURE", help="Show one trial: its rungs, and at each its rank and the cut-off."),
 ]
+YesOption = Annotated[bool, _output("--yes", help="Delete it.")]
 WatchOption = Annotated[bool, _output("--watch", help="Follow the running sweep until it ends.")]
 
 

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import Progress as Bar
 
 from sweeper import weights
+from sweeper.clean import remove_temporary
 from sweeper.doctor.command import check_nodes
 from sweeper.records import FinalRecord, Manifest, Teacher
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
@@ -56,6 +57,7 @@ def run(request: Request) -> int:
     resolved = resolve(request)
     store = resolved.store
     with store.lock():
+        remove_temporary(store)
         with decoding(resolved.dataset) as report:
             images = prepare(
                 resolved.dataset,

@@ -14,10 +14,10 @@ LAYERS = (
     ("sweeper.scheduling",),
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),
-    ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor"),
+    ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor", "sweeper.clean"),
     ("sweeper.run",),
-    ("sweeper.options", "sweeper.panels"),
-    ("sweeper.store_cli",),
+    ("sweeper.choices", "sweeper.options", "sweeper.panels"),
+    ("sweeper.store_cli", "sweeper.wandb_cli"),
     ("sweeper.cli",),
     ("sweeper.__main__",),
 )

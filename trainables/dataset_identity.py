@@ -2,11 +2,12 @@
 
 import hashlib
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from trainables.datasets import DATASETS
-from trainables.decoding import image_files
+from trainables.decoding import image_files, is_turned
 from trainables.errors import UserError
 from trainables.files import file_hash, write_json
 from trainables.reading import STRICT, Name, is_name, read_record
@@ -40,10 +41,13 @@ def identify(name: str, cache: Path, data_root: Path | None = None, download: bo
             f"dataset {name!r} is unknown and no folder of that name exists; use a folder, or one of {names}"
         )
     files = image_files(folder)
-    if listed := read_record(_listing_path(files, cache), _Known):
+    if listed := read_record(listing := _listing_path(folder, files, cache), _Known):
         return listed.name
-    stem = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
-    return f"{stem}-{_content_hash(folder, files)}"
+    identity = f"{_stem(folder)}-{_content_hash(folder, files, images=True)}"
+    if _record_path(identity, cache).exists():  # the files were copied or touched: do not read them all each time
+        with suppress(OSError):  # a store that cannot be written works without
+            write_json(listing, {"name": identity})
+    return identity
 
 
 def registered_name(identity: str) -> str:
@@ -63,8 +67,9 @@ def remember(identity: str, cache: Path, folder: Path | None, data_root: Path) -
             write_json(_record_path(name, cache), {"name": identity, "content": content})
     else:
         files = image_files(folder) if folder is not None else []
-    if files:
-        write_json(_listing_path(files, cache), {"name": identity})
+    below = _registered_folder(name, data_root) if name in DATASETS else folder
+    if files and below is not None:
+        write_json(_listing_path(below, files, cache), {"name": identity})
 
 
 def _registered_identity(name: str, cache: Path, data_root: Path | None, download: bool) -> str:
@@ -79,7 +84,7 @@ def _registered_identity(name: str, cache: Path, data_root: Path | None, downloa
     files = _registered_files(name, data_root)
     if not files:
         return record.name if record else name
-    if listed := read_record(_listing_path(files, cache), _Known):
+    if listed := read_record(_listing_path(_registered_folder(name, data_root), files, cache), _Known):
         return listed.name
     content = _registered_content(name, data_root, files)
     # Old stores did not record the content; assume that the files have not changed.
@@ -104,11 +109,26 @@ def _registered_content(name: str, data_root: Path, files: list[Path]) -> str:
     return _content_hash(_registered_folder(name, data_root), files, DATASETS.origin(name) or "")
 
 
-def _content_hash(folder: Path, files: list[Path], origin: str = "") -> str:
+def _content_hash(folder: Path, files: list[Path], origin: str = "", images: bool = False) -> str:
+    """Return the hash of files. images: whether they are images, which are decoded upright. Raises UserError."""
     content = hashlib.sha256(origin.encode())
     for file in files:
-        content.update(f"{file.relative_to(folder).as_posix()}\0{file_hash(file)}\n".encode())
+        try:
+            digest = file_hash(file)
+        except OSError as error:
+            raise UserError(
+                f"{file} cannot be read ({error.strerror}); replace it or remove it from the folder"
+            ) from None
+        # A version that ignored EXIF decoded other pixels from the same file.
+        upright = "\0upright" if images and is_turned(file) else ""
+        content.update(os.fsencode(file.relative_to(folder).as_posix()) + f"\0{digest}{upright}\n".encode())
     return content.hexdigest()[:8]
+
+
+def _stem(folder: Path) -> str:
+    """Return the folder's name as the beginning of file names: letters, digits and _, at most 100 bytes."""
+    name = "".join(c if c.isalnum() else "_" for c in folder.resolve().name)
+    return os.fsencode(name)[:100].decode(errors="ignore") or "images"
 
 
 def _record_path(name: str, cache: Path) -> Path:
@@ -116,10 +136,10 @@ def _record_path(name: str, cache: Path) -> Path:
     return cache / "known" / f"{name}.json"
 
 
-def _listing_path(files: list[Path], cache: Path) -> Path:
+def _listing_path(folder: Path, files: list[Path], cache: Path) -> Path:
     """Return the file that records the set of these files. It is named by their paths, sizes and times."""
-    listing = hashlib.sha256()
+    listing = hashlib.sha256(os.fsencode(folder.resolve()))
     for file in files:
         stat = file.stat()
-        listing.update(f"{file.resolve()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        listing.update(os.fsencode(file.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
     return cache / "known" / f"listing-{listing.hexdigest()[:16]}.json"

@@ -1,27 +1,56 @@
-"""Decode image files into uint8 arrays."""
+"""Find image files, and decode them into uint8 arrays."""
 
+import os
+import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from trainables.errors import UserError
 
+# What Pillow thinks of an image is no message to the user. An image that it cannot read raises an error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B")
+_CONVERTIBLE = ("RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "HSV", "F", *_GREY)
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".ppm", ".pgm"}
 
 
 def image_files(folder: Path) -> list[Path]:
-    """Return the image files below a folder, sorted by path. Raises UserError if there are none."""
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file())
+    """Return the image files below a folder, sorted by path. Links to files and to folders are followed.
+
+    Raises UserError if there are none, and for what would be left out: a folder that cannot be read, a link to a folder
+    above it or to nothing, and an image that is no regular file.
+    """
+    files = sorted(Path(path) for path in _walk(str(folder), ()))
     if not files:
         kinds = " ".join(sorted(EXTENSIONS))
         raise UserError(
             f"{folder} holds no image; add images ({kinds}), in one subfolder per class if they have classes"
         )
     return files
+
+
+def _walk(folder: str, above: tuple[tuple[int, int], ...]) -> Iterator[str]:
+    """Yield the paths of images. above: (device, inode) of the folders that lead here."""
+    try:
+        status = os.stat(folder)
+        if (here := (status.st_dev, status.st_ino)) in above:
+            raise UserError(f"{folder} is a link to a folder above it, which has no end; remove it")
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if entry.is_dir():
+                    yield from _walk(entry.path, (*above, here))
+                elif os.path.splitext(entry.name)[1].lower() in EXTENSIONS:
+                    if not entry.is_file():
+                        what = "a link to nothing" if entry.is_symlink() else "not a regular file"
+                        raise UserError(f"{entry.path} is {what}; replace it or remove it from the folder")
+                    yield entry.path
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({error.strerror}); correct its permissions or remove it") from None
 
 
 def folder_batches(files: Sequence[Path], batch_size: int = 50) -> Iterator[np.ndarray]:
@@ -45,12 +74,11 @@ def open_images(images: Sequence[Any], start: int = 0, end: int | None = None) -
     for index in range(start, len(images) if end is None else end):
         image = images[index]
         if isinstance(image, Path):
-            try:
-                with Image.open(image) as file:
-                    file.load()
-                    yield file
-            except (OSError, SyntaxError, ValueError) as error:
-                raise UserError(f"{image} cannot be read ({error}); replace it or remove it from the folder") from None
+            with _opened(image) as file:
+                # Upright, and in a mode that is known to convert to grey and to RGB.
+                upright = ImageOps.exif_transpose(file)
+                loaded = upright if upright.mode in _CONVERTIBLE else upright.convert("RGB")
+            yield loaded
         else:
             yield image if isinstance(image, Image.Image) else Image.fromarray(image)
 
@@ -79,16 +107,29 @@ def to_square(image: Image.Image, size: int, channels: int) -> np.ndarray:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Return (width, height) from the header of a file."""
-    return _header(path).size
+    with _opened(path) as image:
+        return image.size
 
 
 def is_grey(path: Path) -> bool:
-    return _header(path).mode in _GREY
+    with _opened(path) as image:
+        return image.mode in _GREY
 
 
-def _header(path: Path) -> Image.Image:
+def is_turned(path: Path) -> bool:
+    """Return whether the EXIF orientation of an image says that its pixels are to be rotated or mirrored."""
+    with _opened(path) as image:
+        if image.format == "PNG" and not {"exif", "Raw profile type exif"} & image.info.keys():
+            return False  # Pillow would decode the image to look for it at the end
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in range(2, 9)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image for the block. Raises UserError if it cannot be read, there or in the block."""
     try:
         with Image.open(path) as image:
-            return image
-    except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); replace it or remove it from the folder") from None
+            yield image
+    except Exception as error:  # Pillow raises errors of twenty kinds for the files of strangers
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}); replace it or remove it from the folder") from None

@@ -1,21 +1,25 @@
 """Images: any set becomes one uint8 array; an unreadable image is named."""
 
+import hashlib
 import os
+import shutil
 import subprocess
 import sys
+import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from tests.trainables.test_tensors import KINDS, instead
 from trainables import dataset_identity, images, notes
 from trainables.dataset_identity import identify, registered_name
 from trainables.datasets import DATASETS
-from trainables.decoding import to_square
+from trainables.decoding import folder_batches, image_files, open_images, to_square
 from trainables.errors import EnvironmentUserError, UserError
-from trainables.files import write_json
+from trainables.files import file_hash, write_json
 from trainables.images import Images, prepare
 
 
@@ -160,6 +164,147 @@ def test_a_folder_with_one_image_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40)).save(tmp_path / "one" / "a.png")
     with pytest.raises(UserError, match="one: 1; a GAN needs more than one"):
         prepare(identify(str(tmp_path / "one"), tmp_path), 32, tmp_path / "cache", folder=tmp_path / "one")
+
+
+def save_turned(path: Path) -> None:
+    """Write a picture whose upper half is white, and whose EXIF says that a camera was turned by 90°."""
+    pixels = np.zeros((40, 40, 3), dtype=np.uint8)
+    pixels[:20] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels).save(path, exif=exif, quality=100)
+
+
+def test_a_turned_photo_is_decoded_upright_and_its_folder_is_another_set(tmp_path: Path) -> None:
+    folder, cache = tmp_path / "turned", tmp_path / "cache"
+    folder.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        save_turned(folder / name)
+    name = identify(str(folder), cache)
+    pixels = prepare(name, 32, cache, folder=folder).pixels[0]
+    assert pixels[:, :, 20:].min() > 200, "the right half is white"
+    assert pixels[:, :, :12].max() < 50
+    digests = "".join(f"{path.name}\0{file_hash(path)}\n" for path in sorted(folder.iterdir()))
+    assert name != f"turned-{hashlib.sha256(digests.encode()).hexdigest()[:8]}", "that of a version that ignored EXIF"
+
+
+def test_a_folder_without_turned_photos_keeps_its_identity(colour_folder: Path, tmp_path: Path) -> None:
+    paths = sorted(colour_folder.glob("*/*.png"))
+    digests = "".join(f"{path.relative_to(colour_folder)}\0{file_hash(path)}\n" for path in paths)
+    expected = f"photos-{hashlib.sha256(digests.encode()).hexdigest()[:8]}"
+    assert identify(str(colour_folder), tmp_path / "cache") == expected
+
+
+def test_a_copied_folder_is_read_once(colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    name = identify(str(colour_folder), cache)
+    prepare(name, 32, cache, folder=colour_folder)
+    shutil.copytree(colour_folder, tmp_path / "copy" / "photos")
+    hashed: list[Path] = []
+    monkeypatch.setattr(dataset_identity, "file_hash", lambda path: hashed.append(path) or file_hash(path))
+    for _ in range(3):
+        assert identify(str(tmp_path / "copy" / "photos"), cache) == name
+    assert len(hashed) == 60
+
+
+def test_listing_costs_at_most_one_stat_a_file(colour_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    for function in ("stat", "lstat"):
+        real = getattr(os, function)
+        monkeypatch.setattr(os, function, lambda *a, real=real, **b: calls.append(a) or real(*a, **b))
+    assert len(image_files(colour_folder)) == 60
+    assert len(calls) < 10
+
+
+def test_links_are_followed(colour_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").mkdir()
+    for number in range(2):
+        (tmp_path / "linked" / f"class{number}").symlink_to(colour_folder / f"class{number}")
+    images = prepare("linked", 32, tmp_path / "cache", folder=tmp_path / "linked")
+    assert images.pixels.shape[0] == 60
+    assert images.classes == ["class0", "class1"]
+
+
+def place_loop(folder: Path) -> None:
+    (folder / "class1" / "again").symlink_to(folder)
+
+
+def place_link_to_nothing(folder: Path) -> None:
+    (folder / "class1" / "5.png").unlink()
+    (folder / "class1" / "5.png").symlink_to("gone.png")
+
+
+def place_fifo(folder: Path) -> None:
+    os.mkfifo(folder / "class1" / "fifo.png")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (place_loop, "class1/again is a link to a folder above it"),
+        (place_link_to_nothing, r"class1/5\.png is a link to nothing"),
+        (place_fifo, r"class1/fifo\.png is not a regular file"),
+    ],
+)
+def test_what_would_be_left_out_stops_the_command(
+    place: Callable[[Path], None], message: str, colour_folder: Path, tmp_path: Path
+) -> None:
+    place(colour_folder)
+    with pytest.raises(UserError, match=message):
+        identify(str(colour_folder), tmp_path / "cache")
+
+
+def test_a_class_folder_that_cannot_be_read_stops_the_command(
+    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("class1"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)  # root can read every folder
+    with pytest.raises(UserError, match=r"class1 cannot be read \(Permission denied\); correct its permissions"):
+        identify(str(colour_folder), tmp_path / "cache")
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGBA", "CMYK", "YCbCr", "LAB", "F", "I", "I;16"])
+def test_images_of_every_mode_are_decoded(mode: str, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        Image.new(mode, (50, 40)).save(tmp_path / f"{name}.tiff")
+    pixels = [to_square(image, 32, channels) for image in open_images(image_files(tmp_path)) for channels in (1, 3)]
+    assert [p.shape for p in pixels] == [(1, 32, 32), (3, 32, 32)] * 2
+    assert all(len(batch) == 2 for batch in folder_batches(image_files(tmp_path)))
+
+
+def test_a_decompression_bomb_is_one_line(tmp_path: Path) -> None:
+    header = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + (60_000).to_bytes(4, "big") * 2 + b"\x08\x02\0\0\0"
+    (tmp_path / "bomb.png").write_bytes(header + zlib.crc32(header[12:]).to_bytes(4, "big"))
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read .*exceeds limit"):
+        identify(str(tmp_path), tmp_path / "cache")
+
+
+def test_what_pillow_thinks_of_an_image_is_not_printed(tmp_path: Path) -> None:
+    image = Image.new("P", (40, 40))
+    image.save(tmp_path / "a.png", transparency=b"\x00\x80")
+    code = "import pathlib, sys; from trainables import decoding; "
+    code += "list(decoding.folder_batches([pathlib.Path(sys.argv[1])]))"
+    for before, printed in (("import warnings; warnings.filterwarnings = lambda *a, **b: None; ", True), ("", False)):
+        command = [sys.executable, "-c", before + code, str(tmp_path / "a.png")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert ("UserWarning" in done.stderr) == printed, done.stderr
+
+
+def test_names_that_are_not_text_and_very_long_ones(tmp_path: Path) -> None:
+    folder = tmp_path / ("photos" * 40)
+    folder.mkdir()
+    for number in range(2):
+        Image.new("RGB", (40, 40)).save(tmp_path / "image.png")
+        shutil.copy(tmp_path / "image.png", os.fsencode(folder) + b"/\xff\n%d.png" % number)
+    name = identify(str(folder), tmp_path / "cache")
+    assert len(name) < 120
+    assert len(prepare(name, 32, tmp_path / "cache", folder=folder).pixels) == 2
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
