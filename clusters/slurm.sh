@@ -25,26 +25,13 @@ address="$head:$port"
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 RAY_USAGE_STATS_ENABLED=0
 # The ports of Ray are open to other users of the cluster, so only processes with this token may join or run code.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN
-RAY_AUTH_TOKEN=$(python -c 'import secrets; print(secrets.token_hex(32))')
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
 export SWEEPER_CACHE="${SLURM_TMPDIR:-/tmp}/sweeper-cache-$SLURM_JOB_ID"
 # Slurm's launchers set these for MPI, and Accelerate would wait for the other processes.
 unset LOCAL_RANK RANK WORLD_SIZE PMI_SIZE OMPI_COMM_WORLD_SIZE MV2_COMM_WORLD_SIZE
 resources=(--num-cpus="$SLURM_CPUS_PER_TASK" --num-gpus="${SLURM_GPUS_ON_NODE:-0}")
 ulimit -n "$(ulimit -H -n)"
 
-if ray symmetric-run --help > /dev/null 2>&1; then
-    # Starts Ray on all nodes, waits for them, runs the command on the first, and stops Ray.
-    exec srun --kill-on-bad-exit=0 --mpi=none \
-        ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" "${resources[@]}" -- "$@" --address "$address"
-fi
-
-# An older Ray: a head, then the workers, then the command.
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap --mpi=none \
-    ray start --head --block --port="$port" --dashboard-host=127.0.0.1 "${resources[@]}" &
-until ray status --address "$address" > /dev/null 2>&1; do sleep 2; done
-if ((SLURM_JOB_NUM_NODES > 1)); then
-    srun --nodes=$((SLURM_JOB_NUM_NODES - 1)) --ntasks=$((SLURM_JOB_NUM_NODES - 1)) --exclude="$head" --overlap --mpi=none \
-        ray start --block --address="$address" "${resources[@]}" &
-fi
-trap 'kill $(jobs -p) 2> /dev/null || true' EXIT
-srun --nodes=1 --ntasks=1 --nodelist="$head" --overlap --mpi=none "$@" --address "$address"
+# Starts Ray on all nodes, waits for them, runs the command on the first, and stops Ray.
+exec srun --kill-on-bad-exit=0 --mpi=none \
+    ray symmetric-run --address "$address" --min-nodes "$SLURM_JOB_NUM_NODES" "${resources[@]}" -- "$@" --address "$address"
