@@ -89,7 +89,7 @@ def test_a_node_without_this_sweeper_is_named(address: str, tmp_path: Path) -> N
         timeout=200,
     )
     assert done.stdout.count("No module named 'only_here'; install the driver's version of sweeper there") == 2, done
-    assert "node 127.0.0.1" in done.stdout or "node 1" in done.stdout
+    assert done.stdout.startswith("stop node ")
 
 
 def test_a_run_checks_the_nodes_before_the_first_trial(sweeper: Callable[..., Done], address: str, fresh: Path) -> None:
