@@ -23,7 +23,7 @@ EXIT_CODES = """\
 | 2 | wrong usage or configuration |
 | 3 | some trials failed |
 | 4 | another command must run first |
-| 5 | the environment: no weights file, no data set, no W&B |
+| 5 | the environment: no weights file, no data set, no W&B, no storage, a broken node |
 | 130 | interrupted |"""
 _FIELD = re.compile(r"    (\w+): [^#]+?(?:  # (.+))?\n")
 

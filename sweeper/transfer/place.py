@@ -226,7 +226,9 @@ def errors_of(place: Place) -> Iterator[None]:
         yield
     except OSError as error:
         if error.filename is not None:  # of a file on this machine
-            raise EnvironmentUserError(f"{error.filename}: {error.strerror}; then run the command again") from None
+            raise EnvironmentUserError(
+                f"{error.filename} cannot be used ({error.strerror}); correct that, and run the command again"
+            ) from None
         raise EnvironmentUserError(
             f"{place.label}: {_first_line(error)}; check the URL, your credentials and that the bucket exists"
         ) from None

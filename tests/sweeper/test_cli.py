@@ -13,7 +13,7 @@ import pytest
 import typer
 from PIL import Image
 
-from sweeper import __version__, options
+from sweeper import __version__, choices
 from sweeper.cli import app
 from sweeper.request import Request
 from sweeper.results import export, table_text
@@ -181,18 +181,18 @@ def test_help_is_plain_text_that_fits_the_terminal(name: str, width: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("choices", "registered"),
+    ("offered", "registered"),
     [
-        (options.Role, [f"{role}s" for role in ROLES]),
-        (options.Precision, PRECISIONS),
-        (options.TableFormat, ["rich", *table_text.STYLES]),
-        (options.ExportFormat, ["all", *export.FORMATS]),
+        (choices.Role, [f"{role}s" for role in ROLES]),
+        (choices.Precision, PRECISIONS),
+        (choices.TableFormat, ["rich", *table_text.STYLES]),
+        (choices.ExportFormat, ["all", *export.FORMATS]),
     ],
 )
 def test_the_choices_of_the_command_line_are_those_of_the_registry(
-    choices: type[StrEnum], registered: list[str]
+    offered: type[StrEnum], registered: list[str]
 ) -> None:
-    assert [choice.value for choice in choices] == list(registered)
+    assert [choice.value for choice in offered] == list(registered)
 
 
 def test_defaults_of_the_command_line_are_those_of_a_request() -> None:

@@ -1,4 +1,4 @@
-"""Clusters: Ray accepts cluster.yaml, and a sweep runs on an existing cluster."""
+"""Clusters: a sweep runs on an existing cluster."""
 
 import os
 import subprocess
@@ -9,26 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-import yaml
 
 from sweeper.execution import tune
 from tests import faults
 from tests.conftest import TINY, Done
-
-ROOT = Path(__file__).parents[2]
-
-
-def test_ray_accepts_cluster_yaml() -> None:
-    from ray.autoscaler._private.util import prepare_config, validate_config
-
-    config = prepare_config(yaml.safe_load((ROOT / "cluster.yaml").read_text()))
-    validate_config(config)
-    head, worker = (config["available_node_types"][name] for name in ("head", "gpu_worker"))
-    assert config["head_node_type"] == "head"
-    assert "GPU" not in head["resources"]
-    assert worker["resources"]["GPU"] == 1
-    assert worker["node_config"]["InstanceMarketOptions"]["MarketType"] == "spot"
-    assert worker["max_workers"] > worker["min_workers"]
 
 
 @pytest.mark.parametrize("authentication", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token"}], ids=str)

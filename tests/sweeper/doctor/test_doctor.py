@@ -1,0 +1,124 @@
+"""`sweeper doctor` on this machine, and on a cluster of two nodes."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Done
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+cluster.add_node(num_cpus=1, num_gpus=1)
+print(cluster.address, flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+# What a node says whose sweeper lacks the class: the driver sends a reference to its module, not its code.
+STRANGER = """
+import sys, types
+import ray
+from pathlib import Path
+module = types.ModuleType("only_here")
+exec("class Examiner:\\n    def examine(self, *words): pass", module.__dict__)
+sys.modules["only_here"] = module
+from sweeper.doctor import nodes
+from sweeper.doctor.findings import of_node
+nodes.Examiner = module.Examiner
+ray.init(address=sys.argv[1], log_to_driver=False)
+driver, answers = nodes.examine_nodes(Path(sys.argv[2]), Path("data"), quick=True)
+for answer in answers:
+    print(*of_node(driver, answer))
+"""
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Start two Ray nodes, the second with a logical GPU. Yield their address."""
+    host = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+    )
+    assert host.stdout is not None
+    yield next(line.strip() for line in host.stdout if line.startswith(("1", "loc")))
+    host.communicate(timeout=60)
+
+
+def test_a_machine_is_examined(sweeper: Callable[..., Done], tmp_path: Path) -> None:
+    done = sweeper("doctor", cwd=tmp_path, HOME=str(tmp_path), WANDB_API_KEY="")
+    assert done.code == 0, done.out + done.err
+    assert "no store yet, writable" in done.out
+    assert "W&B has no API key" in done.out
+    assert "data sets: mnist5k" in done.out
+    assert list(tmp_path.glob("runs")) == []
+    assert sweeper("doctor", cwd=tmp_path, LOCAL_RANK="0").code == 5
+
+
+def test_every_node_of_a_cluster_is_examined(sweeper: Callable[..., Done], address: str, tmp_path: Path) -> None:
+    done = sweeper("doctor", "--address", address, "--json", cwd=tmp_path, RAY_AUTH_MODE="disabled")
+    assert done.code == 0, done.out + done.err
+    record = json.loads(done.out)
+    assert record["ok"]
+    assert len(record["nodes"]) == 2
+    assert sorted(node["gpus"] for node in record["nodes"]) == [0.0, 1.0]
+    for node in record["nodes"]:
+        assert node["facts"]["versions"] == record["machine"]["versions"]
+        assert node["facts"]["store"]["sees_probe"]
+        assert node["facts"]["store"]["sees_lock"]
+        assert node["facts"]["store"]["write_bytes_per_second"] > 0
+        assert abs(node["skew_seconds"]) < 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_node_without_this_sweeper_is_named(address: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STRANGER, address, str(tmp_path / "runs")],
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.stdout.count("No module named 'only_here'; install the driver's version of sweeper there") == 2, done
+    assert done.stdout.startswith("stop node ")
+
+
+def test_a_run_checks_the_nodes_before_the_first_trial(sweeper: Callable[..., Done], address: str, fresh: Path) -> None:
+    """The nodes have LOCAL_RANK from nowhere: the driver's copy of the check is told so."""
+    from tests.conftest import TINY
+
+    code = (
+        "import sys\n"
+        "from dataclasses import replace; from sweeper.doctor import command, findings\n"
+        "of_node = command.of_node\n"
+        "command.of_node = lambda driver, node: of_node(driver, replace(node, error='', facts=replace(node.facts, "
+        "launcher={'LOCAL_RANK': '0'})))\n"
+        "from sweeper.cli import main; sys.argv[0] = 'sweeper'; main()"
+    )
+    words = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address", address]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        cwd=fresh,
+        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "LOCAL_RANK=0" in done.stderr.splitlines()[-1]
+    assert not list(fresh.glob("runs/trials/*/checkpoint*"))
+
+
+def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done], tmp_path: Path) -> None:
+    done = sweeper("doctor", "--address", "127.0.0.1:1", cwd=tmp_path)
+    assert (done.code, len(done.err.splitlines())) == (5, 1)
+    assert "no Ray cluster at 127.0.0.1:1" in done.err
