@@ -17,6 +17,10 @@ from playwright.sync_api import Browser, sync_playwright
 from sweeper.store import Store
 from trainables.images import Images, prepare
 
+# Ray's workers import tests.sweeper.replay, and nothing from the current folder.
+ROOT = str(Path(__file__).parents[1])
+os.environ["PYTHONPATH"] = os.pathsep.join([ROOT, *filter(None, [os.environ.get("PYTHONPATH")])])
+
 # A sweep that takes seconds: two rungs, three configurations per d, one of which is pruned.
 TINY = ["--set", "updates=24", "--set", "first_rung=8", "--set", "batch_size=16"]
 TINY += ["--set", "n_rung=64", "--set", "n_selection=64", "--set", "n_report=64", "--set", "confirm=0"]

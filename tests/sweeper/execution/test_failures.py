@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+import ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from sweeper.execution import pulse, searcher, tune
@@ -12,6 +13,7 @@ from sweeper.execution.resources import Machine, Share, Slots
 from sweeper.execution.searcher import JobSearcher, Stopped
 from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
+from tests.sweeper import replay, stores
 from tests.sweeper.execution.test_tune import actor_of, finish, make_searcher
 from trainables.errors import EnvironmentUserError, Interrupted
 
@@ -210,3 +212,37 @@ def test_the_keys_of_a_cloud_are_back_after_a_run(monkeypatch: pytest.MonkeyPatc
     with tune._without_keys():
         assert "AWS_SECRET_ACCESS_KEY" not in os.environ
     assert os.environ["AWS_SECRET_ACCESS_KEY"] == "canary"
+
+
+class Faulty(replay.Replay):
+    """Raises in the first try of one job, and dies in the first try of another. Notes the process of each try."""
+
+    def work(self) -> None:
+        spec = self.store.require(self.job.signature).spec
+        with open(self.store.root / "tries", "a+") as tries:
+            tries.write(f"{self.job.signature} {os.getpid()}\n")
+            tries.seek(0)
+            first = tries.read().count(self.job.signature) == 1
+        if first and self.job.updates == stores.RUNGS[0] and spec.d == 64:
+            if spec.lr == 0.001:
+                raise RuntimeError("CUDA error (injected)")
+            if spec.lr == 0.002:
+                os._exit(1)
+        super().work()
+
+
+def test_a_process_is_not_used_again_after_an_error_and_the_sweep_finishes(tmp_path: Path) -> None:
+    jobs, order = make_searcher(tmp_path, Machine(cpus=2, gpus=0)), replay.Order()
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        tune.run(jobs.sweep, jobs.store, Machine(cpus=2, gpus=0), 2, [order], actor=Faulty)
+    finally:
+        ray.shutdown()
+    assert jobs.sweep.finished()
+    assert not order.failures
+    tries = [line.split() for line in (jobs.store.root / "tries").read_text().splitlines()]
+    for lr in (0.001, 0.002):
+        signature = stores.teacher(64, lr=lr).signature
+        first, second = [number for number, (trial, _) in enumerate(tries) if trial == signature][:2]
+        assert tries[first][1] not in [process for _, process in tries[first + 1 :]], "the process ran another job"
+        assert second > first
