@@ -85,6 +85,7 @@ def _load(
     path = store.weights(signature, name, updates)
     if not path.exists():
         raise UserError(f"{path} is missing; restore it from a backup, or train again in a new --store")
+    path.open("rb").close()  # raises what is wrong; of a file that may not be read safetensors says that it is missing
     network = build(shape)
     network.load_state_dict(load_file(path))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
