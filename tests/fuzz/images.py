@@ -59,7 +59,13 @@ def bomb(rng: random.Random) -> bytes:
     """Return a PNG whose header declares more pixels than any memory holds."""
     side = rng.choice([20_000, 60_000, 2**31 - 1])
     header = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + b"\0\0\0\x01IDAT"
+    )
 
 
 def fill(folder: Path, rng: random.Random) -> bool:
