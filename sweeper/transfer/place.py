@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 from pyarrow import fs
 
-from trainables.errors import EnvironmentUserError
+from sweeper.store import VERSION
+from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import replacing
 
 INDEX = "transfers.json"
@@ -52,10 +53,10 @@ class Place:
         """label: the place in messages, without credentials. Raises EnvironmentUserError if it cannot be read."""
         self.filesystem, self.root, self.label = filesystem, root.rstrip("/"), label
         self.folder = Path(self.root or "/") if isinstance(filesystem, fs.LocalFileSystem) else None
+        self._index: dict[str, Entry] = {}
+        self.agreed: dict[str, dict[str, str]] = {}  # other place → path → SHA-256
         with errors_of(self):
-            record = self._read_index()
-        self.agreed: dict[str, dict[str, str]] = record.get("agreed", {})  # other place → path → SHA-256
-        self._index = {path: Entry(*values) for path, values in record.get("files", {}).items()}
+            self._read_index()
         self._new: set[str] = set()  # written here; their times are not known yet
 
     @staticmethod
@@ -79,13 +80,23 @@ class Place:
         return Place(fs.LocalFileSystem(), str(folder.resolve()), str(folder.resolve()))
 
     def store_id(self) -> str | None:
-        """Return the id of the store here. None if there is none. Raises EnvironmentUserError if it is corrupt."""
+        """Return the id of the store here. None if there is none.
+
+        Raises UserError for a store of another version, EnvironmentUserError if its file is corrupt.
+        """
         try:
-            return str(json.loads(self.read("store.json"))["id"])
+            record = json.loads(self.read("store.json"))
+            version, identity = record["version"], str(record["id"])
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError):
             raise EnvironmentUserError(f"{self.label}/store.json is corrupt; name another place") from None
+        if version != VERSION:
+            raise UserError(
+                f"{self.label} is a store of version {version}, and this sweeper reads version {VERSION}; use the "
+                "sweeper that wrote it"
+            )
+        return identity
 
     def has_other_files(self) -> bool:
         """Return whether something else than a store is here."""
@@ -207,13 +218,15 @@ class Place:
         with self._writing(INDEX) as file:
             file.write(json.dumps(record).encode())
 
-    def _read_index(self) -> dict[str, Any]:
-        """Return the index; an empty one if it is missing or corrupt: hashes are then computed again."""
+    def _read_index(self) -> None:
+        """Read the index. A corrupt one counts as missing: hashes are computed again."""
         try:
             record = json.loads(self.read(INDEX))
-            return record if isinstance(record, dict) else {}
-        except (FileNotFoundError, ValueError):
-            return {}
+            index = {str(path): Entry(*values) for path, values in record["files"].items()}
+            agreed = {str(place): dict(hashes) for place, hashes in record.get("agreed", {}).items()}
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return
+        self._index, self.agreed = index, agreed
 
     def _full(self, path: str) -> str:
         return f"{self.root}/{path}"

@@ -19,7 +19,7 @@ from sweeper.transfer.place import FILES, FOLDERS, Place
 from tests.conftest import Done
 from tests.sweeper.transfer.conftest import CREDENTIALS, contents, rung, save_sweep, score, spec, start_s3, train
 from trainables.errors import EnvironmentUserError, UserError
-from trainables.files import file_hash
+from trainables.files import file_hash, write_json
 
 Said = Callable[[], str]
 
@@ -57,11 +57,12 @@ def test_nothing_is_read_again_that_did_not_change(
     push(store.root, url, True)
 
 
-def test_a_transfer_without_its_index_moves_nothing_twice(store: Store, tmp_path: Path, said: Said) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"files": []}', '{"files": {"a": [1]}}', '{"files": {"a": 1}}'])
+def test_a_transfer_without_its_index_moves_nothing_twice(text: str, store: Store, tmp_path: Path, said: Said) -> None:
     url = str(tmp_path / "there")
     push(store.root, url, True)
     for place in (store.root, tmp_path / "there"):
-        (place / "transfers.json").write_text("{")
+        (place / "transfers.json").write_text(text)
     said()
     push(store.root, url, True)
     assert moved(said) == {"files": 0, "unchanged": 7, "kept": 0}
@@ -236,6 +237,23 @@ def test_another_store_is_refused_by_its_id(store: Store, url: str, tmp_path: Pa
     for command in (push, pull):
         with pytest.raises(UserError, match=f"holds store {store.id}, and .* is store {other.id}"):
             command(other.root, url, True)
+
+
+def test_a_store_of_another_version_is_not_pulled(store: Store, tmp_path: Path) -> None:
+    push(store.root, str(tmp_path / "there"), True)
+    write_json(tmp_path / "there" / "store.json", {"version": 99, "id": store.id})
+    with pytest.raises(UserError, match="is a store of version 99, and this sweeper reads version 1"):
+        pull(tmp_path / "new", str(tmp_path / "there"), True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_corrupt_record_is_an_error_of_one_line(store: Store, tmp_path: Path) -> None:
+    push(store.root, str(tmp_path / "there"), True)
+    record = store.checkpoint(spec(1).signature).with_name("record.json")
+    for folder in (store.root, tmp_path / "there"):
+        (folder / record.relative_to(store.root)).write_text(f'{{"of": "{folder}"')
+    with pytest.raises(UserError, match=r"record\.json is corrupt on one side"):
+        push(store.root, str(tmp_path / "there"), True)
 
 
 def test_a_pull_into_a_store_in_use_is_refused(store: Store, tmp_path: Path) -> None:
