@@ -14,7 +14,7 @@ runs/
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
   shares.json, memory.json      what trials need of a GPU's memory (sweeper.execution.experience)
-  pictures/  wandb/  reports/
+  pictures/  wandb/  reports/  transfers.json (hashes, for `sweeper store push` and `pull`)
 """
 
 import dataclasses
