@@ -127,7 +127,7 @@ def train(
             if stop(update):
                 save(at_rung=False)
                 raise Interrupted
-            if update % CHECKED == 0 and sums.are_nan() and not _is_finite(generator):
+            if (update + 1) % CHECKED == 0 and sums.are_nan() and not _is_finite(generator):
                 break  # it cannot recover
             if time.monotonic() - saved > checkpoint_seconds:
                 save(at_rung=False)

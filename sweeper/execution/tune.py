@@ -96,7 +96,8 @@ def session(slots: int | None) -> Iterator[Machine]:
     finally:
         with contextlib.suppress(Exception):  # the cluster may be what has failed
             pulse.forget_all()
-        _shut_down(set(interruption.descendants()) - others)
+        of_others = {process for other in others for process in interruption.descendants(other)}
+        _shut_down(set(interruption.descendants()) - others - of_others)  # the uploader has its own processes
         folder.cleanup()
 
 

@@ -19,11 +19,11 @@ from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import replacing
 
 INDEX = "transfers.json"
-# What moves. The bank is a cache: the teacher renders it again. live/ and driver.lock belong to a running command, and
+# What moves. The bank is a cache: the teacher renders it again. live/ and driver.claim belong to a running command, and
 # wandb/ to a machine.
 FOLDERS = ("datasets", "scores", "sweeps", "trials", "plugins", "pictures", "reports")
 FILES = ("shares.json", "memory.json")
-_UNFINISHED = re.compile(r"\.tmp$|\.lock$|\.partial\.")  # of trainables.files, trainables.bank and trainables.images
+_UNFINISHED = re.compile(r"\.tmp$|\.lock(\.lease)?$|\.partial\.")  # of trainables.files, .locks and .images
 _CHUNK = 4 << 20
 # Write small objects by one request; try for seconds, not for a quarter of an hour.
 _OPTIONS = {"s3": "allow_delayed_open=true", "gs": "retry_limit_seconds=20"}
@@ -102,7 +102,7 @@ class Place:
         """Return whether something else than a store is here."""
         selector = fs.FileSelector(self.root or "/", allow_not_found=True)
         names = {info.base_name for info in self.filesystem.get_file_info(selector)}
-        return any(not name.startswith(".") for name in names - {*FOLDERS, *FILES, INDEX, "driver.lock"})
+        return any(not name.startswith(".") for name in names - {*FOLDERS, *FILES, INDEX, "driver.claim"})
 
     def files(self, *folders: str) -> dict[str, fs.FileInfo]:
         """Return the finished files below these folders, by their path in the store."""

@@ -25,7 +25,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from sweeper import cli
+from sweeper.__main__ import main
 from sweeper.execution.job import _save_weights
 from sweeper.store import FinalRecord, Store
 from tests.sweeper import stores
@@ -186,7 +186,7 @@ def run(words: list[str], folder: Path) -> tuple[int, str, str]:
             contextlib.redirect_stderr(err),
             _limited(),
         ):
-            cli.main()
+            main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0
     except BaseException:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from unittest import mock
 
-from sweeper import cli
+from sweeper.__main__ import main
 
 SECONDS = 10  # of processor time that a case may take
 WAITING = 60  # seconds that it may take on a busy machine
@@ -112,7 +112,7 @@ def _run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
             contextlib.redirect_stderr(err),
             _limited(),
         ):
-            cli.main()
+            main()
     except SystemExit as ended:
         code = ended.code if isinstance(ended.code, int) else 0 if ended.code is None else str(ended.code)
     except BaseException:

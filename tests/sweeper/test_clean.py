@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from sweeper.clean import find, remove_temporary
-from sweeper.store import TUNE_FOLDER, Store, Teacher
+from sweeper.records import Teacher
+from sweeper.store import TUNE_FOLDER, Store
 from tests.conftest import Done
-from tests.sweeper.stores import sweep, teacher, trial
+from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.files import owner_mark, write_json
 
 Call = Callable[..., Done]
@@ -95,7 +96,7 @@ def test_a_bank_in_use_and_those_of_other_stores_stay(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sizes(store)["teachers' images that no sweep uses"] == 500
-    sweep(store, "student", [], Teacher("0123456789ab", 30, "aa", "mnist5k-teachers", "best"))
+    sweep(store, "student", [trial(store, student(2), 9.0)], Teacher("0123456789ab", 30, "aa", "mnist5k-teachers", "best"))
     assert "teachers' images that no sweep uses" not in sizes(store)
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "scratch"))
     known = next(path.name for path in (store.root / "trials").iterdir())

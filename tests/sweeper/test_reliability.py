@@ -73,7 +73,7 @@ def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
         assert command.wait_until(lambda: trained(fresh))
         sent = time.time()
         err = interrupted(command, number, to_group=True)
-    (checkpoint,) = fresh.glob("runs/trials/*/checkpoint.safetensors")
+    (checkpoint,) = fresh.glob("runs/trials/*/checkpoint-*.safetensors")
     assert checkpoint.stat().st_mtime > sent
     assert not (fresh / "imported").exists()
     assert secret not in err
@@ -81,7 +81,7 @@ def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
     assert not files_with(ray_folder, secret)
 
 
-@pytest.mark.parametrize("moment", ["driver.lock", "gcs_server"])
+@pytest.mark.parametrize("moment", ["driver.claim", "gcs_server"])
 def test_a_signal_in_the_first_seconds_ends_the_command_with_one_line(moment: str, fresh: Path) -> None:
     """While data are prepared, and while Ray starts."""
     with faults.Command(ENDLESS, fresh) as command:

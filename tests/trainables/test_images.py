@@ -295,7 +295,8 @@ def test_what_pillow_thinks_of_an_image_is_not_printed(tmp_path: Path) -> None:
     code = "import pathlib, sys; from trainables import decoding; print(decoding.image_size(pathlib.Path(sys.argv[1])))"
     for before, printed in (("import warnings; warnings.filterwarnings = lambda *a, **b: None; ", True), ("", False)):
         command = [sys.executable, "-c", before + code, str(tmp_path / "large.png")]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        warning = {**os.environ, "PYTHONWARNINGS": "default"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=warning)
         assert ("Warning" in done.stderr) == printed, done.stderr
 
 

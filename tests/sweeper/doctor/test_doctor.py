@@ -102,7 +102,7 @@ def test_a_run_checks_the_nodes_before_the_first_trial(sweeper: Callable[..., Do
         "of_node = command.of_node\n"
         "command.of_node = lambda driver, node: of_node(driver, replace(node, error='', facts=replace(node.facts, "
         "launcher={'LOCAL_RANK': '0'})))\n"
-        "from sweeper.cli import main; sys.argv[0] = 'sweeper'; main()"
+        "from sweeper.__main__ import main; sys.argv[0] = 'sweeper'; main()"
     )
     words = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address", address]
     done = subprocess.run(

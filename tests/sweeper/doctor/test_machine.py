@@ -39,7 +39,7 @@ def test_a_folder_that_cannot_be_written_is_a_problem(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     problem = examine(tmp_path / "file" / "runs", tmp_path, quick=True).store.problem
     assert problem is not None
-    assert "cannot be written" in problem
+    assert "Not a directory" in problem
 
 
 def test_a_probe_that_another_process_has_locked_is_seen_as_such(tmp_path: Path) -> None:

@@ -85,9 +85,13 @@ def store(tmp_path: Path) -> Store:
 
 def contents(root: Path) -> dict[str, bytes]:
     """Return what a transfer moves, by path."""
-    left_out = ("bank", "live", "wandb", "driver.lock", "transfers.json")
+    left_out = ("bank", "live", "wandb", "driver.claim", "transfers.json")
     files = {path.relative_to(root): path for path in sorted(root.rglob("*")) if path.is_file()}
-    moves = {name: path for name, path in files.items() if name.parts[0] not in left_out and path.name[0] != "."}
+    moves = {
+        name: path
+        for name, path in files.items()
+        if name.parts[0] not in left_out and path.name[0] != "." and ".lock" not in path.name
+    }
     return {str(name): path.read_bytes() for name, path in moves.items()}
 
 

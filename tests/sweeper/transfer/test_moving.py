@@ -70,7 +70,7 @@ def test_a_transfer_without_its_index_moves_nothing_twice(text: str, store: Stor
 
 def test_every_file_of_a_store_is_moved_or_left_out_by_name(finished: Path, tmp_path: Path) -> None:
     """Fails if the store gets a part that FOLDERS and FILES lack. Starts Ray twice."""
-    left_out = {"bank", "live", "wandb", "driver.lock", "transfers.json", "store.json"}
+    left_out = {"bank", "live", "wandb", "driver.claim", "transfers.json", "store.json"}
     assert {path.name for path in (finished / "runs").iterdir()} <= {*FOLDERS, *FILES, *left_out}
     push(finished / "runs", str(tmp_path / "there"), True)
     pull(tmp_path / "new", str(tmp_path / "there"), True)
@@ -84,10 +84,10 @@ def test_unfinished_files_and_locks_stay_behind(store: Store, tmp_path: Path) ->
     for folder in ("live", "bank", "wandb"):
         (store.root / folder).mkdir()
         (store.root / folder / "x.json").write_text("{}")
-    (store.root / "driver.lock").write_text("process 1")
+    (store.root / "driver.claim").write_text("process 1")
     push(store.root, str(tmp_path / "there"), True)
     names = {path.name for path in (tmp_path / "there").rglob("*")}
-    assert names.isdisjoint({"claim.lock", "images.partial.npy", "live", "bank", "wandb", "driver.lock"})
+    assert names.isdisjoint({"claim.lock", "images.partial.npy", "live", "bank", "wandb", "driver.claim"})
     assert not any(name.endswith(".tmp") for name in names)
 
 
@@ -167,7 +167,7 @@ def test_an_upload_that_fails_leaves_no_part_of_a_file(
 
 def test_the_sweep_that_was_written_last_is_the_last_one_after_a_pull(store: Store, url: str, tmp_path: Path) -> None:
     for name in ("b", "a", "c", "aa"):
-        save_sweep(store, name, [])
+        save_sweep(store, name, [spec(1).signature])
     push(store.root, url, True)
     pull(tmp_path / "new", url, True)
     latest = Store(tmp_path / "new").latest()
