@@ -96,7 +96,8 @@ def test_a_bank_in_use_and_those_of_other_stores_stay(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sizes(store)["teachers' images that no sweep uses"] == 500
-    sweep(store, "student", [trial(store, student(2), 9.0)], Teacher("0123456789ab", 30, "aa", "mnist5k-teachers", "best"))
+    pinned = Teacher("0123456789ab", 30, "aa", "mnist5k-teachers", "best")
+    sweep(store, "student", [trial(store, student(2), 9.0)], pinned)
     assert "teachers' images that no sweep uses" not in sizes(store)
     monkeypatch.setenv("SWEEPER_CACHE", str(tmp_path / "scratch"))
     known = next(path.name for path in (store.root / "trials").iterdir())

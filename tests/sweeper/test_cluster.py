@@ -15,7 +15,11 @@ from tests import faults
 from tests.conftest import TINY, Done
 
 
-@pytest.mark.parametrize("authentication", [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_MODE": "token"}], ids=str)
+@pytest.mark.parametrize(
+    "authentication",
+    [pytest.param({"RAY_AUTH_MODE": "disabled"}, marks=pytest.mark.long), {"RAY_AUTH_MODE": "token"}],
+    ids=str,
+)
 def test_a_sweep_runs_on_logical_gpus_of_an_existing_cluster(
     sweeper: Callable[..., Done], fresh: Path, authentication: dict[str, str]
 ) -> None:
@@ -57,6 +61,7 @@ def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done],
     assert "no Ray cluster at 127.0.0.1:1" in done.err.splitlines()[-1]
 
 
+@pytest.mark.long
 def test_a_silent_address_is_an_error_of_one_line_within_seconds(sweeper: Callable[..., Done], fresh: Path) -> None:
     """Ray itself would wait for over 100 s."""
     command = ["run", "teachers", "--dataset", "mnist5k", *TINY, "--set", "d=1", "--address"]

@@ -97,6 +97,7 @@ def test_a_plug_in_of_another_version_than_expected_is_refused(
     assert "mean" not in FEATURES
 
 
+@pytest.mark.long
 def test_a_set_that_is_chosen_by_is_is_chosen_by_fid_on_features_without_classes(
     fresh: Path, sweeper: Callable[..., Done]
 ) -> None:

@@ -173,7 +173,8 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-@pytest.mark.parametrize("kills", [[(24, 1)], pytest.param([(8, 2), (24, 1)], marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kills", [[(24, 1)], [(8, 2), (24, 1)]])
 def test_a_killed_sweep_resumes_to_the_same_table(
     finished: Path, sweeper: Call, fresh: Path, kills: list[tuple[int, int]]
 ) -> None:
@@ -279,6 +280,7 @@ def test_students_stop_before_they_train_if_their_teacher_was_scored_otherwise(
     assert read_table(sweeper, folder) == table
 
 
+@pytest.mark.long
 def test_a_trial_whose_weights_are_lost_is_trained_again_to_the_same_table(
     finished: Path, sweeper: Call, tmp_path: Path
 ) -> None:

@@ -230,6 +230,7 @@ class Faulty(replay.Replay):
         super().work()
 
 
+@pytest.mark.long
 def test_a_process_is_not_used_again_after_an_error_and_the_sweep_finishes(tmp_path: Path) -> None:
     jobs, order = make_searcher(tmp_path, Machine(cpus=2, gpus=0)), replay.Order()
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)

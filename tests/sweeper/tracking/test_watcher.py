@@ -203,6 +203,7 @@ def test_changing_the_wandb_mode_of_a_finished_sweep_does_not_import_torch(
     assert sweeper(*STUDENTS, cwd=finished).code == 0
 
 
+@pytest.mark.long
 def test_a_killed_and_continued_sweep_uploads_what_sync_uploads_of_an_offline_one(
     fresh: Path, finished: Path, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
 ) -> None:
@@ -247,6 +248,7 @@ def without_seconds(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+@pytest.mark.long
 def test_fresh_seeds_are_uploaded_as_they_are_trained(
     finished: Path, tmp_path: Path, wandb_server: Server, sweeper: Callable[..., Done]
 ) -> None:
