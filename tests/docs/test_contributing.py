@@ -12,6 +12,7 @@ import torch
 from sweeper.store import Store
 from tests.conftest import Done
 
+pytestmark = pytest.mark.long
 PAGE = Path(__file__).parents[2] / "CONTRIBUTING.md"
 SECTION = PAGE.read_text().partition("## Extending it")[2].partition("## Adding one")[0]
 COMMANDS = [shlex.split(line)[1:] for line in re.findall(r"^    (sweeper .+)$", SECTION, re.MULTILINE)]

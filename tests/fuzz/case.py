@@ -19,6 +19,7 @@ from types import FrameType
 from unittest import mock
 
 from sweeper.__main__ import main
+from trainables import plugins
 
 SECONDS = 10  # of processor time that a case may take
 WAITING = 60  # seconds that it may take on a busy machine
@@ -119,6 +120,8 @@ def _run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
         code, trace = "none", traceback.format_exc()[-3000:]
     finally:
         os.chdir(here)
+        for name in list(plugins.LOADED):  # other tests share this process
+            plugins._forget(plugins.LOADED.pop(name).id)
     return code, _text(out), _text(err), trace
 
 

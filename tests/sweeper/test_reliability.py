@@ -110,7 +110,7 @@ def kill_and_restart(folder: Path, rng: random.Random, kills: int) -> int:
     for words in (TEACHERS, STUDENTS):
         while True:
             with faults.Command(words, folder) as command:
-                what = faults.kill_at_random(command, rng, longest=20) if killed < kills else ""
+                what = faults.kill_at_random(command, rng, longest=10) if killed < kills else ""
                 killed += bool(what)
                 print(f"kill {killed} of {kills}: {what or 'none, it has finished'}")
                 code, err = command.wait()

@@ -110,6 +110,7 @@ def test_images_that_cannot_be_scored_are_an_error_of_one_line(
     assert message in done.err
 
 
+@pytest.mark.long
 def test_arrays_and_tensors_score_like_files_of_the_same_images(folders: Path, digits: Images) -> None:
     network, real = ImageNet(), image_set(folders / "b")
     levels = np.stack([digits.pixels[60 * number] for number in range(80)])
