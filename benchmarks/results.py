@@ -11,11 +11,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from sweeper.results.table import welch
-
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 PAGE, IMAGES = FOLDER.with_suffix(".md"), FOLDER.parent / "images"
-BASELINES = ("mse", "joint")  # kept as NAME-mse and NAME-joint: the paper's losses, at equal multiply-accumulates
 COLOURS = {"student": "#0072b2", "control": "#7f8c8d", "teacher": "#d55e00"}
 
 
@@ -158,32 +155,6 @@ def latents_of(name: str) -> str:
     return markdown(["d", *places], [[str(row["d"]), *(f"{row[place]:.2f}" for place in places)] for row in rows])
 
 
-def losses_of(name: str) -> str:
-    """Return the table's students beside those by the paper's losses, with the interval of each difference."""
-    ours, theirs = _students(name), {loss: _students(f"{name}-{loss}") for loss in BASELINES}
-    heads = ["d", f"{name}'s student", "FID"]
-    heads += [f"{loss}, {what}" for loss in BASELINES for what in ("FID", "difference")]
-    rows = []
-    for d, student in ours.items():
-        if any(d in students for students in theirs.values()):
-            line = [str(d), training(student), cell(student, "fid")]
-            for students in theirs.values():
-                line += [cell(students.get(d), "fid"), _between(student, students.get(d))]
-            rows.append(line)
-    return markdown(heads, rows)
-
-
-def _students(name: str) -> dict[int, dict[str, Any]]:
-    return {row["d"]: row["student"] for row in read(name)["table"]["rows"] if row["student"]}
-
-
-def _between(ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
-    if theirs is None:
-        return "—"
-    difference = welch(ours["scores"]["fid"], ours["seeds"], theirs["scores"]["fid"], theirs["seeds"])
-    return interval(vars(difference), "fid") if difference else "—"
-
-
 def draw(name: str) -> None:
     """Write IS and FID over parameters as images/NAME-scores.svg: students, controls, and the teacher as a star."""
     import matplotlib
@@ -223,7 +194,6 @@ PARTS = {
     "costs": costs_of,
     "alphas": alphas_of,
     "latents": latents_of,
-    "losses": losses_of,
 }
 
 

@@ -33,7 +33,7 @@ def remount(folder: Path, options: str) -> None:
 
 
 def fill(folder: Path, leave: int = 0) -> Path:
-    """Write a file that fills a disk but for so many bytes. Delete it to make room."""
+    """Write a file that leaves so many bytes free on a disk. Delete it to free them."""
     path = folder / "filler.bin"
     with open(path, "wb", buffering=0) as file:
         free = os.statvfs(folder).f_bavail * os.statvfs(folder).f_frsize

@@ -58,8 +58,8 @@ class DiskError(EnvironmentUserError, OSError):
 
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 _ADVICE = {
-    errno.ENOSPC: "make room (`sweeper clean` lists what can go), then run the same command again",
-    errno.EDQUOT: "make room (`sweeper clean` lists what can go), then run the same command again",
+    errno.ENOSPC: "free some space (`sweeper clean` lists what can go), then run the same command again",
+    errno.EDQUOT: "free some space (`sweeper clean` lists what can go), then run the same command again",
     errno.EROFS: "name another folder, or mount it for writing",
     errno.EACCES: "name another folder, or ask its owner for the permission",
     errno.EPERM: "name another folder, or ask its owner for the permission",

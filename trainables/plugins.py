@@ -74,7 +74,7 @@ def load(reference: str, *, expected: str | None = None) -> Plugin:
     if name in LOADED and LOADED[name].reference != source:
         raise UserError(f"--plugin {reference}: another plug-in {name} is already loaded; rename one of the two files")
     if name in LOADED:  # it was edited since
-        _forget(LOADED.pop(name).id)
+        unload(name)
     if not is_file and reference in sys.modules:  # what it registered then has no origin
         raise UserError(f"--plugin {reference} was imported before; import it by --plugin only")
     try:
@@ -95,6 +95,11 @@ def load_installed() -> None:
     """Load the plug-ins that installed packages declare as entry points of the group `sweeper.plugins`."""
     for entry_point in entry_points(group=GROUP):
         load(entry_point.module)
+
+
+def unload(name: str) -> None:
+    """Remove a plug-in and all that it registered."""
+    _forget(LOADED.pop(name).id)
 
 
 def _forget(identity: str) -> None:

@@ -65,7 +65,7 @@ def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
     _check_regular(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception:  # numpy raises errors of many types for a damaged header
         raise SpoiledError(path, "is damaged: it is no complete npy file") from None

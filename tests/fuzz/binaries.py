@@ -5,31 +5,27 @@ are read only while Ray runs, so that their readers are called here.
 """
 
 import contextlib
-import io
 import json
 import os
 import random
 import shutil
-import signal
-import sys
 import tempfile
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import nn
 
-from sweeper.__main__ import main
 from sweeper.execution.job import _save_weights
-from sweeper.store import FinalRecord, Store
+from sweeper.records import FinalRecord
+from sweeper.store import Store
+from tests.fuzz.case import limited, run
 from tests.sweeper import stores
-from trainables import checkpoint, notes
+from trainables import checkpoint
 from trainables.bank import Bank, shard_path
 from trainables.dataset_identity import identify
 from trainables.errors import SpoiledError
@@ -38,7 +34,6 @@ from trainables.networks import build
 from trainables.tensors import map_array, read_tensors, write_tensors
 from trainables.training import Rung
 
-SECONDS = 60  # that a case may take on a busy machine
 LINES = 3  # of a message
 WORDS = [b"NaN", b"-1", b"9" * 30, b"[" * 9999, b"\xff\xfe", b"null"]
 SPEC = stores.teacher(1, d_discriminator=1)
@@ -111,8 +106,8 @@ def _whole() -> Path:
     shutil.copytree(folder / "photos" / "class0", folder / "samples")
     name = identify(str(folder / "photos"), store.datasets)
     prepare(name, 32, store.datasets, folder=folder / "photos")
-    code, _, err = run(_score(name), folder)  # trains the classifier, and computes the statistics
-    assert code == 0, err
+    code, _, err, trace = run(_score(name), folder)  # trains the classifier, and computes the statistics
+    assert code == 0, err + trace
     return folder
 
 
@@ -150,10 +145,10 @@ def check(family: str, seed: int) -> str:
         folder = shutil.copytree(_whole(), Path(place) / "work")
         expected = _expected(family, tuple(case.words))
         case.prepare(folder)
-        code, out, err = run(case.words, folder)
+        code, out, err, trace = run(case.words, folder)
     said = [line for line in err.splitlines() if line.strip()]
     wrong = []
-    if "Traceback" in err:
+    if trace or "Traceback" in err:
         wrong.append("a traceback")
     if code == 0 and (out != expected or family == "weights"):
         wrong.append("exit 0 with another result")
@@ -161,57 +156,16 @@ def check(family: str, seed: int) -> str:
         wrong.append(f"exit {code}")
     if len(said) > LINES or (code != 0 and not said):
         wrong.append(f"{len(said)} lines")
-    return f"{family} {seed}: {', '.join(wrong)}\n{err[-1500:]}" if wrong else ""
+    return f"{family} {seed}: {', '.join(wrong)}\n{err[-1500:]}{trace}" if wrong else ""
 
 
 @cache
 def _expected(family: str, words: tuple[str, ...]) -> str:
     """Return what the command prints without damage."""
     with tempfile.TemporaryDirectory(prefix="sweeper-fuzz-") as place:
-        code, out, err = run(list(words), shutil.copytree(_whole(), Path(place) / "work"))
-    assert code == 0, err
+        code, out, err, trace = run(list(words), shutil.copytree(_whole(), Path(place) / "work"))
+    assert code == 0, err + trace
     return out
-
-
-def run(words: list[str], folder: Path) -> tuple[int, str, str]:
-    """Run a command in a folder, in this process. Return exit code, stdout, stderr."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    here = Path.cwd()
-    os.chdir(folder)
-    try:
-        with (
-            mock.patch.object(sys, "argv", ["sweeper", *words]),
-            mock.patch.object(notes, "notes", []),
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-            _limited(),
-        ):
-            main()
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 0
-    except BaseException:
-        return -1, out.getvalue(), err.getvalue() + traceback.format_exc()
-    finally:
-        os.chdir(here)
-    return code, out.getvalue(), err.getvalue()
-
-
-class TooLongError(BaseException):
-    """Not an Exception, so that no handler catches it."""
-
-
-@contextlib.contextmanager
-def _limited() -> Iterator[None]:
-    def stop(*_: object) -> None:
-        raise TooLongError
-
-    previous = signal.signal(signal.SIGALRM, stop)
-    signal.alarm(SECONDS)
-    try:
-        yield
-    finally:
-        signal.alarm(0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 # Readers.
@@ -234,7 +188,7 @@ def read_a_checkpoint(seed: int, folder: Path) -> None:
     torch.manual_seed(0)
     fresh = nn.Linear(3, 2)
     restored: checkpoint.Parts = {"generator": fresh, "optimizer": torch.optim.Adam(fresh.parameters())}
-    with _limited():
+    with limited():
         updates = checkpoint.load(path, restored, at_most=30)
     # A bit of the name of the checksum itself changes nothing that is restored.
     saved = parts[{10: 0, 20: 1}[updates]]["generator"]
@@ -251,7 +205,7 @@ def read_a_shard(seed: int, folder: Path) -> None:
 
     Bank(folder, 10, teacher)(np.arange(10))
     put(shard_path(folder, 0), rng)
-    with _limited():
+    with limited():
         z, images = Bank(folder, 10, teacher, (1, 4, 4))(np.arange(10))
     assert (images == teacher(z)).mean() > 0.99
 
@@ -261,7 +215,7 @@ def read_an_array(seed: int, folder: Path) -> None:
     rng, path = random.Random(f"array {seed}"), folder / "a.npy"
     np.save(path, np.arange(48, dtype=np.uint8).reshape(3, 1, 4, 4))
     put(path, rng)
-    with _limited(), contextlib.suppress(SpoiledError):
+    with limited(), contextlib.suppress(SpoiledError):
         array = map_array(path, np.uint8, 4)
         assert array.dtype == np.uint8
         assert int(array.sum()) >= 0, "it can be read to its end"
@@ -273,7 +227,7 @@ def read_tensors_with_a_checksum(seed: int, folder: Path) -> None:
     written = {"mean/3": np.arange(3.0), "covariance/3": np.eye(3, dtype=np.float32)}
     write_tensors(path, written, {"facts": json.dumps({"n": 3})})
     put(path, rng)
-    with _limited(), contextlib.suppress(SpoiledError):
+    with limited(), contextlib.suppress(SpoiledError):
         found, metadata = read_tensors(path, like=written)
         assert all(np.array_equal(found[name], written[name]) for name in written)
         assert metadata["facts"] == '{"n": 3}'

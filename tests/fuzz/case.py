@@ -19,7 +19,7 @@ from types import FrameType
 from unittest import mock
 
 from sweeper.__main__ import main
-from trainables import plugins
+from trainables import notes, plugins
 
 SECONDS = 10  # of processor time that a case may take
 WAITING = 60  # seconds that it may take on a busy machine
@@ -74,7 +74,7 @@ def violations(case: Case, folder: Path) -> list[str]:
     shutil.copytree(STORE, work / "runs")
     case.prepare(work)
     before = _snapshot(folder)
-    code, out, err, trace = _run(case.words, work)
+    code, out, err, trace = run(case.words, work)
     broken = [f"a traceback:\n{trace}"] if trace else []
     if "Traceback (most recent call last)" in out + err:
         broken.append("a traceback in the output")
@@ -97,7 +97,7 @@ class _TooLongError(BaseException):
     """Not an Exception, so that no handler of the command catches it."""
 
 
-def _run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
+def run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
     """Return exit code, stdout, stderr, and the traceback of what `main` raised."""
     out, err = _stream(), _stream()
     code: int | str = 0
@@ -109,9 +109,10 @@ def _run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
         with (
             mock.patch.dict(os.environ, environment),
             mock.patch.object(sys, "argv", ["sweeper", *words]),
+            mock.patch.object(notes, "notes", []),  # other tests share this process
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
-            _limited(),
+            limited(),
         ):
             main()
     except SystemExit as ended:
@@ -120,8 +121,8 @@ def _run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
         code, trace = "none", traceback.format_exc()[-3000:]
     finally:
         os.chdir(here)
-        for name in list(plugins.LOADED):  # other tests share this process
-            plugins._forget(plugins.LOADED.pop(name).id)
+        for name in list(plugins.LOADED):
+            plugins.unload(name)
     return code, _text(out), _text(err), trace
 
 
@@ -135,7 +136,7 @@ def _text(stream: io.TextIOWrapper) -> str:
 
 
 @contextlib.contextmanager
-def _limited() -> Iterator[None]:
+def limited() -> Iterator[None]:
     """Raise _TooLongError after SECONDS of work or WAITING seconds, also out of a system call that waits."""
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -23,7 +23,7 @@ from trainables.errors import DiskError
 from trainables.images import Images, prepare
 
 Call = Callable[..., Done]
-FULL = r"{}.*: No space left on device; make room"
+FULL = r"{}.*: No space left on device; free some space"
 
 
 @pytest.fixture

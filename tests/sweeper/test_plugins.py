@@ -56,7 +56,7 @@ def plugin(tmp_path: Path) -> Callable[[str, str], plugins.Plugin]:
 
 def forget(name: str) -> None:
     if name in plugins.LOADED:
-        plugins._forget(plugins.LOADED.pop(name).id)
+        plugins.unload(name)
 
 
 def test_an_edited_feature_network_scores_by_another_protocol(plugin: Callable[..., plugins.Plugin]) -> None:

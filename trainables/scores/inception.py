@@ -21,10 +21,11 @@ class Inception(TorchFeatures):
         path = require_file(inception_weights(), "Inception's weights file (from pytorch-fid's releases)")
         try:
             network = InceptionV3(list(range(4)))
-        except Exception:  # torch raises errors of many types for a damaged file
+        except Exception as error:  # torch raises errors of many types for a damaged file
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             raise EnvironmentUserError(
-                f"{path} is damaged: it is not pytorch-fid's weights file; delete it, and put a new one there"
-            ) from None
+                f"{path} does not load ({reason}); if it is not pytorch-fid's weights file, put that one there"
+            ) from error
         fold_normalisation(network, "conv", "bn")
         name = f"inception-{file_hash(path)}"
         super().__init__(network, name, 2048, "RGB, [0, 1], bilinear to 299×299, [-1, 1]", batch_size=50)
