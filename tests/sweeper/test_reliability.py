@@ -61,7 +61,9 @@ def interrupted(command: faults.Command, number: signal.Signals, to_group: bool 
     return err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+@pytest.mark.parametrize(
+    "number", [pytest.param(signal.SIGINT, marks=pytest.mark.long), signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"]
+)
 def test_a_signal_saves_checkpoints_and_leaves_no_process_and_no_secret(
     number: signal.Signals, fresh: Path, ray_folder: Path
 ) -> None:

@@ -259,6 +259,7 @@ def scored_by_another_network(folder: Path) -> None:
         path.write_text(re.sub("classifier-[0-9a-f]{12}", "classifier-000000000000", path.read_text()))
 
 
+@pytest.mark.long
 def test_students_stop_before_they_train_if_their_teacher_was_scored_otherwise(
     finished: Path, sweeper: Call, tmp_path: Path
 ) -> None:

@@ -42,7 +42,8 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, simulated: Outcome) 
     return folder
 
 
-@pytest.mark.parametrize("slots", [pytest.param(2, marks=pytest.mark.long), 8])
+@pytest.mark.long
+@pytest.mark.parametrize("slots", [2, 8])
 def test_more_slots_give_the_same_sets_and_the_same_table(
     slots: int, uninterrupted: Path, simulated: Outcome, tmp_path: Path
 ) -> None:
