@@ -46,7 +46,7 @@ class Sums(Protocol):
 
 
 class GraphedUpdates:
-    """The updates of one trial. Each phase (warmup, adversarial) has its own graph; all updates are real ones."""
+    """The updates of one trial. Each phase (warm-up, then the loss) has its own graph; all updates are real ones."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class GraphedUpdates:
         self.row = torch.zeros(1, dtype=torch.int64, device=device)  # of the batch, in the windows
         self.done = torch.zeros((), dtype=torch.float64, device=device)  # updates
         self.expected = -1, -1  # row and updates on the device, as the host knows them
-        self.adversarial: bool | None = None  # the phase of the graph
+        self.past_warmup: bool | None = None  # the phase of the graph
         self.warm = 0
         self.replay: Callable[[], None] | None = None
         if device.type == "cuda":
@@ -80,9 +80,10 @@ class GraphedUpdates:
 
     def __call__(self, update: int) -> None:
         """Do the update after `update` of them."""
-        adversarial = self.discriminator is not None and update >= self.spec.warmup
-        if adversarial != self.adversarial:
-            self.adversarial, self.warm, self.replay = adversarial, 0, None
+        past_warmup = update >= self.spec.warmup
+        if past_warmup != self.past_warmup:
+            self.past_warmup, self.warm, self.replay = past_warmup, 0, None
+        adversarial = past_warmup and self.discriminator is not None
         batches = self.spec.n_critic if adversarial else 1
         self._place(update, update * batches)
         if self.replay is None and self.warm < WARM_UP:
@@ -108,7 +109,7 @@ class GraphedUpdates:
 
     def _update(self) -> None:
         """One update, as in the plain loop; nothing here may depend on a value that the host knows."""
-        spec, adversary = self.spec, self.discriminator if self.adversarial else None
+        spec, adversary = self.spec, self.discriminator if self.past_warmup else None
         batches = spec.n_critic if adversary is not None else 1
         for number in range(batches):
             z, target = self.latent.at(self.row)
@@ -124,10 +125,10 @@ class GraphedUpdates:
             if number + 1 < batches:
                 self.row += 1
 
-        step = Step(spec, -1, z, fake, target, partial(self.real.at, self.row), adversary, self.extras)
+        step = Step(spec, self.done, z, fake, target, partial(self.real.at, self.row), adversary, self.extras)
         if adversary is not None:
             adversary.requires_grad_(False)
-        loss = (spec.rule if self.adversarial or self.discriminator is None else DISTILLATION)(step)
+        loss = (spec.rule if self.past_warmup else DISTILLATION)(step)
         if adversary is not None:
             adversary.requires_grad_(True)
         self.descend(loss)

@@ -74,6 +74,7 @@ ARGUMENTS: dict[str, Argument] = {
         {Network.FEATURES: 3},  # forward on target and fake, backward to fake
     ),
     "update": Argument("number of generator updates before this one"),
+    "fading": Argument("1 at the end of the warm-up, falling to 0 in `fade` updates; always 0 with fade=0: []"),
 }
 WEIGHTS = ("alpha", "beta")  # fields of the spec that a loss or a game may take as arguments
 GAME_ARGUMENTS = {
@@ -259,11 +260,11 @@ def joint(fake: Tensor, target: Tensor, logits: Tensor, game: Game, alpha: float
 
 
 @loss
-def perceptual(fake: Tensor, target: Tensor, teacher: Any) -> Tensor:
+def perceptual(fake: Tensor, target: Tensor, teacher: Any, fading: Tensor) -> Tensor:
     """Return the mean over the teacher's discriminator's hidden layers φ of ‖φ(g_T(z)) − φ(g(z))‖² / ‖φ(g_T(z))‖².
 
-    A perceptual loss (Johnson et al., arXiv 1603.08155) in the network that judged the teacher (TinyGAN, arXiv
-    2009.13829). It needs no real images and no discriminator of its own.
+    A perceptual loss (Johnson et al., arXiv 1603.08155) in the network that judged the teacher, with a pixel term that
+    fades (TinyGAN, arXiv 2009.13829). It needs no real images and no discriminator of its own.
     """
     import torch
 
@@ -273,7 +274,8 @@ def perceptual(fake: Tensor, target: Tensor, teacher: Any) -> Tensor:
         (found - wanted).square().sum() / wanted.square().sum()
         for found, wanted in zip(teacher.maps(fake), targets, strict=True)
     ]
-    return torch.stack(errors).mean()
+    return torch.stack(errors).mean() + PIXELS * fading * mse(fake, target)
 
 
+PIXELS = 5.0  # weight of the pixel term of `perceptual` before it fades: docs/results.md
 DISTILLATION = LOSSES["mse"]  # equation (4) with alpha = 0; also the loss during `warmup`

@@ -55,7 +55,8 @@ class TrialSpec:
     objective: str = "gan"  # the game between generator and discriminator: a name in objectives.GAMES
     alpha: float | None = None  # weight of the adversarial term in equation (4); alpha = 0 is mse
     beta: float | None = None  # a second weight, for losses that take it
-    warmup: int = 0  # updates by mse alone before the discriminator is trained
+    warmup: int = 0  # updates by mse alone, before the loss and its discriminator
+    fade: int = 0  # updates after the warm-up in which a pixel term beside the perceptual loss falls to 0
     d_discriminator: int | None = None  # the discriminator's width, independent of the generator's
     discriminator_start: str = "random"  # random weights, or those of the teacher's discriminator
     lr: float = 2e-4  # the generator's learning rate
@@ -107,10 +108,10 @@ class TrialSpec:
             raise UserError(f"alpha={self.alpha:g} is outside [0, 1]; alpha=0 is mse, alpha=1 the plain GAN")
         if not 0 <= self.ema < 1:
             raise UserError(f"ema={self.ema:g} is outside [0, 1); try ema=0.99, or ema=0 for no average")
-        for name in ("warmup", "seed"):
+        for name in ("warmup", "fade", "seed"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name}={getattr(self, name)} is negative; give a whole number of at least 0")
-        for name in ("d", "d_discriminator", "batch_size", "n_critic", "threads", "latents", "warmup", "seed"):
+        for name in ("d", "d_discriminator", "batch_size", "n_critic", "threads", "latents", "warmup", "fade", "seed"):
             if (getattr(self, name) or 0) > (limit := _MAX_SEED if name == "seed" else _MAX_INT):
                 raise UserError(f"{name} is above {limit:,}; give a smaller number")
         if self.batch_size < 2:
@@ -207,7 +208,7 @@ class TrialSpec:
 
     def label(self) -> str:
         """Return a readable description: `d=2 joint alpha=0.02 lr=0.002`."""
-        names = ["alpha", "beta", "warmup", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
+        names = ["alpha", "beta", "warmup", "fade", "lr", "lr_discriminator", "d_discriminator", "ema", "seed"]
         shown = {n: getattr(self, n) for n in names if getattr(self, n) != DEFAULTS[n] or n == "lr"}
         start = ["from the teacher's discriminator"] if self.discriminator_start == "teacher" else []
         return " ".join([self.generator.label, self.kind, *(f"{n}={v:g}" for n, v in shown.items()), *start])
@@ -226,13 +227,16 @@ def irrelevant(loss: str, objective: str) -> set[str]:
     if rule.needs_discriminator:
         read |= set(game.arguments) if game else set()
     else:
-        unused |= {"objective", "d_discriminator", "lr_discriminator", "n_critic", "clip", "warmup"}
-        unused |= {"discriminator_start"}
+        unused |= {"objective", "d_discriminator", "lr_discriminator", "n_critic", "clip", "discriminator_start"}
     unused |= set(WEIGHTS) - read
     if not rule.needs_teacher:
         unused |= {"teacher", "warmup", "discriminator_start"}
     if Part.BANK not in rule.loads:
         unused |= {"latents", "warmup"}
+    if rule is DISTILLATION:
+        unused |= {"warmup"}
+    if "fading" not in rule.arguments:
+        unused |= {"fade"}
     if Part.FEATURES not in rule.loads:
         unused |= {"loss_features"}
     if game is None or game.clip is None:

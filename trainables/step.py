@@ -41,7 +41,7 @@ class Step:
     def __init__(
         self,
         spec: TrialSpec,
-        update: int,
+        update: int | Tensor,
         z: Tensor,
         fake: Tensor,
         target: Tensor | None,
@@ -49,11 +49,17 @@ class Step:
         discriminator: nn.Module | None,
         extras: Extras,
     ) -> None:
-        """update: number of generator updates before this one. real: returns a batch of real images."""
+        """update: number of generator updates before this one; in a graph [], on the GPU. real: returns a batch."""
         self.update, self.z, self.fake, self.target = update, z, fake, target
         self.discriminator, self.teacher, self.features = discriminator, extras.teacher, extras.features
         self.game, self.alpha, self.beta = spec.game, spec.alpha, spec.beta
         self._real = real
+        self._warmup, self._fade = spec.warmup, spec.fade
+
+    @property
+    def fading(self) -> Tensor:
+        past = (self.update - self._warmup) / self._fade if self._fade else 1.0
+        return 1 - torch.as_tensor(past, dtype=torch.float64).clamp(0, 1).float()
 
     @cached_property
     def real(self) -> Tensor:

@@ -137,7 +137,7 @@ def train(
                 update += 1
                 continue
 
-            # During warmup a student trains by mse alone, without its discriminator.
+            # During its warm-up a student trains by mse alone, without its discriminator.
             adversary = discriminator if update >= spec.warmup else None
             rule = spec.rule if update >= spec.warmup else DISTILLATION
             critic_updates = spec.n_critic if adversary is not None else 1

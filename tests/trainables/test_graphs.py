@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.trainables import built
-from tests.trainables.test_training import JOINT, MSE, TEACHER, WGAN, run, same, spec_of, weights
+from tests.trainables.test_training import JOINT, MSE, PERCEPTUAL, TEACHER, WGAN, run, same, spec_of, weights
 from trainables import batches, graphs, resident
 from trainables.bank import Bank
 from trainables.batches import BankBatches, RealBatches
@@ -17,7 +17,7 @@ from trainables.images import Images
 from trainables.rendering import render
 
 KINDS = [TEACHER, {**WGAN, "n_critic": 3}, MSE, {**MSE, "ema": 0.9}, {**JOINT, "ema": 0.9}, {**TEACHER, "d": 8}]
-KINDS += [{**TEACHER, "precision": "bf16"}]
+KINDS += [{**TEACHER, "precision": "bf16"}, {**PERCEPTUAL, "fade": 4}]
 UPDATES = 9  # a warmup of 3, the warm-up of either phase, and replays of both
 
 

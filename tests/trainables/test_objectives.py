@@ -2,6 +2,7 @@
 
 import math
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from trainables.objectives import (
     GAME_ARGUMENTS,
     GAMES,
     LOSSES,
+    PIXELS,
     WEIGHTS,
     Game,
     Network,
@@ -137,17 +139,31 @@ def test_hidden_maps_are_the_discriminator_s_activations_in_eval_mode(size: int)
 
 def test_perceptual_is_a_relative_error_whose_gradient_reaches_the_student_alone() -> None:
     teacher = TeacherNetworks(torch.nn.Identity(), built.discriminator(2).eval())
-    fake, target = (torch.rand(6, 1, 32, 32, requires_grad=True) for _ in range(2))
-    given = {"target": target, "teacher": teacher}
+    fake, target = (torch.rand(6, 1, 32, 32, requires_grad=own) for own in (True, False))
+    given: dict[str, Any] = {"target": target, "teacher": teacher, "fading": torch.zeros(())}
     assert LOSSES["perceptual"](SimpleNamespace(fake=target.detach(), **given)) == 0
     value = LOSSES["perceptual"](SimpleNamespace(fake=fake, **given))
     value.backward()
     assert fake.grad is not None
-    assert target.grad is None
     assert all(parameter.grad is None for parameter in teacher.discriminator.parameters())
     maps, wanted = teacher.maps(fake), teacher.maps(target)
     errors = [float((a - b).norm() ** 2 / b.norm() ** 2) for a, b in zip(maps, wanted, strict=True)]
     assert value.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
+    half = LOSSES["perceptual"](SimpleNamespace(fake=fake, **{**given, "fading": torch.tensor(0.5)}))
+    assert half.item() == pytest.approx(value.item() + PIXELS / 2 * float((fake - target).square().mean()), rel=1e-5)
+
+
+def test_the_pixel_term_falls_from_1_to_0_in_fade_updates_after_the_warm_up() -> None:
+    images = torch.zeros(2, 1, 32, 32)
+
+    def fading(fade: int, update: int | torch.Tensor) -> float:
+        fields: dict[str, Any] = {"role": "student", "dataset": "mnist5k", "d": 1, "channels": 1, "loss": "perceptual"}
+        spec = TrialSpec(**fields, teacher="t@1-x", latents=50, warmup=10, fade=fade)
+        return float(Step(spec, update, images, images, images, lambda: images, None, Extras()).fading)
+
+    assert [fading(4, update) for update in (10, 11, 13, 14, 99)] == [1.0, 0.75, 0.25, 0.0, 0.0]
+    assert fading(4, torch.tensor(11.0, dtype=torch.float64)) == 0.75, "on the GPU, in a graph"
+    assert fading(0, 10) == 0.0
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -25,6 +25,7 @@ TEACHER: dict[str, Any] = {"role": "teacher", "d_discriminator": 2}
 WGAN: dict[str, Any] = {**TEACHER, "objective": "wgan", "n_critic": 2, "clip": 0.01}
 MSE: dict[str, Any] = {"role": "student", "loss": "mse", "teacher": "t@1-x", "latents": 50}
 JOINT: dict[str, Any] = {**MSE, "loss": "joint", "alpha": 0.1, "warmup": 3, "d_discriminator": 2}
+PERCEPTUAL: dict[str, Any] = {**MSE, "loss": "perceptual", "warmup": 3}
 VALUES = {
     "alpha": 0.1,
     "beta": 0.5,
@@ -231,13 +232,17 @@ def test_alpha_0_is_mse(loss: str, digits: Images, bank: Bank) -> None:
     assert same(by_mse, by_joint)
 
 
-def test_warmup_is_training_by_mse(digits: Images, bank: Bank) -> None:
-    by_mse, by_joint = (
-        [weights(r) for r in train(spec_of(**fields), [3, 4], pixels=digits.pixels, bank=bank)]
-        for fields in (MSE, JOINT)
-    )
-    assert same(by_mse[0], by_joint[0])
-    assert not same(by_mse[1], by_joint[1])
+@pytest.mark.parametrize("fields", [JOINT, PERCEPTUAL], ids=["joint", "perceptual"])
+def test_a_warm_up_is_training_by_mse(fields: dict[str, Any], digits: Images, bank: Bank) -> None:
+    for updates, equal in ((3, True), (4, False)):
+        by_mse, warmed = (weights(run(spec_of(**f), [updates], digits, bank)[-1]) for f in (MSE, fields))
+        assert same(by_mse, warmed) == equal
+
+
+def test_a_fading_pixel_term_has_gone_after_its_updates(digits: Images, bank: Bank) -> None:
+    plain, faded = (run(spec_of(**{**PERCEPTUAL, "fade": fade}), [5], digits, bank)[-1] for fade in (0, 1))
+    assert not same(weights(plain), weights(faded))
+    assert plain.losses["generator"] < faded.losses["generator"]
 
 
 def test_the_loss_of_a_student_by_mse_decreases(digits: Images, bank: Bank) -> None:
