@@ -26,10 +26,19 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 6 values of d × (2 + 4) = 36 trials, as many per d as controls. alpha = 0.0001 is from the paper (Figure 11).
+# 6 values of d × (1 + 1 + 4) = 36 trials, as many per d as controls. alpha = 0.0001 is from the paper (Figure 11).
 STUDENTS = Space(
     grids=[
-        {"d": [2, 4, 8, 16, 32, 64], "loss": "perceptual", "lr": [0.001, 0.004], "ema": 0.999, "latents": 100_000},
+        {"d": [2, 4, 8, 16, 32, 64], "loss": "perceptual", "lr": 0.004, "ema": 0.999, "latents": 100_000},
+        {
+            "d": [2, 4, 8, 16, 32, 64],
+            "loss": "perceptual",
+            "warmup": 300,
+            "fade": 500,
+            "lr": 0.004,
+            "ema": 0.999,
+            "latents": 100_000,
+        },
         {
             "d": [2, 4, 8, 16, 32, 64],
             "loss": "joint",

@@ -27,10 +27,19 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 6 values of d × (2 + 4) = 36 trials, as many per d as controls.
+# 6 values of d × (1 + 1 + 4) = 36 trials, as many per d as controls.
 STUDENTS = Space(
     grids=[
-        {"d": [2, 4, 8, 16, 32, 48], "loss": "perceptual", "lr": [0.001, 0.004], "ema": 0.999, "latents": 100_000},
+        {"d": [2, 4, 8, 16, 32, 48], "loss": "perceptual", "lr": 0.004, "ema": 0.999, "latents": 100_000},
+        {
+            "d": [2, 4, 8, 16, 32, 48],
+            "loss": "perceptual",
+            "warmup": 300,
+            "fade": 500,
+            "lr": 0.004,
+            "ema": 0.999,
+            "latents": 100_000,
+        },
         {
             "d": [2, 4, 8, 16, 32, 48],
             "loss": "joint",

@@ -28,10 +28,19 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 7 values of d × (2 + 4) = 42 trials, as many per d as controls.
+# 7 values of d × (1 + 1 + 4) = 42 trials, as many per d as controls.
 STUDENTS = Space(
     grids=[
-        {"d": [2, 4, 8, 16, 32, 64, 128], "loss": "perceptual", "lr": [0.001, 0.004], "ema": 0.999, "latents": 60_000},
+        {"d": [2, 4, 8, 16, 32, 64, 128], "loss": "perceptual", "lr": 0.004, "ema": 0.999, "latents": 60_000},
+        {
+            "d": [2, 4, 8, 16, 32, 64, 128],
+            "loss": "perceptual",
+            "warmup": 300,
+            "fade": 500,
+            "lr": 0.004,
+            "ema": 0.999,
+            "latents": 60_000,
+        },
         {
             "d": [2, 4, 8, 16, 32, 64, 128],
             "loss": "joint",
