@@ -33,8 +33,8 @@ TEACHERS = Space(
     **SCHEDULE,
 )
 
-# 4 values of d × (1 + 2 + 3) = 24 trials. Some sets need the perceptual loss after a warm-up and with a pixel term, some
-# need it without: docs/results.md.
+# 4 values of d × (1 + 2 + 3) = 24 trials. Some sets need the perceptual loss after a warm-up and with a pixel term,
+# some need it without: docs/results.md.
 STUDENTS = Space(
     grids=[
         {"d": [2, 4, 8, 16], "loss": "perceptual", "lr": 0.004, "ema": 0.99, "latents": 20_000},

@@ -43,8 +43,8 @@ TEACHERS = Space(
 
 # 2 values of d × (1 + 2 + 1) = 8 trials, 7,600 updates, and 8,000 with fresh seeds; 3 ms each by mse, 10 ms by the
 # perceptual loss, 13 ms by the joint loss: 3 minutes of one core.
-# The perceptual loss and the joint loss start with 300 updates by mse alone: the features of empty images hardly change,
-# and against noise the discriminator wins at once.
+# The perceptual loss and the joint loss start with 300 updates by mse alone: the features of empty images hardly
+# change, and against noise the discriminator wins at once.
 STUDENTS = Space(
     grids=[
         {"d": [2, 4], "loss": "mse", "lr": 0.008, "ema": 0.99, "latents": 10_000},

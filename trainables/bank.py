@@ -26,20 +26,18 @@ class Bank:
 
     def __init__(
         self,
-        folder: Path,
+        folder: Path | None,
         count: int,
         render: Callable[[np.ndarray], np.ndarray],
         shape: tuple[int, int, int] | None = None,
         law: LatentLaw = PAPER,
     ) -> None:
-        """folder: one per teacher. render: latents [N, law.size] → uint8 images [N, C, H, W].
-
-        shape: [C, H, W] of the images; a shard of another shape is rendered again.
+        """folder: one per teacher; None: shards stay in memory. render: latents [N, law.size] → uint8 images
+        [N, C, H, W]. shape: [C, H, W] of the images; a shard of another shape is rendered again.
         """
         self.folder, self.count, self.render, self.shape, self.law = folder, count, render, shape, law
         self.z = latents(STREAM, 0, count, law)
         self._shards: dict[int, np.ndarray] = {}
-        self._use_cache = True
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the latents and images of these indices (int64 [N]).
@@ -62,16 +60,16 @@ class Bank:
         for wait in (False, True):
             for number in numbers:
                 if number not in self._shards:
-                    shard = self._load(number, wait) if self._use_cache else self._render(number)
+                    shard = self._load(self.folder, number, wait) if self.folder else self._render(number)
                     if shard is not None:
                         self._shards[number] = shard
 
-    def _load(self, number: int, wait: bool) -> np.ndarray | None:
+    def _load(self, folder: Path, number: int, wait: bool) -> np.ndarray | None:
         """Map a shard, rendering it first if needed. Return None if another process renders it and `wait` is false."""
-        path = shard_path(self.folder, number)
+        path = shard_path(folder, number)
         rendered: np.ndarray | None = None
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
             with locked(path.with_suffix(".lock"), seconds=-1 if wait else 0) as acquired:
                 if not acquired:
                     return None
@@ -82,8 +80,8 @@ class Bank:
                         np.save(file, rendered)
                     shard = self._map(path)
         except OSError as error:
-            self._use_cache = False
-            note(f"cannot cache the teacher's images in {self.folder} ({error.strerror}); each trial renders its own")
+            self.folder = None
+            note(f"cannot cache the teacher's images in {folder} ({error.strerror}); each trial renders its own")
             return self._render(number) if rendered is None else rendered
         assert shard is not None
         return shard

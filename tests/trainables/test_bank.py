@@ -82,6 +82,16 @@ def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path, mon
     assert not list(tmp_path.glob(".*tmp"))
 
 
+def test_a_bank_without_a_folder_stays_in_memory_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "notes", [])
+    counting = CountingTeacher()
+    bank = Bank(None, 100, counting)
+    for seed in range(2):
+        bank(random_indices(100, seed=seed))
+    assert counting.calls == [SHARD]
+    assert not notes.notes
+
+
 @pytest.mark.parametrize("what", [*KINDS, "another shape"])
 def test_a_damaged_shard_is_rendered_again_and_said_once(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
