@@ -1,7 +1,7 @@
 """Write docs/results.md and its charts from the JSON files of docs/results, one per comparison.
 
-python benchmarks/results.py keep NAME --store STORE [--sweep SWEEP]   # a finished comparison → docs/results/NAME.json
-python benchmarks/results.py                                          # all of docs/results → docs/results.md
+python benchmarks/results.py keep NAME --store STORE [--sweep SWEEP] [--alphas D]   # a finished comparison → NAME.json
+python benchmarks/results.py                                                        # all of docs/results → the page
 """
 
 import argparse
@@ -11,8 +11,11 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from sweeper.results.table import welch
+
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 PAGE, IMAGES = FOLDER.with_suffix(".md"), FOLDER.parent / "images"
+BASELINES = ("mse", "joint")  # kept as NAME-mse… and NAME-joint…: the paper's losses, at equal multiply-accumulates
 COLOURS = {"student": "#0072b2", "control": "#7f8c8d", "teacher": "#d55e00"}
 
 
@@ -148,11 +151,72 @@ def alphas_of(name: str) -> str:
     return markdown(["d", "updates", *(f"α = {alpha:g}" for alpha in alphas)], rows)
 
 
+def limits_of(name: str) -> str:
+    """Return the Inception Scores as parts of the teacher's, with their standard deviations over seeds."""
+    table = read(name)["table"]
+    goal = table["teacher"]["scores"]["is"]["mean"]
+
+    def part(entry: dict[str, Any] | None) -> str:
+        score = entry["scores"]["is"] if entry else None
+        return f"{score['mean'] / goal:.1%} ± {score['std'] / goal:.1%}" if score and score["std"] is not None else "—"
+
+    rows = [[str(r["d"]), f"{r['ratio']:.0f}:1", part(r["student"]), part(r["control"])] for r in table["rows"]]
+    return markdown(["d", "ratio", "student", "control"], rows)
+
+
 def latents_of(name: str) -> str:
     """Return the students' errors in the latent space."""
     rows = read(name)["latent_space"]
     places = [head for head in rows[0] if head != "d"]
     return markdown(["d", *places], [[str(row["d"]), *(f"{row[place]:.2f}" for place in places)] for row in rows])
+
+
+def losses_of(name: str) -> str:
+    """Return the table's students beside those by the paper's losses, with the interval of each difference."""
+    ours, theirs = _students(name), {loss: _students(f"{name}-{loss}*") for loss in BASELINES}
+    heads = ["d", "student", "FID"]
+    heads += [f"{loss}, {what}" for loss in BASELINES for what in ("FID", "difference")]
+    rows = []
+    for d, student in ours.items():
+        if any(d in students for students in theirs.values()):
+            line = [str(d), training(student), cell(student, "fid")]
+            for students in theirs.values():
+                line += [cell(students.get(d), "fid"), _between(student, students.get(d))]
+            rows.append(line)
+    return markdown(heads, rows)
+
+
+def _students(pattern: str) -> dict[int, dict[str, Any]]:
+    """Return the students by d of the comparisons whose names match."""
+    tables = [json.loads(path.read_text())["table"] for path in sorted(FOLDER.glob(f"{pattern}.json"))]
+    return {row["d"]: row["student"] for table in tables for row in table["rows"] if row["student"]}
+
+
+def _between(ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
+    if theirs is None:
+        return "—"
+    difference = welch(ours["scores"]["fid"], ours["seeds"], theirs["scores"]["fid"], theirs["seeds"])
+    return interval(vars(difference), "fid") if difference else "—"
+
+
+def draw_alphas(store: Path, sweep: str | None, name: str, d: int) -> None:
+    """Write the paper's Figure 11 as images/NAME-alphas.png: the teacher, and joint students by alpha at one rung."""
+    from sweeper.execution.samples import load_samples
+    from sweeper.results.comparison import Comparison, alpha_curves, learning_curves
+    from sweeper.results.sheet import COLUMNS, sheet
+    from sweeper.store import Store
+
+    comparison = Comparison.read(Store(store), None, sweep)
+    assert comparison.distilled
+    assert comparison.table.teacher
+    teacher, kept = comparison.table.teacher, comparison.store
+    (curve,) = (curve for curve in alpha_curves(comparison.distilled) if curve.shape.d == d)
+    rows = [("teacher", kept.samples(teacher.signature, teacher.updates))]
+    for alpha, scores in curve.points:
+        same = (c for c in learning_curves(comparison.distilled) if c.alpha == alpha)
+        trial = next(c.trials[0] for c in same if (curve.updates, scores) in c.points)
+        rows.append((f"joint, alpha = {alpha:g}", kept.samples(trial, curve.updates)))
+    sheet([(label, load_samples(path, COLUMNS)) for label, path in rows]).save(IMAGES / f"{name}-alphas.png")
 
 
 def draw(name: str) -> None:
@@ -194,6 +258,8 @@ PARTS = {
     "costs": costs_of,
     "alphas": alphas_of,
     "latents": latents_of,
+    "limits": limits_of,
+    "losses": losses_of,
 }
 
 
@@ -213,10 +279,13 @@ def main() -> None:
     keep.add_argument("name")
     keep.add_argument("--store", type=Path, required=True)
     keep.add_argument("--sweep")
+    keep.add_argument("--alphas", type=int, metavar="D", help="draw the students of this d over alpha, too")
     options = parser.parse_args()
     if options.action == "keep":
         comparison = kept(options.store, options.sweep)
         (FOLDER / f"{options.name}.json").write_text(json.dumps(comparison, indent=1, sort_keys=True) + "\n")
+        if options.alphas:
+            draw_alphas(options.store, options.sweep, options.name, options.alphas)
     page = PAGE.read_text()
     PAGE.write_text(render(page))
     for name in sorted(set(re.findall(r"images/([\w-]+)-scores\.svg", page))):

@@ -6,7 +6,8 @@ from sweeper.execution.samples import load_samples
 from sweeper.results.comparison import Comparison, Sample, samples
 from trainables.files import replacing
 
-_COLUMNS, _SCALE, _LABEL, _GAP = 12, 2, 270, 4
+COLUMNS = 12
+_SCALE, _LABEL, _GAP = 2, 270, 4
 
 
 def sample_label(sample: Sample) -> str:
@@ -18,19 +19,23 @@ def sample_label(sample: Sample) -> str:
 def draw_sheet(comparison: Comparison) -> None:
     """Write a sheet to `store.picture(name)`: one trial per row, one latent per column. Write none without samples."""
     rows = [
-        (sample_label(s), load_samples(comparison.store.samples(s.signature, s.updates), _COLUMNS))
+        (sample_label(s), load_samples(comparison.store.samples(s.signature, s.updates), COLUMNS))
         for s in samples(comparison)
     ]
     rows = [(label, tiles) for label, tiles in rows if tiles]
-    if not rows:
-        return
+    if rows:
+        with replacing(comparison.store.picture(comparison.name)) as temporary:
+            sheet(rows).save(temporary, format="PNG")
+
+
+def sheet(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
+    """Draw labelled rows of COLUMNS tiles."""
     side = rows[0][1][0].width * _SCALE + _GAP
-    sheet = Image.new("RGB", (_LABEL + _COLUMNS * side, len(rows) * side), "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=16)
+    image = Image.new("RGB", (_LABEL + COLUMNS * side, len(rows) * side), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=16)
     for y, (label, tiles) in enumerate(rows):
         pen.text((8, y * side + side // 2), label, fill="black", font=font, anchor="lm")
         for x, tile in enumerate(tiles):
             large = tile.resize([s * _SCALE for s in tile.size], Image.Resampling.NEAREST)
-            sheet.paste(large, (_LABEL + x * side, y * side))
-    with replacing(comparison.store.picture(comparison.name)) as temporary:
-        sheet.save(temporary, format="PNG")
+            image.paste(large, (_LABEL + x * side, y * side))
+    return image
