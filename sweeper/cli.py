@@ -14,6 +14,7 @@ from sweeper.choices import ExportFormat, TableFormat, Wandb
 from sweeper.options import LOOK, TRAIN, USE, command
 from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
+from sweeper.teacher_cli import teacher_app
 from sweeper.wandb_cli import wandb_app
 from trainables.errors import DiskError, UserError
 
@@ -64,6 +65,9 @@ def run_command(
     from sweeper.run import run
 
     raise typer.Exit(run(_request(given)))
+
+
+app.add_typer(teacher_app, name="teacher", rich_help_panel=TRAIN)
 
 
 @app.command("plan", cls=PanelCommand, rich_help_panel=TRAIN)

@@ -13,8 +13,8 @@ from rich.progress import Progress as Bar
 from sweeper import weights
 from sweeper.clean import remove_temporary
 from sweeper.doctor.command import check_nodes
-from sweeper.records import FinalRecord, Manifest, Teacher
-from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
+from sweeper.records import AddedTeacher, FinalRecord, Manifest, Teacher
+from sweeper.request import Request, ResolvedRequest, choose_cluster, console, default_side, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
@@ -24,6 +24,7 @@ from trainables.dataset_identity import registered_name
 from trainables.datasets import DATASETS
 from trainables.errors import EnvironmentUserError, SpoiledError, UserError
 from trainables.images import Images, prepare
+from trainables.own_images import prepare_own
 from trainables.scores.loading import FEATURES, known_name
 from trainables.spec import TrialSpec
 
@@ -58,16 +59,7 @@ def run(request: Request) -> int:
     store = resolved.store
     with store.lock():
         remove_temporary(store)
-        with decoding(resolved.dataset) as report:
-            images = prepare(
-                resolved.dataset,
-                resolved.image_size,
-                store.datasets,
-                folder=resolved.folder,
-                data_root=request.data_root,
-                download=request.download,
-                tell=report,
-            )
+        images = _prepare(resolved)
         specs = resolved.specs(images.channels)
         old = store.sweep(resolved.name)
         if old and old.role != request.role:
@@ -93,6 +85,26 @@ def run(request: Request) -> int:
             if trained:
                 _train(sweep, store, request, watchers)
             return _conclude(sweep, store, request, trained)
+
+
+def _prepare(resolved: ResolvedRequest) -> Images:
+    """Return the sweep's data set, decoded, or the images of a teacher that was added without one."""
+    store, size, known, request = resolved.store, resolved.image_size, resolved.known, resolved.request
+    if isinstance(known, AddedTeacher) and known.own:
+        from sweeper.execution.generators import teacher_images
+
+        images = teacher_images(store, known.pinned, size)
+        return prepare_own(known.dataset, size, store.datasets, images, known.own, known.channels, known.features)
+    with decoding(resolved.dataset) as tell:
+        return prepare(
+            resolved.dataset,
+            size,
+            store.datasets,
+            folder=resolved.folder,
+            data_root=request.data_root,
+            download=request.download,
+            tell=tell,
+        )
 
 
 def _scoring(resolved: ResolvedRequest, images: Images) -> tuple[dict[str, float | None], dict[str, str]]:
@@ -162,39 +174,66 @@ def _plugins(specs: list[TrialSpec], dataset: str, features: str) -> list[str]:
     return sorted(origins)
 
 
-def _check_comparable(students: Manifest, teachers: Manifest, store: Store) -> None:
-    """Raise UserError if the table could not compare students with teachers. Warn if their budgets differ."""
-    if students.features != teachers.features:
-        raise UserError(
-            f"--features {students.features}: {teachers.name} uses {teachers.features}; leave --features out"
-        )
-    if students.updates != teachers.updates:
-        say(
-            f"[yellow]unequal budgets[/yellow]: students {students.updates} updates, controls {teachers.updates}; "
-            f"for a fair table add --set updates={teachers.updates}, or train teachers with updates={students.updates}"
-        )
-    if students.n["report"] != teachers.n["report"]:
-        raise UserError(
-            f"n_report={students.n['report']}: {teachers.name} was scored with {teachers.n['report']} images, and FID "
-            f"depends on their number; add --set n_report={teachers.n['report']}"
-        )
+def _check_comparable(students: Manifest, source: Manifest | AddedTeacher, store: Store) -> None:
+    """Raise UserError if the table could not compare students with their teacher. Warn of unequal budgets.
+
+    An added teacher, and one whose images are larger than its students', are scored here by the students' protocols.
+    """
+    if students.features != source.features:
+        raise UserError(f"--features {students.features}: {source.name} uses {source.features}; leave --features out")
     assert students.teacher is not None
     protocol = students.protocols["report"]
-    if not any(final.report["fid"]["protocol"] == protocol for final in _finals(students.teacher, store)):
-        raise UserError(
-            f"the teacher's scores are by {teachers.protocols['report']}, and its students' would be by {protocol}; "
-            f"run `{teachers.command}` first: it scores the teachers again, without training them"
+    has_scores = protocol in _report_protocols(students.teacher, store)
+    if isinstance(source, AddedTeacher) or source.image_size != students.image_size:
+        if not has_scores:
+            _score_teacher(students, store)
+        return
+    if students.updates != source.updates:
+        say(
+            f"[yellow]unequal budgets[/yellow]: students {students.updates} updates, controls {source.updates}; "
+            f"for a fair table add --set updates={source.updates}, or train teachers with updates={students.updates}"
         )
+    if students.n["report"] != source.n["report"]:
+        raise UserError(
+            f"n_report={students.n['report']}: {source.name} was scored with {source.n['report']} images, and FID "
+            f"depends on their number; add --set n_report={source.n['report']}"
+        )
+    if not has_scores:
+        raise UserError(
+            f"the teacher's scores are by {source.protocols['report']}, and its students' would be by {protocol}; "
+            f"run `{source.command}` first: it scores the teachers again, without training them"
+        )
+
+
+def _report_protocols(teacher: Teacher, store: Store) -> list[str]:
+    """Return the protocols of a pinned teacher's report scores."""
+    known = store.taught_by(teacher)
+    reports = known.scores if isinstance(known, AddedTeacher) else _finals(teacher, store)
+    return [scores.report["fid"]["protocol"] for scores in reports]
+
+
+def _score_teacher(students: Manifest, store: Store) -> None:
+    from sweeper.execution.generators import score_teacher
+    from sweeper.execution.job import scorer_of
+
+    assert students.teacher is not None
+    say(f"scoring the teacher {students.teacher.by} as its students are: {students.protocols['report']}")
+    score_teacher(store, students, scorer_of(students.dataset, students.image_size, students.features, store.root))
 
 
 def _finals(teacher: Teacher, store: Store) -> list[FinalRecord]:
-    """Return the final records of a pinned teacher, one per protocol."""
+    """Return the final records of a pinned teacher that sweeper trained, one per protocol."""
     finals = store.require(teacher.signature).finals
     return [final for final in finals if (final.updates, final.weights) == (teacher.updates, teacher.weights)]
 
 
 def _check_weights(teacher: Teacher, store: Store) -> None:
-    """Raise UserError if a network of the teacher is missing, or is not the recorded one."""
+    """Raise UserError if a file of the teacher is missing, or is not the recorded one."""
+    if teacher.sweep is None:
+        from sweeper.execution.generators import teacher_images
+
+        teacher_images(store, teacher, default_side(store.taught_by(teacher).image_size))
+        return
     try:
         for final in _finals(teacher, store):
             weights.check(store, teacher.signature, final)

@@ -5,12 +5,14 @@ runs/
   driver.claim                  while a command trains: its process and host; renewed every few seconds
   datasets/                     one uint8 array per set and size
   scores/                       classifiers, and statistics of the real images
-  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
+  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set;
+                                bank/TEACHER.SIDE/ for students that are smaller than its images
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
                   /checkpoint-*.safetensors (trainables.checkpoint), /error.txt (the traceback of a failed job)
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
+  teachers/NAME/record.json     an added teacher, with /generator.onnx, or /z.npy and /images.npy, and /samples.png
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
   shares.json, memory.json      what trials need of a GPU's memory (sweeper.execution.experience)
@@ -25,7 +27,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweeper.records import FinalRecord, Manifest, RungRecord, StoreFacts, TrialFile, TrialRecord
+from sweeper.records import (
+    AddedTeacher,
+    FinalRecord,
+    Manifest,
+    RungRecord,
+    StoreFacts,
+    Teacher,
+    TrialFile,
+    TrialRecord,
+)
 from trainables.errors import MissingPluginError, UserError
 from trainables.files import replacing, write_json
 from trainables.locks import Claim, holder
@@ -35,6 +46,7 @@ from trainables.spec import TrialSpec
 
 VERSION = 1
 TUNE_FOLDER = "sweeper-tune-"  # how the names of Tune's temporary folders begin
+SAMPLE_SHEET = "samples.png"  # in the folder of an added teacher
 OUTPUTS = [("reports",), ("exported",)]  # folders of the store that hold pages and exports, none of its own files
 
 
@@ -113,9 +125,13 @@ class Store:
 
     # Paths that other modules write to.
 
-    def bank(self, teacher: str) -> Path:
-        """Return a teacher's bank folder: under SWEEPER_CACHE (a node's local disk) if set, else in the store."""
-        return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / teacher
+    def bank(self, teacher: str, side: int | None = None) -> Path:
+        """Return a teacher's bank folder: under SWEEPER_CACHE (a node's local disk) if set, else in the store.
+
+        side: of the images, if it is less than the teacher's.
+        """
+        name = teacher if side is None else f"{teacher}.{side}"
+        return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / name
 
     def checkpoint(self, signature: str) -> Path:
         """Return the path of a trial's checkpoints; trainables.checkpoint adds their updates to the name."""
@@ -211,6 +227,42 @@ class Store:
         """
         path = self._trial(signature) / "record.json"
         return path.stat().st_mtime_ns if path.exists() else 0
+
+    # Added teachers.
+
+    def teacher_folder(self, name: str) -> Path:
+        return self.root / "teachers" / name
+
+    def added(self, name: str) -> AddedTeacher | None:
+        """Return the added teacher of a name. None if there is none."""
+        path = self.teacher_folder(name) / "record.json"
+        record = read_record(path, AddedTeacher) if is_name(name) else None
+        if record is not None and record.name != name:
+            raise UserError(f"{path} holds the teacher {record.name}; restore it from a backup, or delete its folder")
+        return record
+
+    def added_teachers(self) -> list[AddedTeacher]:
+        names = sorted(path.parent.name for path in (self.root / "teachers").glob("*/record.json"))
+        return [teacher for name in names if (teacher := self.added(name))]
+
+    def save_added(self, teacher: AddedTeacher) -> None:
+        self.check_claim()
+        write_json(self.teacher_folder(teacher.name) / "record.json", dataclasses.asdict(teacher))
+
+    def place_added(self, folder: Path, teacher: AddedTeacher) -> None:
+        """Make a folder with an added teacher's files, in the store, the teacher's own, with its record, at once."""
+        self.check_claim()
+        write_json(folder / "record.json", dataclasses.asdict(teacher))
+        folder.replace(self.teacher_folder(teacher.name))
+
+    def taught_by(self, teacher: Teacher) -> TrialSpec | AddedTeacher:
+        """Return what a pinned teacher is: the spec of its trial, or the added teacher. Raises UserError."""
+        if teacher.sweep is not None:
+            return self.require(teacher.signature).spec
+        added = self.added(teacher.by)
+        if added is None or added.pinned != teacher:
+            raise UserError(f"{self.root} holds no teacher {teacher.by} with the id {teacher.signature}; restore it")
+        return added
 
     # Sweeps.
 

@@ -16,8 +16,9 @@ LAYERS = (
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor", "sweeper.clean"),
     ("sweeper.run",),
+    ("sweeper.adding",),
     ("sweeper.choices", "sweeper.options", "sweeper.panels"),
-    ("sweeper.store_cli", "sweeper.wandb_cli"),
+    ("sweeper.store_cli", "sweeper.teacher_cli", "sweeper.wandb_cli"),
     ("sweeper.cli",),
     ("sweeper.__main__",),
 )

@@ -227,9 +227,7 @@ def _create_array(path: Path, shape: tuple[int, ...]) -> None:
 
 def _require_folder(folder: Path | None, name: str, size: int) -> Path:
     if folder is None:
-        raise UserError(
-            f"{name} is not decoded at {size}×{size} yet; run `sweeper run teachers --dataset FOLDER` with its folder"
-        )
+        raise UserError(f"{name} is not decoded at {size}×{size} yet; name its folder with --dataset")
     return folder
 
 

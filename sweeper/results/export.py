@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sweeper import __version__
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import load_generator
 from sweeper.execution.samples import image_of
 from sweeper.records import FinalRecord
 from sweeper.results import latency
@@ -268,11 +268,12 @@ def _card_values(target: ExportTarget) -> dict[str, Any]:
         "shape": shape,
         "parameters": shape.parameters,
         "macs": shape.macs,
-        "ratio": teacher.parameters / shape.parameters if teacher else None,
+        "ratio": teacher.parameters / shape.parameters if teacher and teacher.parameters else None,
         "scores": target.final.report,
         "seeds": student.seeds if student else 1,
         "row": student,
         "control": row.control if row else None,
+        "reference": comparison.table.reference,
         "teacher": teacher if target.kind == "student" else None,
         "manifest": manifest,
         "real": manifest.real,
@@ -281,7 +282,7 @@ def _card_values(target: ExportTarget) -> dict[str, Any]:
         "milliseconds": 1000 * latency.cpu_latency(shape),
         "how": latency.CONDITIONS,
         "machine": latency.machine(),
-        "commands": [sweep.manifest.command for sweep in reversed(comparison.sweeps)],
+        "commands": comparison.commands,
         "version": __version__,
         "onnx": None,
     }

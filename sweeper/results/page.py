@@ -18,21 +18,23 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from sweeper import __version__
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import ONNX, load_generator, teacher_images
 from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, latency, table_text
 from sweeper.results.comparison import Comparison, samples
 from sweeper.results.sheet import sample_label
-from sweeper.results.table import TOLERANCE, Table, flat
+from sweeper.results.table import TOLERANCE, Entry, Table, flat
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import State, Sweep
 from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import latents
+from trainables.onnx_generator import OnnxGenerator
 from trainables.reading import checked
 from trainables.rendering import render
 from trainables.scores.protocol import streams
 from trainables.shapes import LatentLaw, label
+from trainables.teacher_images import PairsError
 
 TILES = 12  # images per row
 TABLE_SUFFIXES = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → suffix of its file
@@ -89,7 +91,7 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
     Measures the generators' latency on this machine: half a second per shape.
     """
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
-    seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes}
+    seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes} | _teacher_latency(comparison)
     table = comparison.table
     return fill(
         "page.html.j2",
@@ -106,13 +108,24 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
         strips=_strips(comparison),
         interpolations=_interpolations(comparison),
         protocols=_protocols(comparison),
-        commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)] + [command],
+        commands=[*comparison.commands, command],
         latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
         machine=f"{latency.CONDITIONS}; {latency.machine()}",
         version=__version__,
         listed=json.dumps(dict(tables)),
         plotly=get_plotlyjs(),
     )
+
+
+def _teacher_latency(comparison: Comparison) -> dict[str, float]:
+    """Return the name and latency of an added teacher, unless it consists of pairs."""
+    added = (
+        comparison.store.added(name) if comparison.table.teacher and (name := comparison.table.teacher.name) else None
+    )
+    if added is None or added.pairs:
+        return {}
+    path = comparison.store.teacher_folder(added.name) / ONNX
+    return {added.name: latency.onnx_latency(OnnxGenerator(path, added.label))}
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
@@ -129,7 +142,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         {
             "cells": list(zip_longest(texts, [line[key] for key in keys])),
             "teacher": line["teacher"],
-            "limit": label(line["family"], line["d"]) == limit and not line["teacher"],
+            "limit": not line["teacher"] and label(line["family"], line["d"]) == limit,
         }
         for texts, line in zip(table_text.cells(table), flat(table), strict=True)
     ]
@@ -160,7 +173,8 @@ def _charts(comparison: Comparison, seconds: dict[str, float]) -> dict[str, dict
             if has_is:
                 drawn["alpha-is"] = ("Inception Score over alpha", figures.alpha(comparison, "is"))
         drawn["rungs-students"] = ("Rungs: students", figures.rungs(comparison, "student"))
-    drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(comparison, "teacher"))
+    if comparison.controls:
+        drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(comparison, "teacher"))
     drawn["curves"] = ("Learning curves", figures.curves(comparison))
     drawn["blur"] = ("Blur", figures.blur(comparison))
     return {
@@ -187,7 +201,7 @@ def _strips(comparison: Comparison) -> list[dict[str, Any]]:
     """Return rows of samples from the same latents: the teacher's, then those of each d."""
     strips = []
     for sample in samples(comparison):
-        tiles = load_samples(comparison.store.samples(sample.signature, sample.updates), TILES)
+        tiles = load_samples(sample.picture, TILES)
         if tiles:
             name = sample_label(sample)
             strips.append(
@@ -213,17 +227,28 @@ def _interpolations(comparison: Comparison) -> list[dict[str, str]]:
     strips = []
     for kind, entry in entries:
         if entry:
-            law = comparison.store.require(entry.signature).spec.law
-            z = _interpolate(latents("picture", 0, 2, law), TILES, law)
             name = f"{kind}, {entry.label}"
             try:
-                generator = load_generator(comparison.store, entry.signature, entry.updates)
+                strip = _data_uri(map(image_of, _between(comparison, entry)))
             except UserError:  # the store was copied without its weights
                 strips.append({"label": f"{name}: its weights are missing or damaged", "alt": "", "uri": ""})
                 continue
-            strip = _data_uri(map(image_of, render(generator, z)))
+            except PairsError:
+                strips.append({"label": f"{name}: pairs have no image between two latents", "alt": "", "uri": ""})
+                continue
             strips.append({"label": name, "alt": f"interpolation by the {name}", "uri": strip})
     return strips
+
+
+def _between(comparison: Comparison, entry: Entry) -> np.ndarray:
+    """Return the images of TILES latents between two: uint8 [TILES, C, H, W]. Raises UserError, PairsError."""
+    store, students = comparison.store, comparison.distilled
+    if entry.name and students and students.manifest.teacher:
+        images = teacher_images(store, students.manifest.teacher, students.manifest.image_size)
+        return images.render(_interpolate(images.latents("picture", 0, 2), TILES, images.law))
+    law = store.require(entry.signature).spec.law
+    z = _interpolate(latents("picture", 0, 2, law), TILES, law)
+    return render(load_generator(store, entry.signature, entry.updates), z)
 
 
 def _interpolate(ends: np.ndarray, steps: int, law: LatentLaw) -> np.ndarray:

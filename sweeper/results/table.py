@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.records import FinalRecord, Manifest
+from sweeper.records import AddedTeacher, FinalRecord, TeacherScores
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.errors import NotYetError
@@ -21,11 +21,11 @@ TOLERANCE = 0.10  # of the teacher's score; the limit of compression is the smal
 class Entry:
     """One configuration: the teacher, or a row's student or control."""
 
-    signature: str  # of the first seed
-    family: str
-    d: int
-    parameters: int
-    macs: int
+    signature: str  # of the first seed; of an added teacher its id
+    family: str  # of an added teacher: onnx, torch or pairs
+    d: int | None  # None, as the counts below, for an added teacher: it has none, or it is not known
+    parameters: int | None
+    macs: int | None
     updates: int
     loss: str  # the game of a regularly trained GAN
     alpha: float | None
@@ -36,10 +36,11 @@ class Entry:
     diverged: int  # fresh seeds that diverged
     conditions: dict[str, int | float | str]  # what should be equal in a row; empty for the teacher
     scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
+    name: str | None = None  # of an added teacher
 
     @property
     def label(self) -> str:
-        return label(self.family, self.d)
+        return self.name or label(self.family, self.d or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +65,7 @@ class Row:
     d: int
     parameters: int
     macs: int
-    ratio: float | None  # the teacher's parameters over this shape's
+    ratio: float | None  # the teacher's parameters over this shape's; None if they are not known
     student: Entry | None
     control: Entry | None
     differences: dict[str, Difference | None]  # by score; None unless both sides have two seeds or more, fresh or not
@@ -80,13 +81,18 @@ class Limit:
 
     family: str
     d: int
-    ratio: float
+    ratio: float | None
     tolerance: float
     metric: str
 
     @property
     def label(self) -> str:
         return label(self.family, self.d)
+
+    @property
+    def text(self) -> str:
+        """Return the size, and the ratio if it is known: `d=4, 5.1:1`."""
+        return self.label if self.ratio is None else f"{self.label}, {self.ratio:.1f}:1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +106,9 @@ class Table:
     rows: list[Row]  # ascending by family and d; the teacher's shape only if it has a student
     limit: Limit | None
     finished: bool  # whether both sweeps are; else scores may still change
+    reference: int | None = None  # images of the teacher's own that stand for real ones; None: real images
+    pairs: int | None = None  # of which the teacher consists, if it does
+    no_controls: str | None = None  # why there are none
 
     def as_json(self) -> dict[str, Any]:
         """Return what `sweeper table --format json` prints."""
@@ -115,34 +124,43 @@ class Table:
         return next((row for row in self.rows if row.label == shape_label), None)
 
 
-def build(store: Store, controls: Sweep, distilled: Sweep | None, *, finished: bool) -> Table:
+def build(store: Store, controls: Sweep | None, distilled: Sweep | None, *, finished: bool) -> Table:
     """Join a teacher sweep, which holds the controls, with a student sweep. finished: whether both are."""
-    metric = controls.manifest.metric
-    teacher = _teacher(store, controls, distilled.manifest if distilled else None)
-    shapes = {shape for shape in controls.strata if teacher is None or shape.label != teacher.label}
+    manifest = (controls or distilled).manifest  # type: ignore[union-attr] # one of them is there
+    metric, pinned = manifest.metric, distilled.manifest.teacher if distilled else None
+    added = store.added(pinned.by) if pinned and pinned.sweep is None else None
+    teacher = _teacher(store, controls, distilled)
+    shapes = (
+        {shape for shape in controls.strata if teacher is None or shape.label != teacher.label} if controls else set()
+    )
     shapes |= set(distilled.strata) if distilled else set()
     rows = [_row(shape, controls, distilled, teacher) for shape in sorted(shapes)]
+    own = added.own if added else 0
+    no_controls = None if controls else "no real images" if own else "none trained"
     return Table(
-        dataset=controls.manifest.dataset,
+        dataset=manifest.dataset,
         metric=metric,
-        real=controls.manifest.real,
+        real=manifest.real,
         teacher=teacher,
         rows=rows,
         limit=limit_of(rows, teacher, metric, TOLERANCE),
         finished=finished,
+        reference=own or None,
+        pairs=(added.pairs if added else 0) or None,
+        no_controls=no_controls,
     )
 
 
-def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teacher: Entry | None) -> Row:
+def _row(shape: GeneratorShape, controls: Sweep | None, distilled: Sweep | None, teacher: Entry | None) -> Row:
     student = _entry_of(distilled, shape) if distilled else None
-    control = _entry_of(controls, shape)
+    control = _entry_of(controls, shape) if controls else None
     comparable(fid for entry in (student, control, teacher) if entry and (fid := entry.scores["fid"]))
     return Row(
         family=shape.family,
         d=shape.d,
         parameters=shape.parameters,
         macs=shape.macs,
-        ratio=teacher.parameters / shape.parameters if teacher else None,
+        ratio=teacher.parameters / shape.parameters if teacher and teacher.parameters else None,
         student=student,
         control=control,
         differences={name: _difference(student, control, name) for name in SCORES},
@@ -170,22 +188,50 @@ def welch(ours: Score, our_seeds: int, theirs: Score, their_seeds: int) -> Diffe
     return Difference(mean=mean, low=mean - margin, high=mean + margin)
 
 
-def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry | None:
+def _teacher(store: Store, controls: Sweep | None, distilled: Sweep | None) -> Entry | None:
     """Return the teacher that the student sweep pins; without students the best trial by selection scores."""
-    if students is not None and students.teacher is not None:
-        pinned = students.teacher
-        record = store.require(pinned.signature)
-        finals = [f for f in record.finals if f.updates == pinned.updates and f.weights == pinned.weights]
-        scored = [f for f in finals if f.report["fid"]["protocol"] == students.protocols["report"]]
-        if not scored:
+    if distilled is not None and distilled.manifest.teacher is not None:
+        students, pinned = distilled.manifest, distilled.manifest.teacher
+        known, report = store.taught_by(pinned), students.protocols["report"]
+        if isinstance(known, AddedTeacher) and (scores := known.scores_by(report)):
+            return _added(known, scores)
+        scored = []
+        if isinstance(known, TrialSpec):
+            finals = store.require(pinned.signature).finals
+            own = [f for f in finals if f.updates == pinned.updates and f.weights == pinned.weights]
+            scored = [f for f in own if f.report["fid"]["protocol"] == report]
+        if not scored or isinstance(known, AddedTeacher):
             raise NotYetError(
                 f"the teacher {pinned.name} has no scores by its students' protocol; run `{students.command}`"
             )
-        return _entry(record.spec, scored)
+        return _entry(known, scored)
+    if controls is None:
+        return None
     ranked = [trials for shape in controls.finishers() if (trials := controls.best(shape))]
     if not ranked:
         return None
     return _entry(*_of(controls, max(ranked, key=controls.quality)))
+
+
+def _added(teacher: AddedTeacher, scores: TeacherScores) -> Entry:
+    return Entry(
+        signature=teacher.id,
+        family=teacher.kind,
+        d=None,
+        parameters=teacher.parameters,
+        macs=teacher.macs,
+        updates=0,
+        loss="added",
+        alpha=None,
+        d_discriminator=None,
+        discriminator_parameters=None,
+        seeds=1,
+        fresh=False,
+        diverged=0,
+        conditions={},
+        scores={name: scores.report.get(name) for name in SCORES},
+        name=teacher.name,
+    )
 
 
 def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
@@ -259,13 +305,13 @@ def _over_seeds(scores: list[Score]) -> Score:
 
 
 def limit_of(rows: list[Row], teacher: Entry | None, metric: str, tolerance: float) -> Limit | None:
-    """Return the student with the fewest parameters, less than the teacher's, whose score is near enough to its."""
+    """Return the student with the fewest parameters, less than the teacher's if they are known, that is near enough."""
     target = teacher.scores[metric] if teacher else None
     if teacher is None or target is None:
         return None
     for row in sorted(rows, key=lambda row: row.parameters):
         score = row.student.scores[metric] if row.student else None
-        if score is None or row.ratio is None or row.parameters >= teacher.parameters:
+        if score is None or (teacher.parameters is not None and row.parameters >= teacher.parameters):
             continue
         if metric == "is":
             within = score["mean"] >= target["mean"] * (1 - tolerance)

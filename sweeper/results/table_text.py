@@ -27,21 +27,26 @@ def cells(table: Table) -> list[list[str]]:
     lines = []
     for row in table.rows:
         ratio = f"{row.ratio:.1f}:1" if row.ratio else "—"
-        scores = [text for name in score_order(table) for text in _pair(row, name)]
+        scores = [text for name in score_order(table) for text in _pair(table, row, name)]
         widths = _discriminators(row.student, row.control)
         lines.append([*_size(table, row), ratio, *scores, _training(row.student), widths])
     if teacher := table.teacher:
         scores = [text for name in score_order(table) for text in ("—", _score(teacher, name))]
-        lines.append([*_size(table, teacher), "1:1", *scores, "teacher", str(teacher.d_discriminator)])
+        ratio = "1:1" if teacher.parameters is not None else "—"
+        what = f"teacher {teacher.name}" if teacher.name else "teacher"
+        lines.append([*_size(table, teacher), ratio, *scores, what, str(teacher.d_discriminator or "—")])
     return lines
 
 
 def _size(table: Table, size: Row | Entry) -> list[str]:
-    return [*([size.family] if _has_families(table) else []), str(size.d), f"{size.parameters:,}"]
+    parameters = "—" if size.parameters is None else f"{size.parameters:,}"
+    return [*([size.family] if _has_families(table) else []), str(size.d or "—"), parameters]
 
 
-def _pair(row: Row, name: str) -> tuple[str, str]:
+def _pair(table: Table, row: Row, name: str) -> tuple[str, str]:
     """Return the student's and the control's score. A star marks the one that is better beyond the interval."""
+    if table.no_controls:
+        return _score(row.student, name), table.no_controls
     student, control, difference = _score(row.student, name), _score(row.control, name), row.differences[name]
     if difference is None or not difference.beyond:
         return student, control
@@ -83,6 +88,15 @@ def _discriminators(student: Entry | None, control: Entry | None) -> str:
 def caption(table: Table) -> str:
     """Return the data set, protocol, flags and limit of compression, in one line."""
     parts = [f"{table.dataset}: student (Stu.) against a regularly trained GAN of the same d (Reg.)"]
+    if table.reference:
+        parts.append(
+            f"scores compare with {table.reference:,} images of the teacher's own, of latents that nothing else uses: "
+            "there are no real images"
+        )
+    elif table.no_controls:
+        parts.append("no controls: the store has no regularly trained GANs with scores by this protocol")
+    if table.pairs:
+        parts.append(f"the teacher is {table.pairs:,} pairs, and its scores are of these images")
     if not table.finished:
         parts.append("unfinished: trials are still to be trained, and scores may change")
     score = table.teacher.scores["fid"] if table.teacher else None
@@ -105,9 +119,7 @@ def caption(table: Table) -> str:
         if entry and entry.diverged
     ]
     if limit := table.limit:
-        parts.append(
-            f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.label}, {limit.ratio:.1f}:1"
-        )
+        parts.append(f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.text}")
     return "; ".join(parts)
 
 

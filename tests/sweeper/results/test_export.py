@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import load_generator
 from sweeper.records import Teacher
 from sweeper.results import export
 from sweeper.results.comparison import Comparison
