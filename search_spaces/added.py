@@ -1,7 +1,8 @@
-"""Students of a teacher that was added, with a small budget. Copy this file, edit the copy, and name it with --space.
+"""Students of an added teacher, or of one with larger images. Copy this file, edit the copy, and name it with --space.
 
-Such a teacher has no discriminator, so that the perceptual loss, and discriminators that start as the teacher's, are
-not here. The joint loss needs real images: it is left out for a teacher without a data set.
+Such a teacher has no discriminator for the students' images, so that the perceptual loss, and discriminators that start
+as the teacher's, are not here. The joint loss needs real images: a teacher that was added without a data set has none,
+and joint is left out.
 """
 
 from typing import Any

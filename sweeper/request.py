@@ -197,8 +197,14 @@ def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teach
 
 
 def _space(request: Request, dataset: str, known: TrialSpec | AddedTeacher | None) -> Space:
-    """Return the search space with the request's overrides. An added teacher has one, and its own numbers of images."""
-    name = "added" if isinstance(known, AddedTeacher) else dataset
+    """Return the search space with the request's overrides.
+
+    Students of a teacher without a discriminator for their images have a space of their own. Those of an added teacher
+    are scored with as many images as it.
+    """
+    sizes = {text for text in request.assignments if text.startswith("image_size=")}
+    smaller = isinstance(known, TrialSpec) and bool(sizes - {f"image_size={known.image_size}"})
+    name = "added" if smaller or isinstance(known, AddedTeacher) else dataset
     space = load_space(name, request.role, request.space)
     if isinstance(known, AddedTeacher) and request.space is None:
         n = known.n

@@ -97,7 +97,7 @@ def _target(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarge
 def _find_student(comparison: Comparison, d: int | None, best: bool) -> tuple[Sweep, str]:
     sweep = comparison.distilled
     if sweep is None or not sweep.finishers():
-        raise NotYetError(f"{comparison.name} has no finished student; run `sweeper run students --teacher best` first")
+        raise NotYetError(f"{comparison.name} has no finished student; run `{_next(comparison)}` first")
     rows, limit = [row for row in comparison.table.rows if row.student], comparison.table.limit
     labels = ", ".join(row.label for row in rows)
     if not rows:
@@ -121,6 +121,10 @@ def _find_student(comparison: Comparison, d: int | None, best: bool) -> tuple[Sw
     spec = sweep.records[rows[0].student.signature].spec
     trials = sweep.finishers()[spec.generator][spec.configuration]
     return sweep, max(trials, key=lambda t: (sweep.quality([t]), t))
+
+
+def _next(comparison: Comparison) -> str:
+    return comparison.manifest.command if comparison.distilled else "sweeper run students --teacher best"
 
 
 def _quality(comparison: Comparison, row: Row) -> float:

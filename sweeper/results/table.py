@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.records import AddedTeacher, FinalRecord, TeacherScores
+from sweeper.records import AddedTeacher, FinalRecord, Manifest, TeacherScores
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.errors import NotYetError
@@ -109,6 +109,7 @@ class Table:
     reference: int | None = None  # images of the teacher's own that stand for real ones; None: real images
     pairs: int | None = None  # of which the teacher consists, if it does
     no_controls: str | None = None  # why there are none
+    control_settings: str | None = None  # with which `sweeper run teachers` trains them
 
     def as_json(self) -> dict[str, Any]:
         """Return what `sweeper table --format json` prints."""
@@ -137,6 +138,7 @@ def build(store: Store, controls: Sweep | None, distilled: Sweep | None, *, fini
     rows = [_row(shape, controls, distilled, teacher) for shape in sorted(shapes)]
     own = added.own if added else 0
     no_controls = None if controls else "no real images" if own else "none trained"
+    settings = _settings(store, distilled.manifest) if distilled and no_controls and not own else None
     return Table(
         dataset=manifest.dataset,
         metric=metric,
@@ -148,7 +150,17 @@ def build(store: Store, controls: Sweep | None, distilled: Sweep | None, *, fini
         reference=own or None,
         pairs=(added.pairs if added else 0) or None,
         no_controls=no_controls,
+        control_settings=settings,
     )
+
+
+def _settings(store: Store, students: Manifest) -> str:
+    """Return what the trials of a control sweep have in common with the students."""
+    assert students.teacher is not None
+    law = store.taught_by(students.teacher).law
+    settings = [f"image_size={students.image_size}", f"n_report={students.n['report']}", f"latent_size={law.size}"]
+    settings += [f"latent_law={law.name}"] + ([f"latent_bound={law.bound:g}"] if law.bound is not None else [])
+    return " ".join(f"--set {setting}" for setting in settings)
 
 
 def _row(shape: GeneratorShape, controls: Sweep | None, distilled: Sweep | None, teacher: Entry | None) -> Row:

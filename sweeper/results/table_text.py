@@ -94,7 +94,7 @@ def caption(table: Table) -> str:
             "there are no real images"
         )
     elif table.no_controls:
-        parts.append("no controls: the store has no regularly trained GANs with scores by this protocol")
+        parts.append(f"no controls: `sweeper run teachers` with {table.control_settings} trains them")
     if table.pairs:
         parts.append(f"the teacher is {table.pairs:,} pairs, and its scores are of these images")
     if not table.finished:

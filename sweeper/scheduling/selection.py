@@ -11,15 +11,16 @@ from trainables.errors import MissingPluginError, NotYetError, UserError
 def control_sweep(store: Store, students: Manifest) -> Manifest | None:
     """Return the teacher sweep whose trials are the controls of a student sweep: that of its teacher.
 
-    If the teacher was added, or its images are larger than its students', return a sweep that is scored by the
-    students' protocol: one of equal budget if there is one, ties by name. None without such a sweep.
+    If the teacher was added, or its images are larger than its students', return a sweep with the students' latents
+    that is scored by their protocol: one of equal budget if there is one, ties by name. None without such a sweep.
     """
     assert students.teacher is not None
     own = store.require_sweep(students.teacher.sweep) if students.teacher.sweep else None
     if own is not None and own.image_size == students.image_size:
         return own
-    report = students.protocols["report"]
-    alike = [m for m in store.sweeps() if m.role == "teacher" and m.protocols["report"] == report]
+    report, law = students.protocols["report"], store.taught_by(students.teacher).law
+    scored = [m for m in store.sweeps() if m.role == "teacher" and m.protocols["report"] == report]
+    alike = [m for m in scored if store.require(m.signatures[0]).spec.law == law]
     return min(alike, key=lambda m: (m.updates != students.updates, m.name), default=None)
 
 
