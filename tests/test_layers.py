@@ -15,7 +15,7 @@ LAYERS = (
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor", "sweeper.clean"),
-    ("sweeper.run",),
+    ("sweeper.run", "sweeper.pinned"),
     ("sweeper.adding",),
     ("sweeper.choices", "sweeper.options", "sweeper.panels"),
     ("sweeper.store_cli", "sweeper.teacher_cli", "sweeper.wandb_cli"),

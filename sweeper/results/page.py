@@ -22,8 +22,9 @@ from sweeper.execution.generators import ONNX, load_generator, teacher_images
 from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, latency, table_text
 from sweeper.results.comparison import Comparison, samples
+from sweeper.results.flat import flat
 from sweeper.results.sheet import sample_label
-from sweeper.results.table import TOLERANCE, Entry, Table, flat
+from sweeper.results.table import TOLERANCE, Entry, Table
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import State, Sweep
 from trainables.errors import UserError

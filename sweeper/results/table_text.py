@@ -3,7 +3,8 @@
 import csv
 import io
 
-from sweeper.results.table import Entry, Row, Table, flat
+from sweeper.results.flat import flat
+from sweeper.results.table import Entry, Row, Table
 from sweeper.store import dump
 from trainables.scores.protocol import REPORT_SETS
 from trainables.shapes import DEFAULT_FAMILY
