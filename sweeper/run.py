@@ -56,7 +56,7 @@ def run(request: Request) -> int:
     """
     resolved = resolve(request)
     store = resolved.store
-    with store.lock():
+    with store.lock(say):
         remove_temporary(store)
         with decoding(resolved.dataset) as report:
             images = prepare(

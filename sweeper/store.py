@@ -20,15 +20,15 @@ runs/
 import dataclasses
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sweeper.records import FinalRecord, Manifest, RungRecord, StoreFacts, TrialFile, TrialRecord
-from trainables.errors import MissingPluginError, UserError
+from trainables.errors import LostClaimError, MissingPluginError, UserError
 from trainables.files import replacing, write_json
-from trainables.locks import Claim, holder
+from trainables.locks import Claim, holder, loss
 from trainables.plugins import Plugin
 from trainables.reading import is_name, read_record
 from trainables.spec import TrialSpec
@@ -41,11 +41,15 @@ OUTPUTS = [("reports",), ("exported",)]  # folders of the store that hold pages 
 class Store:
     """The store in a folder. The folder is created by the first write."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises UserError if the folder is not a store, or is a store of another version."""
+    def __init__(self, root: Path, token: str | None = None) -> None:
+        """token: of the claim (`token`) of the command whose job this process runs. It writes no record after that.
+
+        Raises UserError if the folder is not a store, or is a store of another version.
+        """
         self.root = Path(os.path.realpath(root))  # as resolve(), without an error for a loop of symbolic links
         self.datasets, self.scores = self.root / "datasets", self.root / "scores"
-        self._claim: Claim | None = None  # while this process trains
+        self._claim: Claim | None = None  # while this process is the command that trains
+        self._token = token
         facts = self._facts()
         if facts is not None and facts.version != VERSION:
             raise UserError(
@@ -56,12 +60,15 @@ class Store:
             raise UserError(f"{self.root} is not a store; name a store or a new folder with --store")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Claim the store for training, and create it. Raises UserError if another command has it."""
-        claim = Claim(self.root / "driver.claim")
+    def lock(self, tell: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+        """Claim the store for training, and create it. tell: prints why that takes a while.
+
+        Raises UserError if another command has it.
+        """
+        claim = Claim(self._claimed)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            taken = claim.take()
+            taken = claim.take(lambda other: tell(f"{self.root} was left by {other}, or is in use by it: looking"))
         except OSError as error:
             raise UserError(f"{self.root} cannot be written ({error.strerror}); use another --store") from None
         if not taken:
@@ -75,16 +82,30 @@ class Store:
             claim.release()
 
     def check_claim(self) -> None:
-        """Raise UserError if this process claimed the store, and another one has it now: this one was suspended."""
-        if self._claim and self._claim.lost():
-            raise UserError(
-                f"{self.root} is now in use by {self._claim.holder()}, because this command gave no sign of life; "
-                "wait for the other one, then run this command again"
+        """Raise LostClaimError if this process, or the command whose job it runs, had the store and has lost it."""
+        if reason := self._loss():
+            raise LostClaimError(
+                f"this command gave no sign of life and has lost {self.root}: {reason}; nothing more is written; "
+                "run it again once no other command trains there"
             )
+
+    def _loss(self) -> str | None:
+        if self._claim:
+            return self._claim.loss()
+        return loss(self._claimed, self._token) if self._token else None
+
+    @property
+    def token(self) -> str | None:
+        """The token of this process's claim, for the processes of its jobs. None without one."""
+        return self._claim.token if self._claim else None
+
+    @property
+    def _claimed(self) -> Path:
+        return self.root / "driver.claim"
 
     def driver(self) -> str | None:
         """Return the process and host of the command that trains in this store. None if there is none."""
-        return holder(self.root / "driver.claim")
+        return holder(self._claimed)
 
     def create(self) -> None:
         """Make the folder a store, unless it is one."""
@@ -176,7 +197,10 @@ class Store:
         return record
 
     def add(self, spec: TrialSpec, *, rung: RungRecord | None = None, final: FinalRecord | None = None) -> None:
-        """Register a trial, or add to its record. Replace a result of the same updates and protocol."""
+        """Register a trial, or add to its record. Replace a result of the same updates and protocol.
+
+        Raises LostClaimError.
+        """
         self.check_claim()
         old = self.trial(spec.signature) or TrialRecord(spec)
         rungs, finals = list(old.rungs), list(old.finals)
@@ -246,7 +270,9 @@ class Store:
         return self.root / "live" / f"{name}.json"
 
     def save_live(self, name: str, moment: dict[str, object]) -> None:
-        write_json(self.live(name), moment, durable=False)  # useless after a crash
+        """Write the live state of a sweep, unless another command has the store."""
+        if not self._loss():
+            write_json(self.live(name), moment, durable=False)  # useless after a crash
 
     def _trial(self, signature: str) -> Path:
         return self.root / "trials" / signature

@@ -1,4 +1,6 @@
-"""Faults for tests: processes that are killed, jobs that raise, ports that stay silent. All that inject faults use it.
+"""Faults for tests: processes that are killed, other hosts, calls that fail, ports that stay silent.
+
+All tests that inject faults use it.
 
 Processes of one test are found by a variable of their environment, which children inherit, those of Ray included.
 """
@@ -11,23 +13,29 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import psutil
+import pytest
 
 _MARK = "SWEEPER_TEST_MARK"
+# Runs a command, with the same process id, where the host's name is "elsewhere" and its network is another one.
+ELSEWHERE = ["unshare", "--uts", "--net", "sh", "-c", 'hostname elsewhere; ip link set lo up; exec "$@"', "sh"]
 
 
 class Command:
     """A `sweeper` command in a session of its own, and everything that it starts."""
 
-    def __init__(self, words: list[str], cwd: Path, **environment: str) -> None:
+    def __init__(self, words: list[str], cwd: Path, prefix: Sequence[str] = (), **environment: str) -> None:
+        """prefix: a command that runs it, such as ELSEWHERE."""
         self.mark = uuid.uuid4().hex
         script = Path(sys.executable).with_name("sweeper")
         self.process = subprocess.Popen(
-            [script, *words],
+            [*prefix, script, *words],
             cwd=cwd,
             env={**os.environ, **environment, _MARK: self.mark},
             stdout=subprocess.PIPE,
@@ -109,6 +117,23 @@ def kill_at_random(command: Command, rng: random.Random, longest: float) -> str:
         return ""
     command.kill(driver=what != "worker", workers=what != "driver")
     return what
+
+
+def require_another_host() -> None:
+    """Skip the test where ELSEWHERE cannot be used."""
+    if subprocess.run([*ELSEWHERE, "true"], capture_output=True).returncode:
+        pytest.skip("only root on Linux can make another host")
+
+
+@contextmanager
+def failing(module: Any, name: str, number: int) -> Iterator[None]:
+    """Have a function raise an error of the operating system in the block."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with mock.patch.object(module, name, fail):
+        yield
 
 
 @contextmanager

@@ -66,7 +66,7 @@ class TrialActor(tune.Trainable):
         return {}
 
     def _open_store(self) -> None:
-        self.store = Store(Path(self.config["store"]))
+        self.store = Store(Path(self.config["store"]), self.config["token"])
         self.sweep: Manifest = self.store.require_sweep(self.config["sweep"])
 
     def _save_traceback(self) -> None:

@@ -59,6 +59,7 @@ def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = l
         store.add(spec, rung=record)
         return record
     record = RungRecord(rung.updates, rung.seconds, _finite(rung.losses), scores, diverged=False)
+    store.check_claim()  # before the samples and the weights, too
     save_samples(store.samples(spec.signature, rung.updates), samples)
     if final:
         hashes = stored[1] if stored else _save_weights(spec, rung, store)

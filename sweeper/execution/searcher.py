@@ -22,7 +22,7 @@ from sweeper.records import RungRecord
 from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Store
 from trainables import checkpoint, plugins
-from trainables.errors import EnvironmentUserError
+from trainables.errors import EnvironmentUserError, LostClaimError
 
 SECONDS_TO_STOP = 7.0  # for the running jobs to save their checkpoints
 SECONDS_BETWEEN_LOOKS = 5.0  # at the running jobs
@@ -104,6 +104,7 @@ class JobSearcher(Searcher):
             "updates": job.updates,
             "sweep": self.sweep.manifest.name,
             "store": str(self.store.root),
+            "token": self.store.token,
             "share": share.as_dict(),
             "plugins": self.plugins,
         }
@@ -121,6 +122,10 @@ class JobSearcher(Searcher):
     def on_step(self) -> None:
         """Look after the jobs: Tune calls it several times a second. Raises Stopped once the jobs have to end."""
         now = time.monotonic()
+        if not self.error and now - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._look(now)
+        if isinstance(self.error, LostClaimError):
+            raise Stopped  # at once: the trials are another command's
         if self.error or self.interrupted():
             if self._stopping is None:
                 self._stopping = now
@@ -131,11 +136,18 @@ class JobSearcher(Searcher):
                 self._awaited = {trial_id for trial_id, trial in self._started().items() if trial in trained}
             if not self._awaited & self.running.keys() or now - self._stopping > SECONDS_TO_STOP:
                 raise Stopped
-        elif now - self._looked > SECONDS_BETWEEN_LOOKS:
-            self._looked = now
-            updates = pulse.updates_of(self._started().values())
-            self._notify(lambda watcher: watcher.trained(self.sweep, updates))
-            self._explain_waiting(now)
+
+    def _look(self, now: float) -> None:
+        """Check the claim of the store, and tell the watchers what runs."""
+        self._looked = now
+        try:
+            self.store.check_claim()
+        except LostClaimError as error:
+            self.error = error
+            return
+        updates = pulse.updates_of(self._started().values())
+        self._notify(lambda watcher: watcher.trained(self.sweep, updates))
+        self._explain_waiting(now)
 
     def _started(self) -> dict[str, str]:
         """Return Tune's id → signature, of the jobs that have a process."""
@@ -165,6 +177,7 @@ class JobSearcher(Searcher):
             return
         job, share = self._end(trial_id)
         try:
+            self.store.check_claim()
             if result and result.get("interrupted"):
                 self.sweep.retry(job)
             elif result and "out_of_memory" in result and 0 < share.gpus < 1:

@@ -15,7 +15,7 @@ from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
 from tests.sweeper import replay, stores
 from tests.sweeper.execution.test_tune import actor_of, finish, make_searcher
-from trainables.errors import EnvironmentUserError, Interrupted
+from trainables.errors import EnvironmentUserError, Interrupted, LostClaimError
 
 
 def raised(place: str = "card.py:1", reason: str = "RuntimeError: CUDA error") -> RayTaskError:
@@ -166,6 +166,24 @@ def test_an_interruption_waits_for_the_jobs_that_have_trained_and_not_for_long(
     monkeypatch.setattr(searcher, "SECONDS_TO_STOP", 0.0)
     with pytest.raises(Stopped):
         jobs.on_step()
+
+
+def test_a_command_that_has_lost_its_store_leaves_its_jobs_no_time_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(pulse, "stop_jobs", lambda: asked.append(True))
+    monkeypatch.setattr(pulse, "updates_of", lambda signatures: {})
+    monkeypatch.setattr(searcher, "SECONDS_BETWEEN_LOOKS", 0.0)
+    jobs = make_searcher(tmp_path, Machine(cpus=2, gpus=0))
+    with jobs.store.lock():
+        start(jobs, "a")
+        jobs.on_step()
+        (jobs.store.root / "driver.claim").unlink()
+        with pytest.raises(Stopped):
+            jobs.on_step()
+    assert isinstance(jobs.error, LostClaimError)
+    assert not asked
 
 
 def test_a_share_that_fits_no_node_is_an_error_of_one_line(tmp_path: Path) -> None:
