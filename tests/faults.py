@@ -5,6 +5,7 @@ All tests that inject faults use it.
 Processes of one test are found by a variable of their environment, which children inherit, those of Ray included.
 """
 
+import errno
 import os
 import random
 import signal
@@ -133,6 +134,56 @@ def failing(module: Any, name: str, number: int) -> Iterator[None]:
         raise OSError(number, os.strerror(number))
 
     with mock.patch.object(module, name, fail):
+        yield
+
+
+@contextmanager
+def negative_cache(mount: Path) -> Iterator[None]:
+    """Have a folder behave in the block as a client of NFS does, for os.stat, os.open and os.scandir.
+
+    A name that was missing stays missing, whatever other hosts write, until its folder is opened.
+    """
+    missing: set[str] = set()
+    stat, opened, scandir = os.stat, os.open, os.scandir
+
+    def look_up(path: Any) -> None:
+        text = os.path.abspath(os.fspath(path))
+        names = [str(name) for name in (Path(text), *Path(text).parents) if name.is_relative_to(mount)]
+        if missing.intersection(names):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+        if gone := [name for name in names if not os.path.lexists(name)]:
+            missing.add(gone[-1])
+
+    def asked_by_name(path: Any) -> bool:
+        return isinstance(path, str | os.PathLike)
+
+    def stat_by_memory(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if asked_by_name(path):
+            look_up(path)
+        return stat(path, *args, **options)
+
+    def open_by_memory(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        look_up(path)
+        descriptor = opened(path, flags, *args, **options)
+        if flags & os.O_DIRECTORY:
+            forget(path)
+        return descriptor
+
+    def scandir_by_memory(path: Any = ".") -> Any:
+        if asked_by_name(path):
+            look_up(path)
+            forget(path)
+        return scandir(path)
+
+    def forget(folder: Any) -> None:
+        text = os.path.abspath(os.fspath(folder))
+        missing.difference_update([name for name in missing if os.path.dirname(name) == text])
+
+    with (
+        mock.patch.object(os, "stat", stat_by_memory),
+        mock.patch.object(os, "open", open_by_memory),
+        mock.patch.object(os, "scandir", scandir_by_memory),
+    ):
         yield
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, OwnerRecord, SoftFileLease, Timeout
 
 from trainables.errors import naming
+from trainables.existence import exists
 
 LEASE = 30.0  # seconds without a sign of life after which a holder on another host is taken for dead
 HEARTBEAT = 5.0  # seconds between two signs of life
@@ -51,11 +52,11 @@ def made_once(path: Path) -> Iterator[bool]:
 
     Raises DiskError if the folder cannot be written and the file does not exist.
     """
-    if path.exists():
+    if exists(path):
         yield False
         return
     with locked(path.with_suffix(".lock")):
-        yield not path.exists()
+        yield not exists(path)
 
 
 class Claim:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from trainables.errors import SpoiledError
+from trainables.existence import exists
 from trainables.files import replacing
 
 CHECKSUM = "checksum"  # key in the header of a safetensors file
@@ -129,7 +130,7 @@ def _digest(file: BinaryIO, size: int) -> bytes:
 
 def _check_regular(path: Path) -> None:
     """Raise SpoiledError for a missing file, and for a folder, pipe or device, which must not be opened."""
-    if not path.is_file():
+    if not path.is_file() and not (exists(path) and path.is_file()):
         raise SpoiledError(path, "is not a regular file" if path.exists() else "is missing")
 
 

@@ -162,15 +162,15 @@ def test_a_claim_on_another_host_is_taken_once_that_host_is_silent(
 ) -> None:
     """The other host is real: its name and network are others. A holder that goes on learns who has its claim."""
     faults.require_another_host()
-    monkeypatch.setattr(locks, "LEASE", 1.0)
-    monkeypatch.setattr(locks, "HEARTBEAT", 0.1)
-    before = "from trainables import locks\nlocks.LEASE, locks.HEARTBEAT = 1.0, 0.1\n"
+    monkeypatch.setattr(locks, "LEASE", 1.5)
+    monkeypatch.setattr(locks, "HEARTBEAT", 0.3)
+    before = "from trainables import locks\nlocks.LEASE, locks.HEARTBEAT = 1.5, 0.3\n"
     claim, told = Claim(tmp_path / "claim"), list[str]()
     with held_by_another(claim.path, "claim", before, faults.ELSEWHERE) as process:
         assert not claim.take(told.append)
         assert told == [f"process {process.pid} on elsewhere"]
         process.send_signal(how)
-        assert claim.take()
+        assert claim.take() or claim.take(), "the signal may have come after one more sign of life"
         process.send_signal(signal.SIGCONT)
         if how != signal.SIGKILL:
             out, _ = process.communicate("\n", timeout=10)
