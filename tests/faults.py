@@ -31,12 +31,18 @@ ELSEWHERE = ["unshare", "--uts", "--net", "sh", "-c", 'hostname elsewhere; ip li
 class Command:
     """A `sweeper` command in a session of its own, and everything that it starts."""
 
-    def __init__(self, words: list[str], cwd: Path, prefix: Sequence[str] = (), **environment: str) -> None:
-        """prefix: a command that runs it, such as ELSEWHERE."""
+    def __init__(
+        self,
+        words: list[str],
+        cwd: Path,
+        prefix: Sequence[str] = (),
+        program: Sequence[str] = (str(Path(sys.executable).with_name("sweeper")),),
+        **environment: str,
+    ) -> None:
+        """prefix: a command that runs it, such as ELSEWHERE. program: what runs in the place of `sweeper`."""
         self.mark = uuid.uuid4().hex
-        script = Path(sys.executable).with_name("sweeper")
         self.process = subprocess.Popen(
-            [*prefix, script, *words],
+            [*prefix, *program, *words],
             cwd=cwd,
             env={**os.environ, **environment, _MARK: self.mark},
             stdout=subprocess.PIPE,

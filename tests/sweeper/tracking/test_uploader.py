@@ -19,6 +19,7 @@ from sweeper.results.table import flat
 from sweeper.results.table_text import cells, columns
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
+from sweeper.tracking.uploader import Ledger
 from tests.conftest import Done
 from tests.sweeper import stores
 from tests.sweeper.sent import differences, save_samples, server_content, store_with_samples
@@ -36,6 +37,17 @@ def synced(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done
         assert "6 runs are at" in done.out
         yield server, store
     assert not server.unknown, server.unknown[0]
+
+
+def test_two_uploaders_keep_what_the_other_one_has_written(tmp_path: Path) -> None:
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.record("project", "a", "1")
+    first.save()
+    second.record("project", "b", "2")
+    second.save()
+    first.save()
+    for ledger in (first, Ledger(tmp_path)):
+        assert [ledger.get("project", run) for run in ("a", "b")] == ["1", "2"]
 
 
 def test_there_is_one_run_per_trial_and_one_per_table(synced: tuple[Server, Store]) -> None:
