@@ -28,7 +28,7 @@ from typing import Any
 from sweeper.records import FinalRecord, Manifest, RungRecord, StoreFacts, TrialFile, TrialRecord
 from trainables.errors import LostClaimError, MissingPluginError, UserError
 from trainables.files import replacing, write_json
-from trainables.locks import Claim, holder, loss
+from trainables.locks import HEARTBEAT, LEASE, Claim, holder, loss
 from trainables.plugins import Plugin
 from trainables.reading import is_name, read_record
 from trainables.spec import TrialSpec
@@ -68,7 +68,9 @@ class Store:
         claim = Claim(self._claimed)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            taken = claim.take(lambda other: tell(f"{self.root} was left by {other}, or is in use by it: looking"))
+            taken = claim.take(
+                lambda other: tell(f"{self.root}: looking for a sign of life of {other}, for {LEASE + HEARTBEAT:.0f} s")
+            )
         except OSError as error:
             raise UserError(f"{self.root} cannot be written ({error.strerror}); use another --store") from None
         if not taken:

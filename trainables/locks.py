@@ -77,13 +77,17 @@ class Claim:
         before that with its process and host. Raises OSError if the file cannot be written.
         """
         seen, owner = _renewed(self.path), self._lease.owner
-        if _is_of_another_boot(owner):  # filelock would take it at once: it expects that this host has started again
+        is_odd = owner is not None and owner.lease_duration != LEASE  # filelock raises an error about it
+        # filelock takes a claim of another boot at once: it expects that this host has started again.
+        if is_odd or _is_of_another_boot(owner):
             tell(self.holder())
             deadline = time.monotonic() + LEASE + HEARTBEAT
             while time.monotonic() < deadline:
                 if _renewed(self.path) != seen:
                     return False
                 time.sleep(0.1)
+            if is_odd:
+                self._lease.force_break()
         with suppress(Timeout):
             self._lease.acquire(timeout=0.2)
             return True

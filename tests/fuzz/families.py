@@ -35,11 +35,11 @@ def json_of_a_store(rng: random.Random) -> Case:
 
 @family(cases=150)
 def something_else_in_the_place_of_a_file(rng: random.Random) -> Case:
-    sidecars = [Path(p) for p in ("shares.json", "memory.json", "datasets/known/mnist5k.json", "driver.lock")]
+    sidecars = [Path(p) for p in ("shares.json", "memory.json", "datasets/known/mnist5k.json", "driver.claim")]
     sidecars += [Path("live/mnist5k-students.json"), Path("datasets/mnist5k-32.json"), Path("sweeps/x.json")]
     file = rng.choice([*RECORDS, *sidecars])
     state = rng.getrandbits(32)
-    words = rng.choice([look for look in LOOKS if file.name != "driver.lock" or look[0] != "status"])
+    words = rng.choice(LOOKS)
     return Case(words, lambda work: replaced(work / "runs" / file, random.Random(state))(), garbage=False)
 
 
@@ -323,7 +323,7 @@ def outputs_in_the_place_of_the_store(rng: random.Random) -> Case:
     """A page or an export would replace or join the store's own files."""
     places = [
         *map(str, RECORDS),
-        "driver.lock",
+        "driver.claim",
         "new.html",
         "sweeps/new.json",
         "trials",

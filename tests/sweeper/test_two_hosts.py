@@ -46,7 +46,7 @@ def test_a_second_host_is_refused_while_the_first_trains_and_takes_over_after_th
         assert refused.code == 2
         driver = f"process {first.process.pid} on elsewhere"
         looking, message = refused.err.splitlines()
-        assert f"was left by {driver}, or is in use by it: looking" in looking
+        assert f"looking for a sign of life of {driver}, for 35 s" in looking
         assert f"is in use by {driver}; wait for it, or use another --store" in message
 
         everything = first.processes()

@@ -112,11 +112,16 @@ def rewrite(path: Path, **fields: str) -> None:
     path.write_text("".join(f"{key}{sign}{fields.get(key, value)}\n" for key, sign, value in lines))
 
 
-@pytest.mark.parametrize("another", [{"host": "elsewhere"}, {"pid": "4194304", "start": f"{(1 << 100) + 5}"}])
+@pytest.mark.parametrize(
+    "another", [{"host": "elsewhere"}, {"pid": "4194304", "start": f"{(1 << 100) + 5}"}, {"duration": "7.0"}]
+)
 def test_a_claim_on_another_host_is_taken_only_without_a_sign_of_life(
     another: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another host is one of another name, or one of the same name that started at another time."""
+    """Another host is one of another name, or one of the same name that started at another time.
+
+    So is a claim of another version, which counts on another number of seconds.
+    """
     monkeypatch.setattr(locks, "LEASE", 2.0)
     monkeypatch.setattr(locks, "HEARTBEAT", 0.2)
     other, claim = Claim(tmp_path / "claim"), Claim(tmp_path / "claim")
