@@ -20,9 +20,9 @@ SHARD = 2_048  # latents per file
 class Bank:
     """Latents 0 … count-1 and the teacher's uint8 images of them, in shards that are rendered on first use.
 
-    Shards are written atomically, with a checksum that each process verifies once, and do not depend on `count`. Each is
-    rendered under its own lock, so that trials that start together share the work. If the folder cannot be used, shards
-    stay in memory.
+    Shards are written atomically, with a checksum that each process verifies once. They do not depend on `count`. Each
+    is rendered under its own lock, so that trials that start together share the work. If the folder cannot be used,
+    shards stay in memory.
     """
 
     def __init__(

@@ -114,7 +114,9 @@ def kill_and_restart(folder: Path, rng: random.Random, kills: int, longest: floa
             with faults.Command(words, folder) as command:
                 what = faults.kill_at_random(command, rng, longest) if killed < kills else ""
                 killed += bool(what)
-                print(f"{time.monotonic():.0f} s: kill {killed} of {kills}: {what or 'none, it has finished'}", flush=True)
+                print(
+                    f"{time.monotonic():.0f} s: kill {killed} of {kills}: {what or 'none, it has finished'}", flush=True
+                )
                 code, err = command.wait(1_200)
                 assert not (left := command.wait_until_gone(60)), f"an orphan stays: {left}"
             assert "Traceback" not in err, err

@@ -77,7 +77,9 @@ def test_a_driver_that_lost_its_claim_writes_nothing_more(tmp_path: Path) -> Non
         Store(store.root, token).add(SPEC)
         before = (store.root / "trials" / SPEC.signature / "record.json").read_bytes()
         claim = store.root / "driver.claim"
-        lines = [f"{line}2" if line.startswith(("host=", "token=")) else line for line in claim.read_text().splitlines()]
+        lines = [
+            f"{line}2" if line.startswith(("host=", "token=")) else line for line in claim.read_text().splitlines()
+        ]
         claim.unlink()
         claim.write_text("\n".join(lines) + "\n")
         for writer in (store, Store(store.root, token)):
