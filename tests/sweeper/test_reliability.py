@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import pytest
 
 from tests import faults
 from tests.conftest import STUDENTS, TEACHERS, TINY, Done
+from tests.sweeper import counted
 from tests.sweeper.test_run import read_sweep, read_table
 
 Call = Callable[..., Done]
@@ -104,6 +106,30 @@ def test_a_command_that_is_killed_leaves_no_process_that_trains_on(fresh: Path) 
         assert command.wait_until(lambda: trained(fresh))
         command.kill()
         assert not (left := command.wait_until_gone(60)), left
+
+
+@pytest.mark.long
+def test_a_killed_trial_loses_the_updates_since_its_checkpoint_of_the_last_minute(fresh: Path) -> None:
+    """Prints how long the restart took and what was lost: they are in docs/reliability.md."""
+    program = [sys.executable, "-c", counted.RUN]
+    with faults.Command([*ENDLESS, "--slots", "1"], fresh, program=program) as command:
+        assert command.wait_until(lambda: list(fresh.glob("runs/trials/*/checkpoint-[0-9]*")))
+        time.sleep(random.uniform(0, 60))
+        command.kill(workers=True)
+        killed = time.time()
+        command.wait()
+        assert not (left := command.wait_until_gone(60)), left
+    before = counted.notes(fresh)
+    (checkpoint, *_) = sorted(fresh.glob("runs/trials/*/checkpoint-[0-9]*"), key=lambda path: -path.stat().st_mtime)
+    saved, kept = checkpoint.stat().st_mtime, int(checkpoint.stem.rpartition("-")[2])
+    begun = time.time()
+    with faults.Command([*ENDLESS, "--slots", "1"], fresh, program=program) as command:
+        assert command.wait_until(lambda: len(counted.notes(fresh)) > len(before))
+        _, first, moment = counted.notes(fresh)[len(before)]
+        interrupted(command, signal.SIGTERM)
+    print(f"{moment - begun:.1f} s to the first update; lost {before[-1][1] - kept} updates, {killed - saved:.1f} s")
+    assert first == kept
+    assert killed - saved < 65, "a checkpoint is saved once a minute"
 
 
 def kill_and_restart(folder: Path, rng: random.Random, kills: int, longest: float) -> int:
