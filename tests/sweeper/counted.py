@@ -8,8 +8,6 @@ import sys
 import time
 from pathlib import Path
 
-import ray
-
 from sweeper.__main__ import main
 from sweeper.execution import job as jobs
 from sweeper.execution import tune
@@ -27,7 +25,7 @@ class Counted(tune.TrialActor):
         jobs.run(self.job, self.sweep, self.store, self.note)
 
     def note(self, updates: int) -> bool:
-        node = ray.get_runtime_context().get_node_id()
+        node = tune.ray.get_runtime_context().get_node_id()  # tune is imported before ray, as in the command
         with open(self.store.root / NOTES, "a") as file:
             file.write(f"{self.job.signature} {updates} {time.time()}\n")
         if updates == MIDDLE and (victim := self.store.root / "victim").exists():

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from sweeper.store import Store
@@ -52,6 +51,8 @@ def test_a_second_host_is_refused_while_the_first_trains_and_takes_over_after_th
         everything = first.processes()
         for process in everything:
             faults.with_suppressed(process.suspend if how == signal.SIGSTOP else process.kill)
+        if how == signal.SIGKILL:
+            first.wait()
         with faults.Command(TEACHERS, fresh) as second:
             claim = fresh / "runs" / "driver.claim"
             assert second.wait_until(lambda: f"pid={second.process.pid}\n" in claim.read_text(), seconds=60)
@@ -69,5 +70,5 @@ def test_a_second_host_is_refused_while_the_first_trains_and_takes_over_after_th
                 assert not first.wait_until_gone(10)
             code, err = second.wait()
             assert code == 0, err
+        assert not first.wait_until_gone(0)
     assert results(fresh) == results(finished)
-    assert not psutil.pid_exists(first.process.pid)
