@@ -88,7 +88,7 @@ def test_a_score_is_repeatable(scorer: Scorer) -> None:
 
 def test_missing_inception_weights_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth; put it there"):
+    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth; add --download"):
         Inception()
 
 
