@@ -210,8 +210,7 @@ def test_a_gpu_that_ray_does_not_count_prints_a_note(
 
 
 def test_ray_copies_no_folder_to_the_workers_under_uv_run() -> None:
-    code = (
-        "import sweeper.execution.tune; from ray._private.ray_constants import RAY_ENABLE_UV_RUN_RUNTIME_ENV as copies"
-    )
-    done = subprocess.run([sys.executable, "-c", f"{code}; print(copies)"], capture_output=True, text=True, check=True)
+    code = "import sweeper.execution.tune; from ray._private import ray_constants as read; "
+    code += "print(read.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
