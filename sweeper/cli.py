@@ -16,6 +16,7 @@ from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
 from sweeper.wandb_cli import wandb_app
 from trainables.errors import DiskError, UserError
+from trainables.extras import require
 
 if TYPE_CHECKING:
     from sweeper.request import Request
@@ -175,6 +176,7 @@ def report_command(
     output: options.PageOption = None,
 ) -> None:
     """Write an HTML page with table, images, charts and protocols, and the table as CSV, Markdown and LaTeX."""
+    require("report", "sweeper report")
     from sweeper.results.page import TABLE_SUFFIXES, write
 
     comparison = _comparison(store, dataset, name)

@@ -134,7 +134,7 @@ StoreOption = Annotated[
     Path, _running("--store", metavar="FOLDER", help="Folder of all records, checkpoints and weights.")
 ]
 DataRootOption = Annotated[Path, _running("--data-root", metavar="FOLDER", help="Folder of torchvision's data sets.")]
-DownloadOption = Annotated[bool, _running("--download", help="Download the data set if it is missing.")]
+DownloadOption = Annotated[bool, _running("--download", help="Download a missing data set, and Inception's weights.")]
 SlotsOption = Annotated[
     int | None,
     _running(metavar="N", min=1, max=10**4, help="Run at most N trials at a time.", show_default="as many as fit"),

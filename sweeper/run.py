@@ -23,8 +23,9 @@ from trainables import plugins
 from trainables.dataset_identity import registered_name
 from trainables.datasets import DATASETS
 from trainables.errors import EnvironmentUserError, SpoiledError, UserError
+from trainables.extras import require
 from trainables.images import Images, prepare
-from trainables.scores.loading import FEATURES, known_name
+from trainables.scores.loading import FEATURES, download_weights, known_name
 from trainables.spec import TrialSpec
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -54,6 +55,8 @@ def run(request: Request) -> int:
 
     Raises UserError for a wrong request, before anything is written.
     """
+    if request.wandb == "online":
+        require("wandb", "--wandb online", "use --wandb offline")
     resolved = resolve(request)
     store = resolved.store
     with store.lock(say):
@@ -69,6 +72,8 @@ def run(request: Request) -> int:
                 tell=report,
             )
         specs = resolved.specs(images.channels)
+        if request.download:
+            download_weights({resolved.features(images.features), *(spec.loss_features for spec in specs)})
         old = store.sweep(resolved.name)
         if old and old.role != request.role:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")

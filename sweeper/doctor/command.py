@@ -63,7 +63,7 @@ def raise_first(driver: Facts, nodes: list[Node]) -> None:
 def _connected(address: str) -> Iterator[None]:
     """Connect to a Ray cluster. Raises EnvironmentUserError if there is none."""
     choose_cluster(address)
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else Ray copies the working directory to all nodes
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # as in sweeper.execution.tune
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sweeper.doctor.machine import PROBE_BYTES, Facts, StoreFacts
+from trainables.extras import installation
 
 GB = 1e9
 MIN_FREE_BYTES = 1 * GB
@@ -53,6 +54,7 @@ def of_machine(facts: Facts) -> list[Finding]:
         _weights(facts),
         _data(facts),
         _wandb(facts),
+        *_extras(facts),
     ]
 
 
@@ -160,7 +162,7 @@ def _bandwidth(store: StoreFacts) -> list[Finding]:
 def _weights(facts: Facts) -> Finding:
     if facts.inception:
         return Finding(Level.OK, f"Inception's weights: {facts.inception}")
-    text = "Inception's weights are missing: colour data sets need them, or --features imagenet or classifier"
+    text = "Inception's weights are missing: colour data sets need --download, or --features imagenet or classifier"
     return Finding(Level.NOTE, text)
 
 
@@ -172,3 +174,10 @@ def _wandb(facts: Facts) -> Finding:
     if facts.wandb:
         return Finding(Level.OK, "W&B has an API key")
     return Finding(Level.NOTE, "W&B has no API key: runs stay in the store; `wandb login` to upload them")
+
+
+def _extras(facts: Facts) -> list[Finding]:
+    if not facts.missing_extras:
+        return []
+    names, command = ", ".join(facts.missing_extras), installation(*facts.missing_extras)
+    return [Finding(Level.NOTE, f"extras that are not installed: {names}; `{command}` if you need them")]

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from sweeper import __version__
 from sweeper.store import Store
+from trainables.cpus import usable_cpus
 from trainables.datasets import DATASETS
 from trainables.errors import UserError
+from trainables.extras import missing_extras
 
 PROBE_BYTES = 8 << 20
 # A launcher sets these for one process of a distributed training. Accelerate then waits for the other processes.
@@ -62,7 +64,7 @@ class StoreFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is on one machine. The last five are None or empty after a quick look."""
+    """What is on one machine. The last six are None or empty after a quick look."""
 
     host: str
     cpus: int
@@ -75,6 +77,7 @@ class Facts:
     wandb: bool | None = None  # whether there is an API key
     inception: str | None = None  # path of the weights file, if it exists
     datasets: list[str] = field(default_factory=list)  # data sets whose files are here
+    missing_extras: list[str] = field(default_factory=list)  # of the distribution
 
 
 def examine(store: Path, data_root: Path, probe: Path | None = None, quick: bool = False) -> Facts:
@@ -87,7 +90,7 @@ def examine(store: Path, data_root: Path, probe: Path | None = None, quick: bool
     launcher |= {name: os.environ[name] for name in _SIZES if os.environ.get(name, "1") not in ("", "0", "1")}
     facts = Facts(
         host=socket.gethostname(),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=usable_cpus(),
         versions=Versions.here(),
         store=_examine_store(store, probe, quick),
         launcher=launcher,
@@ -104,6 +107,7 @@ def examine(store: Path, data_root: Path, probe: Path | None = None, quick: bool
             "wandb": _has_wandb_key(),
             "inception": _inception(),
             "datasets": _datasets(store, data_root),
+            "missing_extras": missing_extras(),
         }
     )
 

@@ -18,9 +18,11 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-# Ray reads these when it is imported: no output, no usage reports, no snapshots.
+# Ray reads these when it is imported: no output, no usage reports, no snapshots, and under `uv run` no copy of the
+# working directory to the workers, which have the environment of the command.
 os.environ.update(
     RAY_AIR_NEW_OUTPUT="0",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",

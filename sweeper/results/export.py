@@ -27,6 +27,7 @@ from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.errors import NotYetError, UserError
+from trainables.extras import require
 from trainables.files import file_hash, replacing, write_json
 from trainables.latents import latents
 from trainables.networks import build
@@ -136,8 +137,11 @@ def write(target: ExportTarget, folder: Path, formats: tuple[str, ...], images: 
 
     Replaces an earlier export in the folder, once the new one is complete. The samples are of the first report latents,
     on which the table's scores were computed. Raises UserError if the ONNX output differs from torch's by more than
-    TOLERANCE, and for a folder with files that no export has written.
+    TOLERANCE, and for a folder with files that no export has written. Raises EnvironmentUserError without the packages
+    of a format.
     """
+    if "onnx" in formats:
+        require("onnx", "--format onnx", "leave ONNX out with --format safetensors")
     earlier = _replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:

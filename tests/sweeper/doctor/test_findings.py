@@ -110,4 +110,12 @@ def test_a_cluster_without_gpus_is_a_note() -> None:
 
 def test_every_finding_is_one_line() -> None:
     bad = replace(HERE, launcher={"LOCAL_RANK": "0"}, no_cuda="no driver", wandb=False, inception=None)
+    bad = replace(bad, missing_extras=["onnx", "report"])
     assert all("\n" not in str(one) for one in of_machine(bad))
+
+
+def test_extras_that_are_not_installed_are_a_note() -> None:
+    assert not any("extras" in str(one) for one in of_machine(HERE))
+    (found,) = [one for one in of_machine(replace(HERE, missing_extras=["onnx", "report"])) if "extras" in one.text]
+    assert found.level is Level.NOTE
+    assert "pip install 'gan-sweeper[onnx,report]'" in found.text

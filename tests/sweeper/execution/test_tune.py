@@ -1,5 +1,7 @@
 """The searcher: order of its suggestions, failures, broken watchers, and no exception inside Tune."""
 
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -205,3 +207,10 @@ def test_a_gpu_that_ray_does_not_count_prints_a_note(
     machine = tune._machine({"CPU": 4.0, "GPU": 1.0}, elastic=False)
     assert capsys.readouterr().err == ""
     assert (machine.gpu_name, machine.gpu_bytes) == ("NVIDIA H100 80GB HBM3", 80e9)
+
+
+def test_ray_copies_no_folder_to_the_workers_under_uv_run() -> None:
+    code = "import sweeper.execution.tune; from ray._private import ray_constants as read; "
+    code += "print(read.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -19,6 +19,7 @@ from sweeper.results.table import flat
 from sweeper.results.table_text import cells, columns
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
+from sweeper.tracking import project
 from sweeper.tracking.uploader import Ledger
 from tests.conftest import Done
 from tests.sweeper import stores
@@ -307,3 +308,11 @@ def committed(content: dict[str, Any]) -> dict[str, Any]:
         if status == "COMMITTED"
     }
     return {**content, "artifacts": sorted(artifacts)}
+
+
+def test_settings_that_this_wandb_does_not_know_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dict(project._SETTINGS)
+    monkeypatch.setitem(project._SETTINGS, "x_of_another_version", True)
+    settings = project._settings()
+    assert {name: getattr(settings, name) for name in known} == known
+    assert not hasattr(settings, "x_of_another_version")
