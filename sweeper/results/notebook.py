@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sweeper.results.comparison import Comparison
-from sweeper.results.table import flat
+from sweeper.results.lines import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.dataset_identity import identify, registered_name
