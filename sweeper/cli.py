@@ -227,7 +227,7 @@ def export_command(
     from sweeper.results import budget, choice, export, hub
     from sweeper.store import Store
 
-    wanted = replace(_budget(given), formats=options.export_formats(formats))
+    wanted = replace(_budget(given), formats=options.export_formats(formats), exports=False)
     if push_to_hub:
         hub.check(push_to_hub)
     if trial:

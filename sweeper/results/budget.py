@@ -7,7 +7,7 @@ from functools import partial
 from sweeper.records import ONNX_FORMATS
 from sweeper.results.comparison import Comparison
 from sweeper.results.exported import FLOAT32
-from sweeper.results.latency import DEFAULT, Conditions, measured
+from sweeper.results.latency import DEFAULT, Conditions, machine, measured
 from sweeper.results.table import TOLERANCE, Entry, Row, limit_of
 from trainables.errors import UserError
 from trainables.shapes import GeneratorShape
@@ -26,6 +26,7 @@ class Budget:
     within: float = TOLERANCE
     conditions: Conditions = DEFAULT  # of ms
     formats: tuple[str, ...] = ("safetensors",)  # files that are to fit: safetensors and ONNX_FORMATS
+    exports: bool = True  # whether what was exported before may fit, too
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -39,34 +40,36 @@ def narrowed(comparison: Comparison, budget: Budget) -> Comparison:
 
     A row whose exports alone fit does not fit. Raises UserError if nothing fits; the message names the nearest.
     """
-    if budget.conditions != DEFAULT:
-        comparison = comparison.with_latencies(budget.conditions)
-    bounds = budget.bounds
-    if bounds:
-        taken = {row.label: _taken(comparison, row, budget) for row in comparison.table.rows}
-        comparison = comparison.with_latencies(budget.conditions)  # with those that were measured just now
+    bounds, conditions = budget.bounds, budget.conditions
+    taken = {row.label: _taken(comparison, row, budget) for row in comparison.table.rows} if bounds else {}
+    comparison = comparison.with_latencies(conditions)  # with those that were measured just now
+    if taken:
         _check(taken, bounds)
         rows = [_fitting(row, taken[row.label], bounds) for row in comparison.table.rows]
         rows = [row for row in rows if row.fits or row.exports]
         comparison = replace(comparison, table=replace(comparison.table, rows=rows))
+    if budget.ms is not None:
+        latency = f"{conditions}; {machine(conditions.device)}"
+        comparison = replace(comparison, table=replace(comparison.table, latency=latency))
     table = comparison.table
     limit = limit_of(table.rows, table.teacher, table.metric, budget.within)
     return replace(comparison, table=replace(table, limit=limit))
 
 
-Taken = dict[str, dict[str, float]]  # format, or "" for the row itself → bound → what is taken
+Taken = dict[tuple[str, str], dict[str, float]]  # format and signature of an export → bound → what is taken
+_ITSELF = ("", "")  # in place of format and signature: the row's generator
 
 
 def _check(taken: dict[str, Taken], bounds: dict[str, float]) -> None:
     """Raise UserError if nothing fits."""
-    candidates = {
-        f"{label}{', ' * bool(name)}{name}": takes for label, each in taken.items() for name, takes in each.items()
-    }
-    if not candidates or any(_fits(takes, bounds) for takes in candidates.values()):
+    candidates = [
+        (f"{row}{', ' * bool(name)}{name}", takes) for row, each in taken.items() for (name, _), takes in each.items()
+    ]
+    if any(_fits(takes, bounds) for _, takes in candidates):
         return
-    nearest = min(candidates, key=lambda name: max(candidates[name][b] / bound for b, bound in bounds.items()))
+    nearest, takes = min(candidates, key=lambda pair: max(pair[1][name] / bound for name, bound in bounds.items()))
     wanted = " ".join(f"--max-{name} {bound:g}" for name, bound in bounds.items())
-    needs = ", ".join(f"{name} {candidates[nearest][name]:.4g}" for name in bounds)
+    needs = ", ".join(f"{name} {takes[name]:{',.0f' if takes[name] >= 1000 else '.3g'}}" for name in bounds)
     raise UserError(f"{wanted}: no generator fits; the nearest is {nearest} with {needs}")
 
 
@@ -80,11 +83,12 @@ def _fitting(row: Row, taken: Taken, bounds: dict[str, float]) -> Row:
     def fitting(entry: Entry | None) -> Entry | None:
         if entry is None:
             return None
-        return replace(
-            entry, exports=[e for e in entry.exports if e.format in taken and _fits(taken[e.format], bounds)]
-        )
+        ways = [(export, taken.get((export.format, export.signature))) for export in entry.exports]
+        return replace(entry, exports=[export for export, takes in ways if takes and _fits(takes, bounds)])
 
-    return replace(row, student=fitting(row.student), control=fitting(row.control), fits=_fits(taken[""], bounds))
+    itself = taken[_ITSELF]
+    fits, ms = _fits(itself, bounds), itself.get("ms")
+    return replace(row, student=fitting(row.student), control=fitting(row.control), fits=fits, ms=ms)
 
 
 def _taken(comparison: Comparison, row: Row, budget: Budget) -> Taken:
@@ -100,9 +104,11 @@ def _taken(comparison: Comparison, row: Row, budget: Budget) -> Taken:
         }
         return {bound: ways[bound]() for bound in budget.bounds}
 
-    taken = {"": take(budget.formats, lambda: max(_bytes(comparison, row, shape, name) for name in budget.formats))}
-    if budget.conditions.runtime == "onnx":  # torch does not run exports
-        taken |= {export.format: take((export.format,), partial(float, export.bytes)) for export in row.exports}
+    size = partial(_largest, comparison, row, shape, budget.formats)
+    taken = {_ITSELF: take(budget.formats, size)}
+    if budget.exports and budget.conditions.runtime == "onnx":  # torch does not run exports
+        for export in row.exports:
+            taken[export.format, export.signature] = take((export.format,), partial(float, export.bytes))
     return taken
 
 
@@ -114,12 +120,14 @@ def _milliseconds(comparison: Comparison, shape: GeneratorShape, name: str, cond
     return measured(comparison.store, shape, name, conditions).milliseconds
 
 
-def _bytes(comparison: Comparison, row: Row, shape: GeneratorShape, name: str) -> float:
-    if name in ONNX_FORMATS:
-        return measured(comparison.store, shape, name, DEFAULT).bytes
-    entry = row.student or row.control
-    assert entry is not None
-    path = comparison.store.weights(entry.signature, "generator", entry.updates)
-    if not path.exists():
-        raise UserError(f"--max-bytes: {path} is missing; restore it from a backup, or use --max-params")
-    return path.stat().st_size
+def _largest(comparison: Comparison, row: Row, shape: GeneratorShape, formats: tuple[str, ...]) -> float:
+    """Return the bytes of the largest file of these formats. Raises UserError if the row's weights are missing."""
+    sizes = [measured(comparison.store, shape, name, DEFAULT).bytes for name in formats if name in ONNX_FORMATS]
+    if "safetensors" in formats:
+        entry = row.student or row.control
+        assert entry is not None
+        path = comparison.store.weights(entry.signature, "generator", entry.updates)
+        if not path.exists():
+            raise UserError(f"--max-bytes: {path} is missing; restore it from a backup, or use --max-params")
+        sizes.append(path.stat().st_size)
+    return max(sizes)

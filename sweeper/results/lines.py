@@ -21,6 +21,13 @@ class Line:
     is_teacher: bool = False
     export: Export | None = None
 
+    @property
+    def ms(self) -> float | None:
+        """Return the milliseconds per image."""
+        if self.export:
+            return self.export.ms
+        return self.size.ms if isinstance(self.size, Row) else None
+
 
 def lines(table: Table) -> Iterator[Line]:
     """Yield the lines: each row and the exports of its student and control, the teacher and its exports last."""
@@ -62,7 +69,8 @@ def _flat(line: Line) -> dict[str, Any]:
     size, export = line.size, line.export
     found: dict[str, Any] = {"family": size.family, "d": size.d, "parameters": size.parameters, "macs": size.macs}
     found |= {"ratio": line.ratio, "teacher": line.is_teacher}
-    found |= {name: getattr(export, name) if export else None for name in ("format", "bytes", "ms")}
+    found |= {name: getattr(export, name) if export else None for name in ("format", "bytes")}
+    found["ms"] = line.ms
     for kind, entry in (("student", line.student), ("control", line.control)):
         for name in ("signature", "loss", "alpha", "seeds", "updates", "d_discriminator"):
             found[f"{kind}_{name}"] = getattr(entry, name) if entry else None

@@ -155,9 +155,7 @@ def open_session(path: Path, device: str = "cpu", threads: int = 1) -> Any:
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]
     if provider not in onnxruntime.get_available_providers():
-        raise EnvironmentUserError(
-            "this ONNX Runtime has no CUDA; install onnxruntime-gpu, or measure with --runtime torch"
-        )
+        raise EnvironmentUserError("this ONNX Runtime has no CUDA; install onnxruntime-gpu, or leave out --device")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 4
     try:

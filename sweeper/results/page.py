@@ -125,7 +125,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         "d",
         "parameters",
         "ratio",
-        *(["bytes", "ms"] if "kB" in table_text.columns(table) else []),
+        *(key for head, key in (("kB", "bytes"), ("ms", "ms")) if head in table_text.columns(table)),
         *(f"{kind}_{name}" for name in table_text.score_order(table) for kind in ("student", "control")),
     ]
     limit = table.limit.label if table.limit else None

@@ -71,6 +71,7 @@ class Row:
     control: Entry | None
     differences: dict[str, Difference | None]  # by score; None unless both sides have two seeds or more, fresh or not
     fits: bool = True  # in the budget; else only its exports do
+    ms: float | None = None  # milliseconds per image, if the budget bounds them
 
     @property
     def label(self) -> str:
@@ -108,7 +109,7 @@ class Table:
     rows: list[Row]  # ascending by family and d; the teacher's shape only if it has a student
     limit: Limit | None
     finished: bool  # whether both sweeps are; else scores may still change
-    latency: str | None = None  # how the exports' latencies were measured, and where
+    latency: str | None = None  # how latencies were measured, and where
 
     def as_json(self) -> dict[str, Any]:
         """Return what `sweeper table --format json` prints."""

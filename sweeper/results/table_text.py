@@ -21,7 +21,7 @@ def columns(table: Table) -> list[str]:
     out if every generator is of the default family, kB and ms if there are no exports.
     """
     scores = [f"{name.upper()} ({kind})" for name in score_order(table) for kind in ("Stu.", "Reg.")]
-    sizes = ["kB", "ms"] if _has_exports(table) else []
+    sizes = [*(["kB"] if _has_exports(table) else []), *(["ms"] if _has_latencies(table) else [])]
     return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *sizes, *scores, "Student", "D"]
 
 
@@ -34,11 +34,8 @@ def _cells(table: Table, line: Line) -> list[str]:
     export = line.export
     sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d), f"{line.size.parameters:,}"]
     ratio = "1:1" if line.is_teacher else f"{line.ratio:.1f}:1" if line.ratio else "—"
-    if _has_exports(table):
-        measured = export.ms if export else None
-        exported = [f"{export.bytes / 1000:,.1f}" if export else "—", f"{measured:.3g}" if measured else "—"]
-    else:
-        exported = []
+    kilobytes = [f"{export.bytes / 1000:,.0f}" if export else "—"] if _has_exports(table) else []
+    milliseconds = [f"{line.ms:.2g}" if line.ms else "—"] if _has_latencies(table) else []
     scores = [text for name in score_order(table) for text in _pair(line, name)]
     if export:
         last = [_export_name(line, export), "—"]
@@ -46,7 +43,7 @@ def _cells(table: Table, line: Line) -> list[str]:
         last = ["teacher", str(line.control.d_discriminator) if line.control else "—"]
     else:
         last = [_training(line.student), _discriminators(line.student, line.control)]
-    return [*sizes, ratio, *exported, *scores, *last]
+    return [*sizes, ratio, *kilobytes, *milliseconds, *scores, *last]
 
 
 def _export_name(line: Line, export: Export) -> str:
@@ -78,6 +75,10 @@ def _has_families(table: Table) -> bool:
 
 def _has_exports(table: Table) -> bool:
     return any(line.export for line in lines(table))
+
+
+def _has_latencies(table: Table) -> bool:
+    return any(line.ms for line in lines(table))
 
 
 def _training(student: Entry | None) -> str:
@@ -132,10 +133,9 @@ def caption(table: Table) -> str:
         if export.format != FLOAT32 and export.worse:
             parts.append(f"{line.size.label}, {kind}, {_export_name(line, export)}: {', '.join(export.worse)}")
     if exported:
-        parts.append(
-            "kB and ms: ONNX files of one training, against which scores in fewer bits are compared"
-            + (f"; ms per image: {table.latency}" if table.latency else "")
-        )
+        parts.append("onnx: the ONNX files of one training, in float32 and in fewer bits")
+    if table.latency:
+        parts.append(f"ms per image: {table.latency}")
     if limit := table.limit:
         parts.append(
             f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.label}, {limit.ratio:.1f}:1"
@@ -190,9 +190,12 @@ def show(table: Table) -> None:
     from rich.padding import Padding
     from rich.table import Table as TextTable
 
-    def laid_out(break_at: str) -> TextTable:
+    def laid_out(line_end: str) -> TextTable:
         text = TextTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        lines = [[cell.replace("±", break_at) for cell in row] for row in cells(table)]
+        lines = [
+            [cell.replace("±", f"{line_end}±").replace("onnx-", f"onnx-{line_end}") for cell in row]
+            for row in cells(table)
+        ]
         for index, heading in enumerate(columns(table)):
             words = [word for line in lines for word in line[index].split()]
             text.add_column(heading, justify="right", min_width=max(map(len, words), default=1))
@@ -202,6 +205,6 @@ def show(table: Table) -> None:
 
     console = Console(highlight=False)
     width = console.width if console.is_terminal else min(110, console.width)
-    natural = Measurement.get(console, console.options.update(width=1000), laid_out("±")).maximum
-    text = laid_out("±" if natural <= width else "\n±")
+    natural = Measurement.get(console, console.options.update(width=1000), laid_out("")).maximum
+    text = laid_out("" if natural <= width else "\n")
     console.print(text, Padding(caption(table), (0, 1)), width=width)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,15 +11,16 @@ from typing import Any
 import pytest
 
 from sweeper.records import ExportRecord, Measurement, Teacher
-from sweeper.results import latency
+from sweeper.results import budget, choice, latency
 from sweeper.results.budget import Budget, narrowed
 from sweeper.results.comparison import Comparison
-from sweeper.results.latency import DEFAULT
+from sweeper.results.latency import DEFAULT, Conditions
 from sweeper.results.lines import flat
 from sweeper.results.table_text import as_text, caption, cells, columns
 from sweeper.store import Store
 from tests.sweeper.stores import scores, student, sweep, teacher, trial
 from trainables.errors import UserError
+from trainables.shapes import GeneratorShape
 
 FORMATS = {
     "onnx": (100_000, 0.5, 21.0, 8.7),
@@ -71,7 +73,7 @@ def test_each_format_is_a_line_with_its_scores_bytes_and_latency(store: Store) -
         "d": "4",
         "Params": "28,253",
         "Ratio": "5.1:1",
-        "kB": "34.0",
+        "kB": "34",
         "ms": "0.8",
         "IS (Stu.)": "8.60±0.10",
         "IS (Reg.)": "—",
@@ -119,8 +121,51 @@ def test_a_budget_keeps_an_export_where_float32_does_not_fit(store: Store) -> No
     fitting = narrowed(Comparison.read(store, None, None), Budget(bytes=60_000))
     assert formats(fitting) == [(4, "onnx-fp16"), (4, "onnx-int8"), (16, None)]
     assert fitting.table.limit is None, "a limit of compression is in float32"
-    with pytest.raises(UserError, match=r"the nearest is d=4, onnx-int8 with bytes 3\.4e"):
+    with pytest.raises(UserError, match=r"the nearest is d=4, onnx-int8 with bytes 34,000"):
         narrowed(Comparison.read(store, None, None), Budget(bytes=10_000))
+
+
+def test_a_bound_on_latency_measures_each_row_and_format_and_shows_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 d=2 takes 1 ms and d=4 2 ms; int8 takes half."""
+
+    def measured(store: Store, shape: GeneratorShape, name: str, conditions: Conditions) -> Measurement:
+        found = Measurement(
+            subject=latency.subject(shape),
+            format=name,
+            conditions=str(conditions),
+            host=platform.node(),
+            machine="here",
+            milliseconds=shape.d / (4 if name == "onnx-int8" else 2),
+            bytes=1,
+        )
+        store.save_measurement(found)
+        return found
+
+    monkeypatch.setattr(budget, "measured", measured)
+    comparison = Comparison.read(store, None, None)
+    slow = Conditions(threads=7)
+    fitting = narrowed(comparison, Budget(ms=1.5, conditions=slow))
+    assert [(line["d"], line["format"], line["ms"]) for line in flat(fitting.table)] == [
+        (2, None, 1.0),
+        (4, "onnx-int8", 1.0),
+        (16, None, None),
+    ]
+    assert f"ms per image: {slow}; " in caption(fitting.table)
+    assert formats(narrowed(comparison, Budget(ms=1.5, conditions=Conditions(runtime="torch")))) == [
+        (2, None),
+        (16, None),
+    ], "torch does not run exports"
+
+    # An export in int8 has to fit in int8, and earlier exports do not count.
+    def chosen(ms: float, *names: str) -> int:
+        narrow = narrowed(comparison, Budget(ms=ms, formats=names, exports=False))
+        return choice.choose(narrow, None, best=True).spec.d
+
+    assert (chosen(1.5, "onnx-int8"), chosen(1.5, "onnx", "onnx-int8"), chosen(1.5, "safetensors")) == (4, 2, 2)
+    with pytest.raises(UserError, match=r"the nearest is d=2 with ms 0\.5"):
+        chosen(0.1, "onnx-int8")
 
 
 def test_a_damaged_record_is_one_line(store: Store) -> None:
