@@ -35,7 +35,7 @@ def _cells(table: Table, line: Line) -> list[str]:
     sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d), f"{line.size.parameters:,}"]
     ratio = "1:1" if line.is_teacher else f"{line.ratio:.1f}:1" if line.ratio else "—"
     kilobytes = [f"{export.bytes / 1000:,.0f}" if export else "—"] if _has_exports(table) else []
-    milliseconds = [f"{line.ms:.2g}" if line.ms else "—"] if _has_latencies(table) else []
+    milliseconds = [f"{line.ms:.{3 if line.ms < 1 else 1}f}" if line.ms else "—"] if _has_latencies(table) else []
     scores = [text for name in score_order(table) for text in _pair(line, name)]
     if export:
         last = [_export_name(line, export), "—"]

@@ -74,7 +74,7 @@ def test_each_format_is_a_line_with_its_scores_bytes_and_latency(store: Store) -
         "Params": "28,253",
         "Ratio": "5.1:1",
         "kB": "34",
-        "ms": "0.8",
+        "ms": "0.800",
         "IS (Stu.)": "8.60±0.10",
         "IS (Reg.)": "—",
         "FID (Stu.)": "23.0±0.1",
