@@ -20,6 +20,9 @@ from trainables.latents import latents
 from trainables.networks import build
 from trainables.shapes import GeneratorShape, LatentLaw
 
+# Else the import of ONNX Runtime writes a device id into HOME and looks up a host.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 TOLERANCE = 1e-5  # largest difference of ONNX's float32 output from torch's, in [-1, 1]
 OPSET, IR_VERSION = 18, 8  # of 2023; read by ONNX Runtime from 1.14 on
 FILES = dict(zip(ONNX_FORMATS, ("generator.onnx", "generator-fp16.onnx", "generator-int8.onnx"), strict=True))
@@ -150,7 +153,6 @@ def open_session(path: Path, device: str = "cpu", threads: int = 1) -> Any:
 
     Raises UserError if ONNX Runtime refuses the model, EnvironmentUserError if it has no CUDA.
     """
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else its import writes a device id into HOME and looks up a host
     import onnxruntime
 
     provider = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}[device]

@@ -314,7 +314,8 @@ def test_an_export_calls_nobody_and_leaves_nothing_in_the_home_folder(
     weights = sweeper(*words, "--format", "safetensors", "-o", str(tmp_path / "weights"), cwd=tmp_path, **clean)
     assert weights.code == 0, weights.err
     assert "onnxruntime" not in weights.err
-    everything = sweeper(*words, "-o", str(tmp_path / "all"), cwd=tmp_path, **clean)
+    formats = ",".join(export.FORMATS)
+    everything = sweeper(*words, "--format", formats, "-o", str(tmp_path / "all"), cwd=tmp_path, **clean)
     assert everything.code == 0, everything.err
     assert "onnxruntime" in everything.err
     assert not [path for path in home.rglob("*") if "Microsoft" in str(path) or "onnxruntime" in str(path)]
