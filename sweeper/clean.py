@@ -26,7 +26,7 @@ _CHECKPOINT = re.compile(r"checkpoint(-[a-z0-9-]+)?\.safetensors(\.spoiled)?")
 _SHARD = re.compile(r"[0-9]{6}\.(npy|lock|lock\.lease|npy\.spoiled)")
 _BANK = re.compile(r"(?P<signature>[0-9a-f]{12})@[0-9]+-[0-9a-f]+")
 _TRIAL_FILE = re.compile(
-    r"record\.json|error\.txt|samples-[0-9]+\.png|(generator|discriminator)-[0-9]+\.safetensors(\.spoiled)?"
+    r"record\.json|error\.txt|export-onnx(-fp16|-int8)?\.json|samples-[0-9]+\.png|(generator|discriminator)-[0-9]+\.safetensors(\.spoiled)?"
 )
 _SIGNATURE = re.compile(r"[0-9a-f]{12}")
 

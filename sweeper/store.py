@@ -11,6 +11,8 @@ runs/
                   /checkpoint-*.safetensors (trainables.checkpoint), /error.txt (the traceback of a failed job)
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
+                  /export-FORMAT.json    scores of the exported generator
+  measured/HASH.json            latencies and file sizes on one machine
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
   shares.json, memory.json      what trials need of a GPU's memory (sweeper.execution.experience)
@@ -18,6 +20,7 @@ runs/
 """
 
 import dataclasses
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +28,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sweeper.records import FinalRecord, Manifest, RungRecord, StoreFacts, TrialFile, TrialRecord
+from sweeper.records import (
+    ONNX_FORMATS,
+    ExportRecord,
+    FinalRecord,
+    Manifest,
+    Measurement,
+    RungRecord,
+    StoreFacts,
+    TrialFile,
+    TrialRecord,
+)
 from trainables.errors import LostClaimError, MissingPluginError, UserError
 from trainables.files import replacing, write_json
 from trainables.locks import HEARTBEAT, LEASE, Claim, holder, loss
@@ -237,6 +250,30 @@ class Store:
         """
         path = self._trial(signature) / "record.json"
         return path.stat().st_mtime_ns if path.exists() else 0
+
+    # Exports. One file each, so that several commands can write while another trains.
+
+    def exports(self, signature: str) -> list[ExportRecord]:
+        """Return the records of a trial's exported generators, at most one per format."""
+        paths = [self._export(signature, name) for name in ONNX_FORMATS]
+        return [record for path in paths if (record := read_record(path, ExportRecord))]
+
+    def save_export(self, signature: str, record: ExportRecord) -> None:
+        write_json(self._export(signature, record.format), dataclasses.asdict(record))
+
+    def _export(self, signature: str, name: str) -> Path:
+        return self._trial(signature) / f"export-{name}.json"
+
+    def measurements(self) -> list[Measurement]:
+        """Return what was measured on any machine, the newest first."""
+        paths = sorted((self.root / "measured").glob("*.json"), key=lambda path: -path.lstat().st_mtime_ns)
+        return [found for path in paths if (found := read_record(path, Measurement))]
+
+    def save_measurement(self, measured: Measurement) -> None:
+        """Replace an earlier measurement of the same on the same machine."""
+        what = measured.subject, measured.format, measured.conditions, measured.host, measured.machine
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+        write_json(self.root / "measured" / f"{name}.json", dataclasses.asdict(measured))
 
     # Sweeps.
 

@@ -16,7 +16,7 @@ LAYERS = (
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor", "sweeper.clean"),
     ("sweeper.run",),
-    ("sweeper.choices", "sweeper.options", "sweeper.panels"),
+    ("sweeper.choices", "sweeper.options", "sweeper.budget_options", "sweeper.panels"),
     ("sweeper.store_cli", "sweeper.wandb_cli"),
     ("sweeper.cli",),
     ("sweeper.__main__",),

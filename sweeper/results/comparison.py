@@ -1,10 +1,11 @@
 """Join a teacher sweep with a student sweep of its teacher: the data of table, page and notebook."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from sweeper.records import Manifest, RungRecord
+from sweeper.results.latency import Conditions
 from sweeper.results.table import Table, build
 from sweeper.scheduling.selection import controls_of
 from sweeper.scheduling.sweep import State, Sweep
@@ -37,6 +38,11 @@ class Comparison:
         whole = controls if controls.manifest == teachers else Sweep.read(teachers, store)
         finished = whole.finished() and (distilled is None or distilled.finished())
         return cls(store, controls, distilled, build(store, controls, distilled, finished=finished))
+
+    def with_latencies(self, conditions: Conditions) -> "Comparison":
+        """Return the comparison with the latencies under these conditions, as far as the store has them."""
+        table = build(self.store, self.controls, self.distilled, finished=self.table.finished, conditions=conditions)
+        return replace(self, table=table)
 
     @property
     def manifest(self) -> Manifest:

@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sweeper.results.comparison import Comparison
-from sweeper.results.table import flat
+from sweeper.results.lines import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.dataset_identity import identify, registered_name

@@ -22,8 +22,9 @@ from sweeper.execution.job import load_generator
 from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, latency, table_text
 from sweeper.results.comparison import Comparison, samples
+from sweeper.results.lines import flat
 from sweeper.results.sheet import sample_label
-from sweeper.results.table import TOLERANCE, Table, flat
+from sweeper.results.table import TOLERANCE, Table
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import State, Sweep
 from trainables.errors import UserError
@@ -86,10 +87,12 @@ def _digest(content: bytes) -> str:
 def render_page(comparison: Comparison, command: str, tables: Mapping[str, str]) -> str:
     """Return the page as text. tables: the table's files beside it, with their hashes.
 
-    Measures the generators' latency on this machine: half a second per shape.
+    Measures the generators' latency on this machine if the store has none: half a second per shape.
     """
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
-    seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes}
+    by_torch = latency.Conditions(runtime="torch")
+    measured = {shape.label: latency.measured(comparison.store, shape, "torch", by_torch) for shape in shapes}
+    seconds = {name: found.milliseconds / 1000 for name, found in measured.items()}
     table = comparison.table
     return fill(
         "page.html.j2",
@@ -108,7 +111,7 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
         protocols=_protocols(comparison),
         commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)] + [command],
         latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
-        machine=f"{latency.CONDITIONS}; {latency.machine()}",
+        machine=f"{by_torch}; {latency.machine()}",
         version=__version__,
         listed=json.dumps(dict(tables)),
         plotly=get_plotlyjs(),
@@ -122,6 +125,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         "d",
         "parameters",
         "ratio",
+        *(key for head, key in (("kB", "bytes"), ("ms", "ms")) if head in table_text.columns(table)),
         *(f"{kind}_{name}" for name in table_text.score_order(table) for kind in ("student", "control")),
     ]
     limit = table.limit.label if table.limit else None
@@ -129,7 +133,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         {
             "cells": list(zip_longest(texts, [line[key] for key in keys])),
             "teacher": line["teacher"],
-            "limit": label(line["family"], line["d"]) == limit and not line["teacher"],
+            "limit": label(line["family"], line["d"]) == limit and not line["teacher"] and not line["format"],
         }
         for texts, line in zip(table_text.cells(table), flat(table), strict=True)
     ]

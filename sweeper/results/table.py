@@ -1,11 +1,13 @@
 """The compression table as data: per shape the student's and the control's scores, and the ratio to the teacher."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.records import FinalRecord, Manifest
+from sweeper.records import SCORES, FinalRecord, Manifest
+from sweeper.results.exported import Export, Exports
+from sweeper.results.latency import DEFAULT, Conditions
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.errors import NotYetError
@@ -13,7 +15,6 @@ from trainables.scores.protocol import Score, comparable
 from trainables.shapes import GeneratorShape, label
 from trainables.spec import TrialSpec
 
-SCORES = ("is", "fid", "kid", "sharpness")
 TOLERANCE = 0.10  # of the teacher's score; the limit of compression is the smallest student within it
 
 
@@ -36,6 +37,7 @@ class Entry:
     diverged: int  # fresh seeds that diverged
     conditions: dict[str, int | float | str]  # what should be equal in a row; empty for the teacher
     scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
+    exports: list[Export] = field(default_factory=list)  # of its trials, in fewer bits
 
     @property
     def label(self) -> str:
@@ -68,10 +70,17 @@ class Row:
     student: Entry | None
     control: Entry | None
     differences: dict[str, Difference | None]  # by score; None unless both sides have two seeds or more, fresh or not
+    fits: bool = True  # in the budget; else only its exports do
+    ms: float | None = None  # milliseconds per image, if the budget bounds them
 
     @property
     def label(self) -> str:
         return label(self.family, self.d)
+
+    @property
+    def exports(self) -> list[Export]:
+        """Return the exports of both sides."""
+        return [export for entry in (self.student, self.control) if entry for export in entry.exports]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,6 +109,7 @@ class Table:
     rows: list[Row]  # ascending by family and d; the teacher's shape only if it has a student
     limit: Limit | None
     finished: bool  # whether both sweeps are; else scores may still change
+    latency: str | None = None  # how latencies were measured, and where
 
     def as_json(self) -> dict[str, Any]:
         """Return what `sweeper table --format json` prints."""
@@ -115,13 +125,23 @@ class Table:
         return next((row for row in self.rows if row.label == shape_label), None)
 
 
-def build(store: Store, controls: Sweep, distilled: Sweep | None, *, finished: bool) -> Table:
-    """Join a teacher sweep, which holds the controls, with a student sweep. finished: whether both are."""
-    metric = controls.manifest.metric
-    teacher = _teacher(store, controls, distilled.manifest if distilled else None)
+def build(
+    store: Store,
+    controls: Sweep,
+    distilled: Sweep | None,
+    *,
+    finished: bool,
+    conditions: Conditions = DEFAULT,
+) -> Table:
+    """Join a teacher sweep, which holds the controls, with a student sweep.
+
+    finished: whether both are. conditions: of the latencies that are shown, as far as the store has them.
+    """
+    metric, exports = controls.manifest.metric, Exports(store, conditions)
+    teacher = _teacher(store, controls, distilled.manifest if distilled else None, exports)
     shapes = {shape for shape in controls.strata if teacher is None or shape.label != teacher.label}
     shapes |= set(distilled.strata) if distilled else set()
-    rows = [_row(shape, controls, distilled, teacher) for shape in sorted(shapes)]
+    rows = [_row(shape, controls, distilled, teacher, exports) for shape in sorted(shapes)]
     return Table(
         dataset=controls.manifest.dataset,
         metric=metric,
@@ -130,12 +150,15 @@ def build(store: Store, controls: Sweep, distilled: Sweep | None, *, finished: b
         rows=rows,
         limit=limit_of(rows, teacher, metric, TOLERANCE),
         finished=finished,
+        latency=exports.latency,
     )
 
 
-def _row(shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teacher: Entry | None) -> Row:
-    student = _entry_of(distilled, shape) if distilled else None
-    control = _entry_of(controls, shape)
+def _row(
+    shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teacher: Entry | None, exports: Exports
+) -> Row:
+    student = _entry_of(distilled, shape, exports) if distilled else None
+    control = _entry_of(controls, shape, exports)
     comparable(fid for entry in (student, control, teacher) if entry and (fid := entry.scores["fid"]))
     return Row(
         family=shape.family,
@@ -170,7 +193,7 @@ def welch(ours: Score, our_seeds: int, theirs: Score, their_seeds: int) -> Diffe
     return Difference(mean=mean, low=mean - margin, high=mean + margin)
 
 
-def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry | None:
+def _teacher(store: Store, controls: Sweep, students: Manifest | None, exports: Exports) -> Entry | None:
     """Return the teacher that the student sweep pins; without students the best trial by selection scores."""
     if students is not None and students.teacher is not None:
         pinned = students.teacher
@@ -181,14 +204,17 @@ def _teacher(store: Store, controls: Sweep, students: Manifest | None) -> Entry 
             raise NotYetError(
                 f"the teacher {pinned.name} has no scores by its students' protocol; run `{students.command}`"
             )
-        return _entry(record.spec, scored)
+        of_it = exports.of(record.spec.generator, [(pinned.signature, scored[0])])
+        return replace(_entry(record.spec, scored), exports=of_it)
     ranked = [trials for shape in controls.finishers() if (trials := controls.best(shape))]
     if not ranked:
         return None
-    return _entry(*_of(controls, max(ranked, key=controls.quality)))
+    trials = max(ranked, key=controls.quality)
+    spec, finals = _of(controls, trials)
+    return replace(_entry(spec, finals), exports=exports.of(spec.generator, zip(trials, finals, strict=True)))
 
 
-def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
+def _entry_of(sweep: Sweep, shape: GeneratorShape, exports: Exports) -> Entry | None:
     """Return the best configuration of a shape, with the scores of its fresh seeds if there are any."""
     trials, fresh = sweep.best(shape), sweep.confirmed(shape)
     if trials is None:
@@ -196,13 +222,15 @@ def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
     spec, finals = _of(sweep, fresh or trials)
     states = sweep.states()
     again = sweep.confirmations[shape].configurations if shape in sweep.confirmations else ()
-    return _entry(
+    of_it = [(t, final) for t in [*trials, *fresh] if (final := sweep.final(t))]
+    entry = _entry(
         sweep.records[trials[0]].spec,
         finals,
         {**_conditions(sweep, spec, finals), "fresh seeds": "yes" if fresh else "no"},
         fresh=bool(fresh),
         diverged=sum(states[trial] == State.DIVERGED for trial in again),
     )
+    return replace(entry, exports=exports.of(shape, of_it))
 
 
 def _of(sweep: Sweep, trials: list[str]) -> tuple[TrialSpec, list[FinalRecord]]:
@@ -265,7 +293,7 @@ def limit_of(rows: list[Row], teacher: Entry | None, metric: str, tolerance: flo
         return None
     for row in sorted(rows, key=lambda row: row.parameters):
         score = row.student.scores[metric] if row.student else None
-        if score is None or row.ratio is None or row.parameters >= teacher.parameters:
+        if not row.fits or score is None or row.ratio is None or row.parameters >= teacher.parameters:
             continue
         if metric == "is":
             within = score["mean"] >= target["mean"] * (1 - tolerance)
@@ -274,41 +302,3 @@ def limit_of(rows: list[Row], teacher: Entry | None, metric: str, tolerance: flo
         if within:
             return Limit(family=row.family, d=row.d, ratio=row.ratio, tolerance=tolerance, metric=metric)
     return None
-
-
-def flat(table: Table) -> list[dict[str, Any]]:
-    """Return a dict per row with plain numbers, None for missing ones: the lines of CSV, DataFrame and W&B's table.
-
-    The teacher is the last row. It was trained as a regular GAN, so its scores are under the controls' keys.
-    """
-    lines = [
-        _flat(row, row.ratio, row.student, row.control, is_teacher=False) | _intervals(row.differences)
-        for row in table.rows
-    ]
-    teacher = table.teacher
-    if teacher is None:
-        return lines
-    return [*lines, _flat(teacher, 1.0, None, teacher, is_teacher=True) | _intervals({})]
-
-
-def _intervals(differences: dict[str, Difference | None]) -> dict[str, float | None]:
-    return {
-        f"difference_{name}{suffix}": getattr(difference, field) if (difference := differences.get(name)) else None
-        for name in SCORES
-        for suffix, field in (("", "mean"), ("_low", "low"), ("_high", "high"))
-    }
-
-
-def _flat(
-    size: Row | Entry, ratio: float | None, student: Entry | None, control: Entry | None, *, is_teacher: bool
-) -> dict[str, Any]:
-    line: dict[str, Any] = {"family": size.family, "d": size.d, "parameters": size.parameters, "macs": size.macs}
-    line |= {"ratio": ratio, "teacher": is_teacher}
-    for kind, entry in (("student", student), ("control", control)):
-        for name in ("signature", "loss", "alpha", "seeds", "updates", "d_discriminator"):
-            line[f"{kind}_{name}"] = getattr(entry, name) if entry else None
-        for name in SCORES:
-            score = entry.scores[name] if entry else None
-            line[f"{kind}_{name}"] = score["mean"] if score else None
-            line[f"{kind}_{name}_std"] = score["std"] if score else None
-    return line

@@ -3,7 +3,9 @@
 import csv
 import io
 
-from sweeper.results.table import Entry, Row, Table, flat
+from sweeper.results.exported import FLOAT32, Export
+from sweeper.results.lines import Line, flat, lines
+from sweeper.results.table import Entry, Row, Table
 from sweeper.store import dump
 from trainables.scores.protocol import REPORT_SETS
 from trainables.shapes import DEFAULT_FAMILY
@@ -16,33 +18,46 @@ def columns(table: Table) -> list[str]:
     """Return the headings.
 
     Stu. and Reg. are the paper's abbreviations. D: widths of the discriminators, student's/control's. Family is left
-    out if every generator is of the default family.
+    out if every generator is of the default family, kB and ms if there are no exports.
     """
     scores = [f"{name.upper()} ({kind})" for name in score_order(table) for kind in ("Stu.", "Reg.")]
-    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, "Student", "D"]
+    sizes = [*(["kB"] if _has_exports(table) else []), *(["ms"] if _has_latencies(table) else [])]
+    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *sizes, *scores, "Student", "D"]
 
 
 def cells(table: Table) -> list[list[str]]:
-    """Return the rows under `columns`, the teacher's last."""
-    lines = []
-    for row in table.rows:
-        ratio = f"{row.ratio:.1f}:1" if row.ratio else "—"
-        scores = [text for name in score_order(table) for text in _pair(row, name)]
-        widths = _discriminators(row.student, row.control)
-        lines.append([*_size(table, row), ratio, *scores, _training(row.student), widths])
-    if teacher := table.teacher:
-        scores = [text for name in score_order(table) for text in ("—", _score(teacher, name))]
-        lines.append([*_size(table, teacher), "1:1", *scores, "teacher", str(teacher.d_discriminator)])
-    return lines
+    """Return the lines of the table under `columns`."""
+    return [_cells(table, line) for line in lines(table)]
 
 
-def _size(table: Table, size: Row | Entry) -> list[str]:
-    return [*([size.family] if _has_families(table) else []), str(size.d), f"{size.parameters:,}"]
+def _cells(table: Table, line: Line) -> list[str]:
+    export = line.export
+    sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d), f"{line.size.parameters:,}"]
+    ratio = "1:1" if line.is_teacher else f"{line.ratio:.1f}:1" if line.ratio else "—"
+    kilobytes = [f"{export.bytes / 1000:,.0f}" if export else "—"] if _has_exports(table) else []
+    milliseconds = [f"{line.ms:.{3 if line.ms < 1 else 1}f}" if line.ms else "—"] if _has_latencies(table) else []
+    scores = [text for name in score_order(table) for text in _pair(line, name)]
+    if export:
+        last = [_export_name(line, export), "—"]
+    elif line.is_teacher:
+        last = ["teacher", str(line.control.d_discriminator) if line.control else "—"]
+    else:
+        last = [_training(line.student), _discriminators(line.student, line.control)]
+    return [*sizes, ratio, *kilobytes, *milliseconds, *scores, *last]
 
 
-def _pair(row: Row, name: str) -> tuple[str, str]:
+def _export_name(line: Line, export: Export) -> str:
+    """Return the format, and the trial if the line's entry has several."""
+    entry = line.student or line.control
+    assert entry is not None
+    several = len({other.signature for other in entry.exports}) > 1
+    return f"{export.format} {export.signature[:6]}" if several else export.format
+
+
+def _pair(line: Line, name: str) -> tuple[str, str]:
     """Return the student's and the control's score. A star marks the one that is better beyond the interval."""
-    student, control, difference = _score(row.student, name), _score(row.control, name), row.differences[name]
+    student, control = _score(line.student, name), _score(line.control, name)
+    difference = line.differences.get(name)
     if difference is None or not difference.beyond:
         return student, control
     return (f"{student}*", control) if (difference.mean > 0) == (name == "is") else (student, f"{control}*")
@@ -56,6 +71,14 @@ def score_order(table: Table) -> tuple[str, str]:
 def _has_families(table: Table) -> bool:
     sizes: list[Row | Entry] = [*table.rows, *([table.teacher] if table.teacher else [])]
     return any(size.family != DEFAULT_FAMILY for size in sizes)
+
+
+def _has_exports(table: Table) -> bool:
+    return any(line.export for line in lines(table))
+
+
+def _has_latencies(table: Table) -> bool:
+    return any(line.ms for line in lines(table))
 
 
 def _training(student: Entry | None) -> str:
@@ -104,6 +127,15 @@ def caption(table: Table) -> str:
         for kind, entry in (("student", row.student), ("control", row.control))
         if entry and entry.diverged
     ]
+    exported = [(line, line.export) for line in lines(table) if line.export]
+    for line, export in exported:
+        kind = "teacher" if line.is_teacher else "student" if line.student else "control"
+        if export.format != FLOAT32 and export.worse:
+            parts.append(f"{line.size.label}, {kind}, {_export_name(line, export)}: {', '.join(export.worse)}")
+    if exported:
+        parts.append("onnx: the ONNX files of one training, in float32 and in fewer bits")
+    if table.latency:
+        parts.append(f"ms per image: {table.latency}")
     if limit := table.limit:
         parts.append(
             f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.label}, {limit.ratio:.1f}:1"
@@ -158,9 +190,12 @@ def show(table: Table) -> None:
     from rich.padding import Padding
     from rich.table import Table as TextTable
 
-    def laid_out(break_at: str) -> TextTable:
+    def laid_out(line_end: str) -> TextTable:
         text = TextTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        lines = [[cell.replace("±", break_at) for cell in row] for row in cells(table)]
+        lines = [
+            [cell.replace("±", f"{line_end}±").replace("onnx-", f"onnx-{line_end}") for cell in row]
+            for row in cells(table)
+        ]
         for index, heading in enumerate(columns(table)):
             words = [word for line in lines for word in line[index].split()]
             text.add_column(heading, justify="right", min_width=max(map(len, words), default=1))
@@ -170,6 +205,6 @@ def show(table: Table) -> None:
 
     console = Console(highlight=False)
     width = console.width if console.is_terminal else min(110, console.width)
-    natural = Measurement.get(console, console.options.update(width=1000), laid_out("±")).maximum
-    text = laid_out("±" if natural <= width else "\n±")
+    natural = Measurement.get(console, console.options.update(width=1000), laid_out("")).maximum
+    text = laid_out("" if natural <= width else "\n")
     console.print(text, Padding(caption(table), (0, 1)), width=width)

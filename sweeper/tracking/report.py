@@ -7,7 +7,7 @@ from typing import Any
 
 from sweeper.records import Manifest
 from sweeper.results.comparison import Comparison, find, joined
-from sweeper.results.table import flat
+from sweeper.results.lines import flat
 from sweeper.results.table_text import caption
 from sweeper.store import Store
 from sweeper.tracking.payload import FIRST_FID, sent_sweeps

@@ -95,11 +95,20 @@ OPTIONS: dict[str, tuple[list[str], dict[str, Sequence[str]]]] = {
         },
     ),
     "status": (["status"], dict.fromkeys(("--store", "--trial", "--plugin"), TEXTS)),
-    "table": (["table"], dict.fromkeys(("--dataset", "--name", "--store", "--format", "--plugin"), TEXTS)),
+    "table": (
+        ["table"],
+        {
+            **dict.fromkeys(("--dataset", "--name", "--store", "--format", "--plugin", "--runtime", "--device"), TEXTS),
+            **dict.fromkeys(("--max-ms", "--max-bytes", "--threads", "--batch"), NUMBERS),
+        },
+    ),
     "report": (["report", "--name", "none"], dict.fromkeys(("--dataset", "--store", "-o"), TEXTS)),
     "export": (
         ["export"],
-        {**dict.fromkeys(("--trial", "--name", "--store", "--format"), TEXTS), "--to-folder": NUMBERS, "--d": NUMBERS},
+        {
+            **dict.fromkeys(("--trial", "--name", "--store", "--format", "--license", "--device"), TEXTS),
+            **dict.fromkeys(("--to-folder", "--d", "--threads", "--batch"), NUMBERS),
+        },
     ),
     "score": (
         ["score", "none", "--against", "mnist5k"],

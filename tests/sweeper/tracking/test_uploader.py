@@ -15,7 +15,7 @@ import pytest
 
 from sweeper.records import RungRecord
 from sweeper.results.comparison import Comparison
-from sweeper.results.table import flat
+from sweeper.results.lines import flat
 from sweeper.results.table_text import cells, columns
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
