@@ -21,7 +21,6 @@ from sweeper.records import Measurement
 from sweeper.store import Store
 from trainables.errors import DiskError, EnvironmentUserError
 from trainables.extras import require
-from trainables.notes import note
 from trainables.shapes import GeneratorShape, LatentLaw
 
 _SECONDS = 0.5  # of measuring
@@ -88,7 +87,7 @@ def measure_file(store: Store, shape: GeneratorShape, name: str, conditions: Con
 def _keep(
     store: Store, shape: GeneratorShape, name: str, conditions: Conditions, seconds: float, size: int
 ) -> Measurement:
-    """Write a measurement to the store, and return it. A store that cannot be written costs a note."""
+    """Write a measurement to the store, if it can be written, and return it. Without it the next command measures."""
     found = Measurement(
         subject=subject(shape),
         format=name,
@@ -99,10 +98,8 @@ def _keep(
         bytes=size,
     )
     _here.insert(0, found)
-    try:
+    with suppress(DiskError):
         store.save_measurement(found)
-    except DiskError as error:
-        note(f"the latency is not kept: {error}")
     return found
 
 
