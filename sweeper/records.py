@@ -15,6 +15,7 @@ from trainables.spec import ROLES, TrialSpec
 T = TypeVar("T")
 
 PURPOSES = ("rung", "selection", "report")
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a running trial
 
 
 def _check_purposes(values: dict[str, T]) -> dict[str, T]:

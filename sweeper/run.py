@@ -4,7 +4,8 @@ import dataclasses
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
@@ -12,7 +13,6 @@ from rich.progress import Progress as Bar
 
 from sweeper import weights
 from sweeper.clean import remove_temporary
-from sweeper.doctor.command import check_nodes
 from sweeper.records import FinalRecord, Manifest, Teacher
 from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
 from sweeper.results.comparison import Comparison, joined
@@ -266,17 +266,29 @@ def _is_unchanged(manifest: Manifest, old: Manifest) -> bool:
 def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:
     choose_cluster(request.address)
     from sweeper.execution import tune
+    from sweeper.execution.cluster import RayCluster
     from sweeper.forecast.cards import with_throughput
     from sweeper.terminal.progress import Progress
 
     with ExitStack() as stack:
-        machine = with_throughput(stack.enter_context(tune.session(request.slots)))
-        if machine.elastic:
-            check_nodes(store.root, request.data_root)
-        progress = stack.enter_context(
-            Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
+        cluster = stack.enter_context(tune.session(request.slots, with_throughput))
+        if isinstance(cluster, RayCluster):
+            from sweeper.doctor.nodes import NodeCheck
+
+            check = stack.enter_context(closing(NodeCheck(store.root, request.data_root)))
+            check.check_all()
+            cluster.examine = check
+            cluster.look()
+        slots = partial(tune.max_concurrent, sweep, store, cluster, request.slots)
+        progress = stack.enter_context(Progress(sweep, store, cluster, slots))
+        tune.run(
+            sweep,
+            store,
+            cluster,
+            request.slots,
+            [progress, *watchers],
+            checkpoint_seconds=request.checkpoint_seconds,
         )
-        tune.run(sweep, store, machine, request.slots, [progress, *watchers])
 
 
 def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> int:

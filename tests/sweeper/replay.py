@@ -93,8 +93,8 @@ def create(folder: Path) -> tuple[Store, Manifest]:
 def replay(folder: Path, slots: int) -> tuple[Sweep, Order]:
     store, manifest = create(folder)
     sweep, order = Sweep.read(manifest, store), Order()
-    with tune.session(slots) as machine:
-        tune.run(sweep, store, machine, slots, [order], actor=Replay)
+    with tune.session(slots) as cluster:
+        tune.run(sweep, store, cluster, slots, [order], actor=Replay)
     return sweep, order
 
 

@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from sweeper import run
+from sweeper.execution.nodes import Cluster
 from sweeper.execution.resources import Machine
 from sweeper.records import Teacher
 from sweeper.scheduling.sweep import Job, Sweep
@@ -50,7 +51,7 @@ def teachers(tmp_path: Path) -> Sweep:
 
 
 def progress_of(sweep: Sweep, tmp_path: Path, **machine: float) -> Progress:
-    return Progress(sweep, Store(tmp_path), Machine(**{"cpus": 2, "gpus": 0, **machine}), slots=2)
+    return Progress(sweep, Store(tmp_path), Cluster.of(Machine(**{"cpus": 2, "gpus": 0, **machine})), slots=lambda: 2)
 
 
 def test_the_view_counts_states_and_shows_the_best_per_d(teachers: Sweep, tmp_path: Path) -> None:
