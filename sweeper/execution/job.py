@@ -201,10 +201,16 @@ def _teacher_networks(store_root: Path, teacher: Teacher) -> TeacherNetworks:
 
 
 @lru_cache(maxsize=2)
-def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
-    """Return the scorer of a data set at a size, on a feature network."""
+def scorer_of(
+    dataset: str,
+    size: int,
+    features: str,
+    store_root: Path,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Scorer:
+    """Return the scorer of a data set at a size, on a feature network. tell: as for Scorer."""
     store = Store(store_root)
-    return Scorer(prepare(dataset, size, store.datasets), store.scores, features)
+    return Scorer(prepare(dataset, size, store.datasets), store.scores, features, tell)
 
 
 @lru_cache(maxsize=2)

@@ -63,6 +63,17 @@ def leave(node: str) -> None:
     _internal_kv_put(_key(f"leave/{node}"), "1", namespace=_NAMESPACE)
 
 
+def say_prepared(progress: str) -> None:
+    """Tell the command how far the preparation of a data set is."""
+    _internal_kv_put(_key("prepared"), progress, namespace=_NAMESPACE)
+
+
+def prepared() -> str | None:
+    """Return what the preparation has told last."""
+    told = _internal_kv_get(_key("prepared"), namespace=_NAMESPACE)
+    return told.decode() if told is not None else None
+
+
 def updates_of(signatures: Iterable[str]) -> dict[str, int]:
     """Return signature → updates that are done, of the trials that have begun to train."""
     beats = {signature: _internal_kv_get(_key(signature), namespace=_NAMESPACE) for signature in signatures}

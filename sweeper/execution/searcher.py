@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ray import cloudpickle, tune
+from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
@@ -314,11 +315,18 @@ class Withdrawal(FIFOScheduler):
         return chosen
 
 
-class Events(tune.Callback):
-    """Passes to the searcher what Tune tells its callbacks alone."""
+class Events(TrialProgressCallback):
+    """Passes to the searcher what Tune tells its callbacks alone. Replaces the callback by which Tune prints."""
 
     def __init__(self, searcher: JobSearcher) -> None:
+        super().__init__()
         self.searcher = searcher
+
+    def log_result(self, trial: Trial, result: dict[str, Any], error: bool = False) -> None:
+        """Print nothing."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Print nothing."""
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.searcher.on_step()
