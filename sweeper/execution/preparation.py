@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import ActorUnschedulableError, RayActorError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from sweeper.execution import pulse
@@ -70,7 +70,7 @@ class Preparer:
 
         def tell(what: str, done: int, total: int) -> None:
             nonlocal said
-            if time.monotonic() - said > SECONDS_BETWEEN_LOOKS:
+            if done == total or time.monotonic() - said > SECONDS_BETWEEN_LOOKS:
                 said = time.monotonic()
                 pulse.say_prepared(f"{what} {done} {total}")
 
@@ -91,7 +91,7 @@ def prepare_on_worker(cluster: RayCluster, task: Task, tell: Tell, say: Callable
             for line in _run(node, task, tell):
                 say(f"note: {line}")
             return
-        except RayActorError:
+        except (RayActorError, ActorUnschedulableError):
             say(f"node {node.name} is lost, or the process there has died; the preparation goes on from its last part")
             cluster.look()
     raise EnvironmentUserError(
@@ -104,14 +104,16 @@ def _run(node: Node, task: Task, tell: Tell) -> list[str]:
     pinned = NodeAffinitySchedulingStrategy(node.id, soft=False)
     cpus, gpus = node.machine.cpus, min(1, int(node.machine.gpus))
     remote: Any = ray.remote(Preparer)
-    actor = remote.options(num_cpus=cpus, num_gpus=gpus, scheduling_strategy=pinned).remote()
+    # It uses all CPUs, and reserves one: others may have reserved the rest.
+    actor = remote.options(num_cpus=min(1, cpus), num_gpus=gpus, scheduling_strategy=pinned).remote()
     try:
         asked = actor.prepare.remote(task, max(1, int(cpus)))
+        told: str | None = None
         while not ray.wait([asked], timeout=SECONDS_BETWEEN_LOOKS)[0]:
-            what, *numbers = (pulse.prepared() or "nothing 0 0").split()
-            done, total = map(int, numbers)
-            if total:
-                tell(what, done, total)
+            before, told = told, pulse.prepared()
+            if told is not None and told != before:
+                what, done, total = told.split()
+                tell(what, int(done), int(total))
         return list(ray.get(asked))
     except RayTaskError as error:
         if isinstance(error.cause, UserError):

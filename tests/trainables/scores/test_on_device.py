@@ -109,11 +109,11 @@ class Stopping(Pooled):
 
     stops, batches = True, 0
 
-    def on_device(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+    def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
         self.batches += 1
         if self.stops and self.batches > 2:
             raise KeyboardInterrupt
-        return super().on_device(images)
+        return super().forward(images)
 
 
 @pytest.mark.parametrize("kind", [Tally, DeviceTally])
