@@ -112,7 +112,7 @@ class Placement:
         now = time.monotonic()
         if self._waiting is None:
             self._since = self._said = now
-            self.say(f"waiting for a node: {self._explain(job.signature)}")
+            self.say(f"waiting for a node: {self._explain(job.signature).rpartition('; ')[0]}")
         self._waiting = job
         if now - self._since > SECONDS_FOR_A_NODE:
             raise EnvironmentUserError(

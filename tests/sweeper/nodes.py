@@ -18,7 +18,8 @@ from typing import Any
 
 from tests import faults
 
-ENVIRONMENT = {"RAY_AUTH_MODE": "disabled"}
+# The tests import sweeper.execution.tune, which sets variables of a local session: a token, and loopback.
+ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
 
 
 def serve() -> None:
@@ -102,7 +103,6 @@ class Nodes:
 
 
 HEAD = "f" * 51 + "00000"  # the id that Ray's fake provider gives to the head
-HOST = "127.0.0.1"
 
 
 @contextmanager
@@ -111,6 +111,9 @@ def autoscaling(folder: Path, port: int, workers: int) -> Iterator[str]:
 
     Yield its address. Ray's own AutoscalingCluster would stop every Ray of this machine, and its package lacks a file.
     """
+    from ray._private.services import node_ip_address_from_perspective
+
+    host = node_ip_address_from_perspective()
     provider = "ray.autoscaler._private.fake_multi_node.node_provider.FakeMultiNodeProvider"
     config = {
         "cluster_name": "fake",
@@ -124,36 +127,39 @@ def autoscaling(folder: Path, port: int, workers: int) -> Iterator[str]:
             "disable_node_updaters": True,
             "launch_multiple": True,
             "head_node_id": HEAD,
-            "gcs_address": f"{HOST}:{port}",
+            "gcs_address": f"{host}:{port}",
         },
         "available_node_types": {
-            "head": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
+            "ray.head.default": {"resources": {"CPU": 1}, "node_config": {}, "max_workers": 0},
             "gpu": {
                 "resources": {"CPU": 1, "GPU": 1, "object_store_memory": 80 * 2**20},
                 "node_config": {},
                 "max_workers": workers,
             },
         },
-        "head_node_type": "head",
+        "head_node_type": "ray.head.default",
+        **{f"{word}setup_commands": list[str]() for word in ("", "head_", "worker_")},
+        **{f"{word}_start_ray_commands": list[str]() for word in ("head", "worker")},
+        **{"initialization_commands": [], "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": []},
     }
     (folder / "autoscaling.json").write_text(json.dumps(config))
     variables = {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_FAKE_CLUSTER": "1"}
-    variables |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1", **ENVIRONMENT}
+    variables |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "1"}
     with tempfile.TemporaryDirectory(prefix="nodes-") as temporary:
-        words = ["start", "--head", "--block", f"--port={port}", f"--node-ip-address={HOST}", f"--temp-dir={temporary}"]
+        words = ["start", "--head", "--block", f"--port={port}", f"--node-ip-address={host}", f"--temp-dir={temporary}"]
         words += ["--num-cpus=1", "--num-gpus=0", f"--autoscaling-config={folder / 'autoscaling.json'}"]
         words += ["--include-dashboard=false", f"--object-store-memory={80 * 2**20}"]
         words += ["--min-worker-port=0", "--max-worker-port=0", "--dashboard-agent-listen-port=0"]
         head = subprocess.Popen(
             [Path(sys.executable).with_name("ray"), *words],
-            env={**os.environ, **variables},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            env={**os.environ, **ENVIRONMENT, **variables},
+            stdout=(folder / "head.log").open("w"),
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
         try:
-            faults.wait_for_port(HOST, port)
-            yield f"{HOST}:{port}"
+            faults.wait_for_port(host, port)
+            yield f"{host}:{port}"
         finally:
             for process in faults.family(head.pid):
                 with suppress(ProcessLookupError):

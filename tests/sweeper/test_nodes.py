@@ -146,10 +146,8 @@ def test_a_cluster_without_a_node_that_can_train_says_so_while_it_waits(
 ) -> None:
     with Nodes() as nodes:
         words = [*TEACHERS, "--address", nodes.address]
-        script = Path(sys.executable).with_name("sweeper")
-        driver = subprocess.Popen(
-            [script, *words], cwd=fresh, env={**os.environ, **ENVIRONMENT}, stderr=subprocess.PIPE, text=True
-        )
+        script, environment = Path(sys.executable).with_name("sweeper"), {**os.environ, **ENVIRONMENT}
+        driver = subprocess.Popen([script, *words], cwd=fresh, env=environment, stderr=subprocess.PIPE, text=True)
         assert driver.stderr is not None
         line = next(line for line in driver.stderr if "waiting for a node" in line)
         assert "no node has come that can train" in line
