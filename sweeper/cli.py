@@ -58,6 +58,7 @@ def run_command(
     download: options.DownloadOption = False,
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
+    checkpoint_seconds: options.CheckpointOption = 60.0,
     wandb: options.WandbOption = Wandb.offline,
     plugin: options.PluginOption = None,
 ) -> None:
@@ -87,6 +88,7 @@ def plan_command(
     download: options.DownloadOption = False,
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
+    checkpoint_seconds: options.CheckpointOption = 60.0,
     wandb: options.WandbOption = Wandb.offline,
     gpus: options.GpusOption = None,
     gpu_type: options.GpuTypeOption = None,

@@ -143,6 +143,10 @@ AddressOption = Annotated[
     str | None,
     _running(metavar="auto|HOST:PORT", help="Address of a Ray cluster.", show_default="start Ray on this machine"),
 ]
+CheckpointOption = Annotated[
+    float,
+    _running(metavar="SECONDS", min=1, max=86_400, help="Save a running trial at least this often: the most it loses."),
+]
 SimulatedSlotsOption = Annotated[
     float, _running(metavar="N", min=0.001, max=10**6, help="Simulate N slots. A trial of share 1 takes one slot.")
 ]

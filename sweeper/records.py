@@ -17,6 +17,7 @@ T = TypeVar("T")
 PURPOSES = ("rung", "selection", "report")
 SCORES = ("is", "fid", "kid", "sharpness")
 ONNX_FORMATS = ("onnx", "onnx-fp16", "onnx-int8")  # of an exported generator's weights; onnx is float32
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a running trial
 
 
 def _check_purposes(values: dict[str, T]) -> dict[str, T]:

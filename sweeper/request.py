@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeper.records import Manifest, Teacher
+from sweeper.records import CHECKPOINT_SECONDS, Manifest, Teacher
 from sweeper.scheduling.selection import resolve_teacher
 from sweeper.spaces import Space, as_list, expand, load_space, override
 from sweeper.store import Store
@@ -38,6 +38,7 @@ class Request:
     download: bool = False
     slots: int | None = None
     address: str | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     precision: str | None = None
     eta: int | None = None
     rungs: int | None = None

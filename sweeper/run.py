@@ -2,21 +2,20 @@
 
 import dataclasses
 import shlex
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
-from rich.progress import Progress as Bar
 
 from sweeper import weights
 from sweeper.clean import remove_temporary
-from sweeper.doctor.command import check_nodes
 from sweeper.records import FinalRecord, Manifest, Teacher
-from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
+from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
+from sweeper.session import Session, is_prepared, prepare_on_worker, progress
 from sweeper.store import Store
 from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables import plugins
@@ -28,27 +27,6 @@ from trainables.images import Images, prepare
 from trainables.scores.loading import FEATURES, download_weights, known_name
 from trainables.spec import TrialSpec
 
-SECONDS_BETWEEN_LINES = 10.0
-
-
-@contextmanager
-def decoding(dataset: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (images decoded, total) that shows a bar on a terminal, else prints a line every ten seconds."""
-    if console.is_terminal:
-        with Bar(transient=True, console=console) as bar:
-            task = bar.add_task(f"decoding {dataset}", visible=False)
-            yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-        return
-    printed = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal printed
-        if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
-            printed = time.monotonic()
-            say(f"{dataset}: {done:,} of {total:,} images are decoded")
-
-    yield report
-
 
 def run(request: Request) -> int:
     """Train what a sweep lacks. Return the exit code.
@@ -59,18 +37,20 @@ def run(request: Request) -> int:
         require("wandb", "--wandb online", "use --wandb offline")
     resolved = resolve(request)
     store = resolved.store
-    with store.lock(say):
+    with store.lock(say), ExitStack() as stack, progress(resolved.dataset) as tell:
         remove_temporary(store)
-        with decoding(resolved.dataset) as report:
-            images = prepare(
-                resolved.dataset,
-                resolved.image_size,
-                store.datasets,
-                folder=resolved.folder,
-                data_root=request.data_root,
-                download=request.download,
-                tell=report,
-            )
+        session = Session(request, store, stack)
+        if session.is_shared and not is_prepared(resolved):
+            prepare_on_worker(resolved, session, tell)
+        images = prepare(
+            resolved.dataset,
+            resolved.image_size,
+            store.datasets,
+            folder=resolved.folder,
+            data_root=request.data_root,
+            download=request.download,
+            tell=partial(tell, "decoded"),
+        )
         specs = resolved.specs(images.channels)
         if request.download:
             download_weights({resolved.features(images.features), *(spec.loss_features for spec in specs)})
@@ -79,7 +59,7 @@ def run(request: Request) -> int:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
         if old and not request.replace:
             _check_grows(old, specs, resolved.teacher)
-        manifest = _manifest(resolved, images, specs, old)
+        manifest = _manifest(resolved, images, specs, old, partial(tell, "scored"))
         if resolved.source:
             _check_comparable(manifest, resolved.source, store)
         for spec in specs:
@@ -96,22 +76,30 @@ def run(request: Request) -> int:
         trained = not sweep.finished()
         with watching(manifest, store, _options(request)) as watchers:
             if trained:
-                _train(sweep, store, request, watchers)
+                _train(sweep, session, watchers)
             return _conclude(sweep, store, request, trained)
 
 
-def _scoring(resolved: ResolvedRequest, images: Images) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return the real images' scores, and purpose → protocol.
+def _scoring(
+    resolved: ResolvedRequest, images: Images, tell: Callable[[int, int], None]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Return the real images' scores, and purpose → protocol. tell: as for Scorer.
 
     Raises EnvironmentUserError if the feature network's weights are missing.
     """
     from sweeper.execution.job import scorer_of
 
-    scorer = scorer_of(images.name, images.size, resolved.features(images.features), resolved.store.root)
+    scorer = scorer_of(images.name, images.size, resolved.features(images.features), resolved.store.root, tell)
     return scorer.real, {purpose: scorer.protocol(purpose, count) for purpose, count in resolved.n.items()}
 
 
-def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec], old: Manifest | None) -> Manifest:
+def _manifest(
+    resolved: ResolvedRequest,
+    images: Images,
+    specs: list[TrialSpec],
+    old: Manifest | None,
+    tell: Callable[[int, int], None],
+) -> Manifest:
     """Return the manifest of the requested sweep.
 
     A finished sweep that the request does not change keeps its protocols and its scores of the real images, as long as
@@ -144,7 +132,7 @@ def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec],
     if is_finished and name and _is_scored_by(manifest, name, images):
         return manifest
     try:
-        real, protocols = _scoring(resolved, images)
+        real, protocols = _scoring(resolved, images, tell)
     except EnvironmentUserError:
         if is_finished:
             return manifest
@@ -268,20 +256,16 @@ def _is_unchanged(manifest: Manifest, old: Manifest) -> bool:
     return manifest == dataclasses.replace(old, command=manifest.command, wandb=manifest.wandb, confirming=[])
 
 
-def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:
-    choose_cluster(request.address)
+def _train(sweep: Sweep, session: Session, watchers: list[UploadWatcher]) -> None:
     from sweeper.execution import tune
-    from sweeper.forecast.cards import with_throughput
     from sweeper.terminal.progress import Progress
 
-    with ExitStack() as stack:
-        machine = with_throughput(stack.enter_context(tune.session(request.slots)))
-        if machine.elastic:
-            check_nodes(store.root, request.data_root)
-        progress = stack.enter_context(
-            Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
-        )
-        tune.run(sweep, store, machine, request.slots, [progress, *watchers])
+    store, limit = session.store, session.request.slots
+    with session.nodes() as cluster:
+        slots = partial(tune.max_concurrent, sweep, store, cluster, limit)
+        with Progress(sweep, store, cluster, slots) as progress:
+            seconds = session.request.checkpoint_seconds
+            tune.run(sweep, store, cluster, limit, [progress, *watchers], checkpoint_seconds=seconds)
 
 
 def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> int:

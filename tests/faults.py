@@ -198,3 +198,23 @@ def silent_port() -> Iterator[str]:
     """Listen on a port, and never answer. Yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def family(process: int) -> list[int]:
+    """Return a process and all below it, the deepest last."""
+    try:
+        return [process, *(child.pid for child in psutil.Process(process).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for_port(host: str, port: int, seconds: float = 120) -> None:
+    """Wait until something listens on a port."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on {port}"
+            time.sleep(0.2)

@@ -15,6 +15,7 @@ LAYERS = (
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor", "sweeper.clean"),
+    ("sweeper.session",),
     ("sweeper.run",),
     ("sweeper.choices", "sweeper.options", "sweeper.budget_options", "sweeper.panels"),
     ("sweeper.store_cli", "sweeper.wandb_cli"),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sweeper.doctor.machine import PROBE_BYTES, Facts, StoreFacts
+from trainables.errors import EnvironmentUserError
 from trainables.extras import installation
 
 GB = 1e9
@@ -86,6 +87,15 @@ def of_node(driver: Facts, node: Node) -> list[Finding]:
         text = f"Ray counts {node.gpus:g} GPUs and torch sees {len(node.facts.gpus)}{reason}; "
         found.append(Finding(Level.NOTE, text + "correct `ray start --num-gpus`, the driver or torch"))
     return [Finding(one.level, one.text, node.name) for one in found]
+
+
+def raise_first(driver: Facts, nodes: list[Node]) -> None:
+    """Raise EnvironmentUserError if a node would stop a run."""
+    stops = [one for node in nodes for one in of_node(driver, node) if one.level is Level.STOP]
+    if stops:
+        others = {one.node for one in stops} - {stops[0].node}
+        more = f" (and {len(others)} more nodes: `sweeper doctor --address auto`)" if others else ""
+        raise EnvironmentUserError(f"node {stops[0].node}: {stops[0].text}{more}")
 
 
 def _environment(facts: Facts) -> list[Finding]:

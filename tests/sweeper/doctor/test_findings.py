@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.doctor.command import raise_first
-from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node
+from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node, raise_first
 from sweeper.doctor.machine import Facts, StoreFacts, Versions
 from trainables.errors import EnvironmentUserError
 
