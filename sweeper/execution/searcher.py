@@ -5,9 +5,9 @@ The command imports sweeper.execution.tune before this module: it sets what Ray 
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ray import cloudpickle
 from ray.exceptions import RayActorError
@@ -22,7 +22,8 @@ from sweeper.execution.failures import Failures, ProcessDeath, UnexpectedError
 from sweeper.execution.placement import Placement
 from sweeper.execution.resources import Share
 from sweeper.execution.slots import Slots
-from sweeper.records import CHECKPOINT_SECONDS, RungRecord
+from sweeper.execution.watching import Watcher
+from sweeper.records import CHECKPOINT_SECONDS
 from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Store
 from trainables import checkpoint, plugins
@@ -32,19 +33,6 @@ SECONDS_TO_STOP = 7.0  # for the running jobs to save their checkpoints
 SECONDS_BETWEEN_LOOKS = 5.0  # at the running jobs
 SECONDS_TO_START = 60.0  # after which a job that has not started is worth a line
 SECONDS_TO_NOTICE = 120.0  # that Ray may take to notice that a node is lost
-
-
-class Watcher(Protocol):
-    """Callbacks of the terminal and of W&B. They run in the driver, so they must return quickly."""
-
-    def started(self, sweep: Sweep, job: Job) -> None: ...
-
-    def trained(self, sweep: Sweep, updates: Mapping[str, int]) -> None:
-        """Take signature → updates that the running trials have done."""
-
-    def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None: ...
-
-    def failed(self, sweep: Sweep, job: Job, reason: str) -> None: ...
 
 
 class Stopped(BaseException):

@@ -50,8 +50,9 @@ from sweeper.execution.cluster import RayCluster
 from sweeper.execution.experience import Experience
 from sweeper.execution.nodes import Cluster
 from sweeper.execution.resources import Machine, Share, share_of
-from sweeper.execution.searcher import Events, JobSearcher, Stopped, Watcher, Withdrawal
+from sweeper.execution.searcher import Events, JobSearcher, Stopped, Withdrawal
 from sweeper.execution.slots import Slots
+from sweeper.execution.watching import Watcher
 from sweeper.records import CHECKPOINT_SECONDS
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import TUNE_FOLDER, Store
