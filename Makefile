@@ -1,11 +1,12 @@
 # The environment is .venv. It is updated when pyproject.toml changes.
 PYTHON ?= python3
 BIN := .venv/bin
+INSTALLED := .venv/.installed
 READY := .venv/.ready
 
 .PHONY: demo test test-long lint reference bench gpu clean
 
-demo: $(READY)  ## train teachers and students on 5,000 real digits, and print the table
+demo: $(INSTALLED)  ## train teachers and students on 5,000 real digits, and print the table
 	$(BIN)/sweeper run teachers --dataset mnist5k
 	$(BIN)/sweeper run students --teacher best
 	$(BIN)/sweeper table
@@ -33,7 +34,12 @@ gpu: $(READY)  ## the acceptance of a GPU, about fifteen minutes on it; make gpu
 clean:  ## delete the environment and caches, not the stores
 	rm -rf .venv build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
+$(INSTALLED): pyproject.toml
+	test -d .venv || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --editable .
+	touch $(INSTALLED)
+
 $(READY): pyproject.toml
 	test -d .venv || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[dev]'
-	touch $(READY)
+	touch $(INSTALLED) $(READY)

@@ -19,7 +19,7 @@ from sweeper.execution.tune import run, session  # isort: split
 import ray
 from ray import tune
 
-from sweeper.execution.resources import Machine
+from sweeper.execution.nodes import Cluster
 from sweeper.records import Manifest, RungRecord
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
@@ -55,22 +55,22 @@ def add_sweep(store: Store, trials: int, rung: RungRecord | None = None) -> Mani
     return stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER, eta=1)
 
 
-def run_sweeper(folder: Path, machine: Machine, trials: int = TRIALS) -> None:
+def run_sweeper(folder: Path, cluster: Cluster, trials: int = TRIALS) -> None:
     """Run trials that do nothing on sweeper."""
     store = Store(folder)
     manifest = add_sweep(store, trials)
-    run(Sweep.read(manifest, store), store, machine, SLOTS, [Order()], actor=Replay)
+    run(Sweep.read(manifest, store), store, cluster, SLOTS, [Order()], actor=Replay)
 
 
 def main() -> None:
     seconds: dict[str, list[float]] = {"Ray Tune": [], "sweeper": []}
-    with session(SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
+    with session(SLOTS) as cluster, tempfile.TemporaryDirectory() as folder:
         for repeat in range(REPEATS):
             begun = time.monotonic()
             run_plain_tune(Path(folder) / f"tune{repeat}")
             seconds["Ray Tune"].append((time.monotonic() - begun) / TRIALS)
             begun = time.monotonic()
-            run_sweeper(Path(folder) / f"sweeper{repeat}", machine)
+            run_sweeper(Path(folder) / f"sweeper{repeat}", cluster)
             seconds["sweeper"].append((time.monotonic() - begun) / TRIALS)
         assert ray.is_initialized()
     medians = {name: statistics.median(repeats) for name, repeats in seconds.items()}

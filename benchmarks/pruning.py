@@ -28,7 +28,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from sweeper.execution.resources import Machine, Slots
+from sweeper.execution.nodes import Cluster
+from sweeper.execution.resources import Machine
+from sweeper.execution.slots import Slots
 from sweeper.execution.tune import JobSearcher
 from sweeper.forecast.curves import Curve, curves_of, read_curves, shuffled, true_best, write_curves
 from sweeper.forecast.simulator import Outcome, simulate, simulate_stop_only
@@ -176,7 +178,8 @@ def driver() -> None:
             signatures = [spec.signature for spec in specs]
             manifest = stores.sweep(store, "teacher", signatures, updates=LADDER[-1], rungs=LADDER)
             slots = trials // 10
-            searcher = JobSearcher(Sweep.read(manifest, store), store, Slots(Machine(cpus=slots, gpus=0), None), [])
+            machine = Cluster.of(Machine(cpus=slots, gpus=0))
+            searcher = JobSearcher(Sweep.read(manifest, store), store, Slots(machine, None), [])
             seconds, jobs, running = 0.0, 0, list[str]()
             while True:
                 begun = time.perf_counter()

@@ -32,11 +32,11 @@ def time_status(folder: Path) -> float:
 
 def main() -> None:
     print("| trials | seconds | per trial | driver's memory, MB |\n|--:|--:|--:|--:|")
-    with tune.session(SLOTS) as machine, tempfile.TemporaryDirectory() as folder:
-        run_sweeper(Path(folder) / "first", machine, SLOTS)  # the first actors import torch
+    with tune.session(SLOTS) as cluster, tempfile.TemporaryDirectory() as folder:
+        run_sweeper(Path(folder) / "first", cluster, SLOTS)  # the first actors import torch
         for trials in SIZES:
             begun = time.monotonic()
-            run_sweeper(Path(folder) / str(trials), machine, trials)
+            run_sweeper(Path(folder) / str(trials), cluster, trials)
             seconds = time.monotonic() - begun
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             print(f"| {trials:,} | {seconds:.1f} | {seconds / trials:.3f} | {memory:,.0f} |", flush=True)

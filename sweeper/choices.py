@@ -39,11 +39,26 @@ class TableFormat(StrEnum):
 
 
 class ExportFormat(StrEnum):
-    """Formats of sweeper.results.export, and all of them."""
+    """Formats of sweeper.results.export."""
 
-    all = "all"
     safetensors = "safetensors"
     onnx = "onnx"
+    onnx_fp16 = "onnx-fp16"
+    onnx_int8 = "onnx-int8"
+
+
+class Runtime(StrEnum):
+    """Runtimes of sweeper.results.latency."""
+
+    onnx = "onnx"
+    torch = "torch"
+
+
+class Device(StrEnum):
+    """Devices of sweeper.results.latency."""
+
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 def either(choices: type[StrEnum]) -> str:

@@ -3,20 +3,22 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from sweeper import options
-from sweeper.choices import ExportFormat, TableFormat, Wandb
+from sweeper import budget_options, options
+from sweeper.choices import Device, Runtime, TableFormat, Wandb
 from sweeper.options import LOOK, TRAIN, USE, command
 from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
 from sweeper.teacher_cli import teacher_app
 from sweeper.wandb_cli import wandb_app
 from trainables.errors import DiskError, UserError
+from trainables.extras import require
 
 if TYPE_CHECKING:
     from sweeper.request import Request
@@ -57,6 +59,7 @@ def run_command(
     download: options.DownloadOption = False,
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
+    checkpoint_seconds: options.CheckpointOption = 60.0,
     wandb: options.WandbOption = Wandb.offline,
     plugin: options.PluginOption = None,
 ) -> None:
@@ -65,9 +68,6 @@ def run_command(
     from sweeper.run import run
 
     raise typer.Exit(run(_request(given)))
-
-
-app.add_typer(teacher_app, name="teacher", rich_help_panel=TRAIN)
 
 
 @app.command("plan", cls=PanelCommand, rich_help_panel=TRAIN)
@@ -89,6 +89,7 @@ def plan_command(
     download: options.DownloadOption = False,
     slots: options.SlotsOption = None,
     address: options.AddressOption = None,
+    checkpoint_seconds: options.CheckpointOption = 60.0,
     wandb: options.WandbOption = Wandb.offline,
     gpus: options.GpusOption = None,
     gpu_type: options.GpuTypeOption = None,
@@ -152,11 +153,15 @@ def table_command(
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
     plugin: options.PluginOption = None,
-    max_params: options.MaxParamsOption = None,
-    max_macs: options.MaxMacsOption = None,
-    max_ms: options.MaxMsOption = None,
-    max_bytes: options.MaxBytesOption = None,
-    within: options.WithinOption = None,
+    max_params: budget_options.MaxParamsOption = None,
+    max_macs: budget_options.MaxMacsOption = None,
+    max_ms: budget_options.MaxMsOption = None,
+    max_bytes: budget_options.MaxBytesOption = None,
+    runtime: budget_options.RuntimeOption = Runtime.onnx,
+    device: budget_options.DeviceOption = Device.cpu,
+    threads: budget_options.ThreadsOption = 1,
+    batch: budget_options.BatchOption = 1,
+    within: budget_options.WithinOption = None,
     style: options.TableFormatOption = TableFormat.rich,
 ) -> None:
     """Print the compression table, or the rows that fit a budget."""
@@ -179,6 +184,7 @@ def report_command(
     output: options.PageOption = None,
 ) -> None:
     """Write an HTML page with table, images, charts and protocols, and the table as CSV, Markdown and LaTeX."""
+    require("report", "sweeper report")
     from sweeper.results.page import TABLE_SUFFIXES, write
 
     comparison = _comparison(store, dataset, name)
@@ -192,6 +198,7 @@ def report_command(
         print(f"note: {left}: not written by `sweeper report`, or changed since; left as is", file=sys.stderr)
 
 
+app.add_typer(teacher_app, name="teacher", rich_help_panel=TRAIN)
 app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)
 app.add_typer(store_app, name="store", rich_help_panel=USE)
 
@@ -204,34 +211,51 @@ def export_command(
     name: options.OfSweepOption = None,
     store: options.OfStoreOption = Path("runs"),
     plugin: options.PluginOption = None,
-    max_params: options.MaxParamsOption = None,
-    max_macs: options.MaxMacsOption = None,
-    max_ms: options.MaxMsOption = None,
-    max_bytes: options.MaxBytesOption = None,
-    within: options.WithinOption = None,
-    style: options.ExportFormatOption = ExportFormat.all,
+    max_params: budget_options.MaxParamsOption = None,
+    max_macs: budget_options.MaxMacsOption = None,
+    max_ms: budget_options.MaxMsOption = None,
+    max_bytes: budget_options.MaxBytesOption = None,
+    device: budget_options.DeviceOption = Device.cpu,
+    threads: budget_options.ThreadsOption = 1,
+    within: budget_options.WithinOption = None,
+    formats: options.ExportFormatsOption = "safetensors,onnx",
+    batch: options.OnlyBatchOption = None,
     images: options.SampleImagesOption = 0,
+    license_id: options.LicenseOption = "unknown",
+    push_to_hub: options.PushOption = None,
     output: options.ExportFolderOption = None,
 ) -> None:
     """Write a student for use without sweeper: safetensors, ONNX, a model card and a script that loads it.
 
     With a --max option: the best student that fits. Else the limit of compression.
     """
-    wanted = _budget(locals())
-    from sweeper.results import budget, export
+    given = locals() | {"runtime": Runtime.onnx, "batch": batch or 1}
+    from sweeper.results import budget, choice, export, hub
     from sweeper.store import Store
 
+    wanted = replace(_budget(given), formats=options.export_formats(formats), exports=False)
+    if push_to_hub:
+        hub.check(push_to_hub)
     if trial:
-        chosen = export.find(Store(store), trial)
+        chosen = choice.find(Store(store), trial)
     else:
         comparison = budget.narrowed(_comparison(store, dataset, name), wanted)
-        chosen = export.choose(comparison, d, best=bool(wanted.bounds))
-    formats = export.FORMATS if style is ExportFormat.all else (style.value,)
+        chosen = choice.choose(comparison, d, best=bool(wanted.bounds))
     folder = output or Path("exported") / chosen.name
     chosen.comparison.store.check_output(folder)
     with _written_to(folder):
-        for written in export.write(chosen, folder, formats, images):
+        for written in export.write(
+            chosen,
+            folder,
+            wanted.formats,
+            images,
+            batch=batch or 0,
+            conditions=wanted.conditions,
+            license_id=license_id,
+        ):
             print(written)
+    if push_to_hub:
+        print(hub.push(folder, push_to_hub))
 
 
 @app.command("clean", cls=PanelCommand, rich_help_panel=USE)
@@ -306,9 +330,11 @@ def _comparison(store: Path, dataset: str | None, name: str | None) -> "Comparis
 def _budget(given: dict[str, Any]) -> "Budget":
     """The budget that the options of table and export make, by their names."""
     from sweeper.results.budget import Budget
+    from sweeper.results.latency import Conditions
 
     bounds = {name: given[f"max_{name}"] for name in ("params", "macs", "ms", "bytes")}
-    return Budget(**bounds, **({} if given["within"] is None else {"within": given["within"]}))
+    conditions = Conditions(**{name: given[name] for name in ("runtime", "device", "threads", "batch")})
+    return Budget(**bounds, conditions=conditions, **({} if given["within"] is None else {"within": given["within"]}))
 
 
 @contextmanager
@@ -316,10 +342,8 @@ def _written_to(output: Path) -> Iterator[None]:
     """Report an output that cannot be written in one line. Raises UserError. Let errors of other files pass."""
     try:
         yield
-    except DiskError:
-        raise
     except OSError as error:
         place, failed = output.absolute(), Path(error.filename or "")
-        if place not in (failed, *failed.parents) and failed.parent != place.parent:
+        if isinstance(error, DiskError) or (place not in (failed, *failed.parents) and failed.parent != place.parent):
             raise
         raise UserError(f"{output} cannot be written ({error.strerror}); name another place with -o") from None

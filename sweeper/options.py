@@ -1,5 +1,6 @@
 """Options of the command line: their help, and the panels that group them in `--help`."""
 
+import re
 import shlex
 import sys
 from functools import partial
@@ -26,7 +27,6 @@ _cost = partial(typer.Option, rich_help_panel="Hardware and price")
 _wandb = partial(typer.Option, rich_help_panel="Weights & Biases")
 _sweep = partial(typer.Option, rich_help_panel="Which sweep")
 _student = partial(typer.Option, rich_help_panel="Which student")
-_budget = partial(typer.Option, rich_help_panel="Budget")
 _output = partial(typer.Option, rich_help_panel="Output")
 
 
@@ -136,7 +136,7 @@ StoreOption = Annotated[
     Path, _running("--store", metavar="FOLDER", help="Folder of all records, checkpoints and weights.")
 ]
 DataRootOption = Annotated[Path, _running("--data-root", metavar="FOLDER", help="Folder of torchvision's data sets.")]
-DownloadOption = Annotated[bool, _running("--download", help="Download the data set if it is missing.")]
+DownloadOption = Annotated[bool, _running("--download", help="Download a missing data set, and Inception's weights.")]
 SlotsOption = Annotated[
     int | None,
     _running(metavar="N", min=1, max=10**4, help="Run at most N trials at a time.", show_default="as many as fit"),
@@ -144,6 +144,10 @@ SlotsOption = Annotated[
 AddressOption = Annotated[
     str | None,
     _running(metavar="auto|HOST:PORT", help="Address of a Ray cluster.", show_default="start Ray on this machine"),
+]
+CheckpointOption = Annotated[
+    float,
+    _running(metavar="SECONDS", min=1, max=86_400, help="Save a running trial at least this often: the most it loses."),
 ]
 SimulatedSlotsOption = Annotated[
     float, _running(metavar="N", min=0.001, max=10**6, help="Simulate N slots. A trial of share 1 takes one slot.")
@@ -239,55 +243,58 @@ ExportedTrialOption = Annotated[
     str | None, _student("--trial", metavar="SIGNATURE", help="Export this finished trial instead.")
 ]
 
-# Budget.
-
-
-def _share(text: str | None) -> float | None:
-    """Parse `5%` or `0.05`."""
-    if text is None:
-        return None
-    try:
-        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        share = -1.0
-    if not 0 <= share < 1:
-        raise UserError(f"--within {text}: not a part of a score; try --within 5%")
-    return share
-
-
-MaxParamsOption = Annotated[
-    int | None, _budget("--max-params", metavar="N", min=1, help="Leave out generators with more parameters.")
-]
-MaxMacsOption = Annotated[
-    float | None,
-    _budget("--max-macs", metavar="N", help="Leave out generators with more multiply-accumulates per image."),
-]
-MaxMsOption = Annotated[
-    float | None,
-    _budget("--max-ms", metavar="N", help="Leave out generators that take more milliseconds per image on this CPU."),
-]
-MaxBytesOption = Annotated[
-    int | None, _budget("--max-bytes", metavar="N", min=1, help="Leave out generators whose weights are a larger file.")
-]
-WithinOption = Annotated[
-    str | None,
-    _budget(
-        "--within",
-        metavar="SHARE",
-        callback=_share,
-        help="How near the teacher's score the limit of compression is.",
-        show_default="10%",
-    ),
-]
-
 # Output.
+
+
+def export_formats(text: str) -> tuple[str, ...]:
+    """Parse `onnx-fp16,onnx-int8`. Raises UserError."""
+    words = dict.fromkeys(word.strip() for word in text.split(","))
+    if unknown := next((word for word in words if word not in list(ExportFormat)), None):
+        raise UserError(f"--format {unknown}: not a format; use {either(ExportFormat)}")
+    return tuple(ExportFormat(word).value for word in words)
+
+
+def _license(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,63}", text):
+        raise UserError(f"--license {text}: not an identifier of a license; try mit or apache-2.0")
+    return text
+
 
 JsonOption = Annotated[bool, _output("--json", help="Print JSON on stdout.")]
 TableFormatOption = Annotated[
     TableFormat, _output("--format", metavar="FORMAT", help=f"Format of the table: {either(TableFormat)}.")
 ]
-ExportFormatOption = Annotated[
-    ExportFormat, _output("--format", metavar="FORMAT", help=f"Format of the weights: {either(ExportFormat)}.")
+ExportFormatsOption = Annotated[
+    str,
+    _output(
+        "--format",
+        metavar="F1,F2",
+        help=f"Formats of the weights: {either(ExportFormat)}. In fewer bits they are scored again.",
+    ),
+]
+OnlyBatchOption = Annotated[
+    int | None,
+    _output(
+        "--batch",
+        metavar="N",
+        min=1,
+        max=10**4,
+        help="Write ONNX files for exactly N images at a time, and measure these.",
+        show_default="any number",
+    ),
+]
+LicenseOption = Annotated[
+    str,
+    _output(
+        "--license",
+        metavar="ID",
+        callback=_license,
+        help="License on the model card, as Hugging Face names it: mit, apache-2.0, cc-by-4.0, other ...",
+    ),
+]
+PushOption = Annotated[
+    str | None,
+    _output("--push-to-hub", metavar="USER/NAME", help="Upload the folder to this repository of Hugging Face."),
 ]
 SampleImagesOption = Annotated[
     int,

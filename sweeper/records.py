@@ -18,6 +18,9 @@ from trainables.spec import ROLES, TrialSpec
 T = TypeVar("T")
 
 PURPOSES = ("rung", "selection", "report")
+SCORES = ("is", "fid", "kid", "sharpness")
+ONNX_FORMATS = ("onnx", "onnx-fp16", "onnx-int8")  # of an exported generator's weights; onnx is float32
+CHECKPOINT_SECONDS = 60.0  # between two checkpoints of a running trial
 
 
 def _check_purposes(values: dict[str, T]) -> dict[str, T]:
@@ -66,6 +69,37 @@ class FinalRecord:
     def __post_init__(self) -> None:
         if "fid" not in self.selection or "fid" not in self.report:
             raise ValueError("no FID at the budget")
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """A finished trial's generator as an ONNX file, and its scores. The store does not keep the file."""
+
+    format: Annotated[str, one_of(*ONNX_FORMATS)]
+    updates: Count
+    weights: Name  # hash of the weights that it was made from
+    file: Name  # hash of the ONNX file
+    bytes: Size  # of the ONNX file
+    report: dict[str, Score]
+    __pydantic_config__ = STRICT
+
+    def __post_init__(self) -> None:
+        if "fid" not in self.report:
+            raise ValueError("no FID of the exported generator")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What a generator of one shape takes on one machine, in one format."""
+
+    subject: Line  # the shape
+    format: Annotated[str, one_of(*ONNX_FORMATS, "torch")]
+    conditions: Line  # runtime with its version, device, threads, images at a time
+    host: Line
+    machine: Line  # processor or GPU, and operating system
+    milliseconds: Seconds  # per image
+    bytes: Size  # of the file
+    __pydantic_config__ = STRICT
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeper.records import AddedTeacher, Manifest, Teacher
+from sweeper.records import CHECKPOINT_SECONDS, AddedTeacher, Manifest, Teacher
 from sweeper.scheduling.selection import resolve_teacher
 from sweeper.spaces import Space, as_list, expand, load_space, override, without
 from sweeper.store import Store
@@ -40,6 +40,7 @@ class Request:
     download: bool = False
     slots: int | None = None
     address: str | None = None
+    checkpoint_seconds: float = CHECKPOINT_SECONDS
     precision: str | None = None
     eta: int | None = None
     rungs: int | None = None
@@ -171,7 +172,7 @@ def _served(space: Space, request: Request, known: TrialSpec | AddedTeacher, sid
 
 def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest | AddedTeacher]:
     """Return the teacher that an existing sweep has pinned, else the one that --teacher selects; and its source."""
-    if (added := store.added(request.teacher)) is not None:
+    if (added := store.teachers.find(request.teacher)) is not None:
         if dataset not in (None, added.dataset):
             raise UserError(f"--dataset {request.dataset}: {added.name} was added with {added.dataset}; leave it out")
         return added.pinned, added

@@ -2,53 +2,32 @@
 
 import dataclasses
 import shlex
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from rich.markup import escape
-from rich.progress import Progress as Bar
 
 from sweeper import weights
 from sweeper.clean import remove_temporary
-from sweeper.doctor.command import check_nodes
 from sweeper.pinned import check_comparable, check_weights
 from sweeper.records import AddedTeacher, Manifest, Teacher
-from sweeper.request import Request, ResolvedRequest, choose_cluster, console, resolve, say
+from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
+from sweeper.session import Session, is_prepared, prepare_on_worker, progress
 from sweeper.store import Store
 from sweeper.tracking.watcher import UploadWatcher, watching
 from trainables import plugins
 from trainables.dataset_identity import registered_name
 from trainables.datasets import DATASETS
 from trainables.errors import EnvironmentUserError, SpoiledError, UserError
+from trainables.extras import require
 from trainables.images import Images, prepare
 from trainables.own_images import prepare_own
-from trainables.scores.loading import FEATURES, known_name
+from trainables.scores.loading import FEATURES, download_weights, known_name
 from trainables.spec import TrialSpec
-
-SECONDS_BETWEEN_LINES = 10.0
-
-
-@contextmanager
-def decoding(dataset: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a callback (images decoded, total) that shows a bar on a terminal, else prints a line every ten seconds."""
-    if console.is_terminal:
-        with Bar(transient=True, console=console) as bar:
-            task = bar.add_task(f"decoding {dataset}", visible=False)
-            yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
-        return
-    printed = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal printed
-        if time.monotonic() - printed > SECONDS_BETWEEN_LINES:
-            printed = time.monotonic()
-            say(f"{dataset}: {done:,} of {total:,} images are decoded")
-
-    yield report
 
 
 def run(request: Request) -> int:
@@ -56,18 +35,23 @@ def run(request: Request) -> int:
 
     Raises UserError for a wrong request, before anything is written.
     """
+    if request.wandb == "online":
+        require("wandb", "--wandb online", "use --wandb offline")
     resolved = resolve(request)
     store = resolved.store
-    with store.lock():
+    with store.lock(say), ExitStack() as stack, progress(resolved.dataset) as tell:
         remove_temporary(store)
-        images = _prepare(resolved)
+        session = Session(request, store, stack)
+        images = _prepare(resolved, session, tell)
         specs = resolved.specs(images.channels)
+        if request.download:
+            download_weights({resolved.features(images.features), *(spec.loss_features for spec in specs)})
         old = store.sweep(resolved.name)
         if old and old.role != request.role:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
         if old and not request.replace:
             _check_grows(old, specs, resolved.teacher)
-        manifest = _manifest(resolved, images, specs, old)
+        manifest = _manifest(resolved, images, specs, old, partial(tell, "scored"))
         if resolved.source:
             check_comparable(manifest, resolved.source, store)
         for spec in specs:
@@ -84,11 +68,11 @@ def run(request: Request) -> int:
         trained = not sweep.finished()
         with watching(manifest, store, _options(request)) as watchers:
             if trained:
-                _train(sweep, store, request, watchers)
+                _train(sweep, session, watchers)
             return _conclude(sweep, store, request, trained)
 
 
-def _prepare(resolved: ResolvedRequest) -> Images:
+def _prepare(resolved: ResolvedRequest, session: Session, tell: Callable[[str, int, int], None]) -> Images:
     """Return the sweep's data set, decoded, or the images of a teacher that was added without one."""
     store, size, known, request = resolved.store, resolved.image_size, resolved.known, resolved.request
     if isinstance(known, AddedTeacher) and known.own:
@@ -96,30 +80,39 @@ def _prepare(resolved: ResolvedRequest) -> Images:
 
         images = teacher_images(store, known.pinned, size)
         return prepare_own(known.dataset, size, store.datasets, images, known.own, known.channels, known.features)
-    with decoding(resolved.dataset) as tell:
-        return prepare(
-            resolved.dataset,
-            size,
-            store.datasets,
-            folder=resolved.folder,
-            data_root=request.data_root,
-            download=request.download,
-            tell=tell,
-        )
+    if session.is_shared and not is_prepared(resolved):
+        prepare_on_worker(resolved, session, tell)
+    return prepare(
+        resolved.dataset,
+        size,
+        store.datasets,
+        folder=resolved.folder,
+        data_root=request.data_root,
+        download=request.download,
+        tell=partial(tell, "decoded"),
+    )
 
 
-def _scoring(resolved: ResolvedRequest, images: Images) -> tuple[dict[str, float | None], dict[str, str]]:
-    """Return the real images' scores, and purpose → protocol.
+def _scoring(
+    resolved: ResolvedRequest, images: Images, tell: Callable[[int, int], None]
+) -> tuple[dict[str, float | None], dict[str, str]]:
+    """Return the real images' scores, and purpose → protocol. tell: as for Scorer.
 
     Raises EnvironmentUserError if the feature network's weights are missing.
     """
     from sweeper.execution.job import scorer_of
 
-    scorer = scorer_of(images.name, images.size, resolved.features(images.features), resolved.store.root)
+    scorer = scorer_of(images.name, images.size, resolved.features(images.features), resolved.store.root, tell)
     return scorer.real, {purpose: scorer.protocol(purpose, count) for purpose, count in resolved.n.items()}
 
 
-def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec], old: Manifest | None) -> Manifest:
+def _manifest(
+    resolved: ResolvedRequest,
+    images: Images,
+    specs: list[TrialSpec],
+    old: Manifest | None,
+    tell: Callable[[int, int], None],
+) -> Manifest:
     """Return the manifest of the requested sweep.
 
     A finished sweep that the request does not change keeps its protocols and its scores of the real images, as long as
@@ -152,7 +145,7 @@ def _manifest(resolved: ResolvedRequest, images: Images, specs: list[TrialSpec],
     if is_finished and name and _is_scored_by(manifest, name, images):
         return manifest
     try:
-        real, protocols = _scoring(resolved, images)
+        real, protocols = _scoring(resolved, images, tell)
     except EnvironmentUserError:
         if is_finished:
             return manifest
@@ -236,20 +229,16 @@ def _is_unchanged(manifest: Manifest, old: Manifest) -> bool:
     return manifest == dataclasses.replace(old, command=manifest.command, wandb=manifest.wandb, confirming=[])
 
 
-def _train(sweep: Sweep, store: Store, request: Request, watchers: list[UploadWatcher]) -> None:
-    choose_cluster(request.address)
+def _train(sweep: Sweep, session: Session, watchers: list[UploadWatcher]) -> None:
     from sweeper.execution import tune
-    from sweeper.forecast.cards import with_throughput
     from sweeper.terminal.progress import Progress
 
-    with ExitStack() as stack:
-        machine = with_throughput(stack.enter_context(tune.session(request.slots)))
-        if machine.elastic:
-            check_nodes(store.root, request.data_root)
-        progress = stack.enter_context(
-            Progress(sweep, store, machine, tune.max_concurrent(sweep, store, machine, request.slots))
-        )
-        tune.run(sweep, store, machine, request.slots, [progress, *watchers])
+    store, limit = session.store, session.request.slots
+    with session.nodes() as cluster:
+        slots = partial(tune.max_concurrent, sweep, store, cluster, limit)
+        with Progress(sweep, store, cluster, slots) as progress:
+            seconds = session.request.checkpoint_seconds
+            tune.run(sweep, store, cluster, limit, [progress, *watchers], checkpoint_seconds=seconds)
 
 
 def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> int:

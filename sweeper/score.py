@@ -46,9 +46,11 @@ def run(request: ScoreRequest) -> None:
 
     # These import torch, which is slow. Check the request first.
     from trainables.scores.comparing import image_set, score
-    from trainables.scores.loading import load_features
+    from trainables.scores.loading import download_weights, load_features
 
     name = request.features or (images.features if images else "inception")
+    if request.download:
+        download_weights([name])
     network = load_features(name, images, store.scores)
     reference = image_set(real if is_folder or images is None else images)
     cache = None if is_folder else store.scores

@@ -5,14 +5,15 @@ runs/
   driver.claim                  while a command trains: its process and host; renewed every few seconds
   datasets/                     one uint8 array per set and size
   scores/                       classifiers, and statistics of the real images
-  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set;
-                                bank/TEACHER.SIDE/ for students that are smaller than its images
+  bank/TEACHER[.SIDE]/          the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
                   /checkpoint-*.safetensors (trainables.checkpoint), /error.txt (the traceback of a failed job)
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
+                  /export-FORMAT.json    scores of the exported generator
   teachers/NAME/record.json     an added teacher, with /generator.onnx, or /z.npy and /images.npy, and /samples.png
+  measured/HASH.json            latencies and file sizes on one machine
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
   shares.json, memory.json      what trials need of a GPU's memory (sweeper.execution.experience)
@@ -20,44 +21,53 @@ runs/
 """
 
 import dataclasses
+import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweeper.added import AddedTeachers
 from sweeper.records import (
+    ONNX_FORMATS,
     AddedTeacher,
+    ExportRecord,
     FinalRecord,
     Manifest,
+    Measurement,
     RungRecord,
     StoreFacts,
     Teacher,
     TrialFile,
     TrialRecord,
 )
-from trainables.errors import MissingPluginError, UserError
+from trainables.errors import LostClaimError, MissingPluginError, UserError
 from trainables.files import replacing, write_json
-from trainables.locks import Claim, holder
+from trainables.locks import HEARTBEAT, LEASE, Claim, holder, loss
 from trainables.plugins import Plugin
 from trainables.reading import is_name, read_record
 from trainables.spec import TrialSpec
 
 VERSION = 1
 TUNE_FOLDER = "sweeper-tune-"  # how the names of Tune's temporary folders begin
-SAMPLE_SHEET = "samples.png"  # in the folder of an added teacher
 OUTPUTS = [("reports",), ("exported",)]  # folders of the store that hold pages and exports, none of its own files
 
 
 class Store:
     """The store in a folder. The folder is created by the first write."""
 
-    def __init__(self, root: Path) -> None:
-        """Raises UserError if the folder is not a store, or is a store of another version."""
+    def __init__(self, root: Path, token: str | None = None) -> None:
+        """token: of the claim (`token`) of the command whose job this process runs. It writes no record after that.
+
+        Raises UserError if the folder is not a store, or is a store of another version.
+        """
         self.root = Path(os.path.realpath(root))  # as resolve(), without an error for a loop of symbolic links
         self.datasets, self.scores = self.root / "datasets", self.root / "scores"
-        self._claim: Claim | None = None  # while this process trains
+        self.teachers = AddedTeachers(self.root / "teachers", self.check_claim)
+        self._claim: Claim | None = None  # while this process is the command that trains
+        self._token = token
         facts = self._facts()
         if facts is not None and facts.version != VERSION:
             raise UserError(
@@ -68,12 +78,17 @@ class Store:
             raise UserError(f"{self.root} is not a store; name a store or a new folder with --store")
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Claim the store for training, and create it. Raises UserError if another command has it."""
-        claim = Claim(self.root / "driver.claim")
+    def lock(self, tell: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+        """Claim the store for training, and create it. tell: prints why that takes a while.
+
+        Raises UserError if another command has it.
+        """
+        claim = Claim(self._claimed)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            taken = claim.take()
+            taken = claim.take(
+                lambda other: tell(f"{self.root}: looking for a sign of life of {other}, for {LEASE + HEARTBEAT:.0f} s")
+            )
         except OSError as error:
             raise UserError(f"{self.root} cannot be written ({error.strerror}); use another --store") from None
         if not taken:
@@ -87,16 +102,30 @@ class Store:
             claim.release()
 
     def check_claim(self) -> None:
-        """Raise UserError if this process claimed the store, and another one has it now: this one was suspended."""
-        if self._claim and self._claim.lost():
-            raise UserError(
-                f"{self.root} is now in use by {self._claim.holder()}, because this command gave no sign of life; "
-                "wait for the other one, then run this command again"
+        """Raise LostClaimError if this process, or the command whose job it runs, had the store and has lost it."""
+        if reason := self._loss():
+            raise LostClaimError(
+                f"this command gave no sign of life and has lost {self.root}: {reason}; nothing more is written; "
+                "run it again once no other command trains there"
             )
+
+    def _loss(self) -> str | None:
+        if self._claim:
+            return self._claim.loss()
+        return loss(self._claimed, self._token) if self._token else None
+
+    @property
+    def token(self) -> str | None:
+        """The token of this process's claim, for the processes of its jobs. None without one."""
+        return self._claim.token if self._claim else None
+
+    @property
+    def _claimed(self) -> Path:
+        return self.root / "driver.claim"
 
     def driver(self) -> str | None:
         """Return the process and host of the command that trains in this store. None if there is none."""
-        return holder(self.root / "driver.claim")
+        return holder(self._claimed)
 
     def create(self) -> None:
         """Make the folder a store, unless it is one."""
@@ -126,10 +155,7 @@ class Store:
     # Paths that other modules write to.
 
     def bank(self, teacher: str, side: int | None = None) -> Path:
-        """Return a teacher's bank folder: under SWEEPER_CACHE (a node's local disk) if set, else in the store.
-
-        side: of the images, if it is less than the teacher's.
-        """
+        """Return a bank's folder: under SWEEPER_CACHE (a node's local disk) if set. side: if below the teacher's own."""
         name = teacher if side is None else f"{teacher}.{side}"
         return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / name
 
@@ -192,7 +218,10 @@ class Store:
         return record
 
     def add(self, spec: TrialSpec, *, rung: RungRecord | None = None, final: FinalRecord | None = None) -> None:
-        """Register a trial, or add to its record. Replace a result of the same updates and protocol."""
+        """Register a trial, or add to its record. Replace a result of the same updates and protocol.
+
+        Raises LostClaimError.
+        """
         self.check_claim()
         old = self.trial(spec.signature) or TrialRecord(spec)
         rungs, finals = list(old.rungs), list(old.finals)
@@ -228,41 +257,38 @@ class Store:
         path = self._trial(signature) / "record.json"
         return path.stat().st_mtime_ns if path.exists() else 0
 
-    # Added teachers.
-
-    def teacher_folder(self, name: str) -> Path:
-        return self.root / "teachers" / name
-
-    def added(self, name: str) -> AddedTeacher | None:
-        """Return the added teacher of a name. None if there is none."""
-        path = self.teacher_folder(name) / "record.json"
-        record = read_record(path, AddedTeacher) if is_name(name) else None
-        if record is not None and record.name != name:
-            raise UserError(f"{path} holds the teacher {record.name}; restore it from a backup, or delete its folder")
-        return record
-
-    def added_teachers(self) -> list[AddedTeacher]:
-        names = sorted(path.parent.name for path in (self.root / "teachers").glob("*/record.json"))
-        return [teacher for name in names if (teacher := self.added(name))]
-
-    def save_added(self, teacher: AddedTeacher) -> None:
-        self.check_claim()
-        write_json(self.teacher_folder(teacher.name) / "record.json", dataclasses.asdict(teacher))
-
-    def place_added(self, folder: Path, teacher: AddedTeacher) -> None:
-        """Make a folder with an added teacher's files, in the store, the teacher's own, with its record, at once."""
-        self.check_claim()
-        write_json(folder / "record.json", dataclasses.asdict(teacher))
-        folder.replace(self.teacher_folder(teacher.name))
-
     def taught_by(self, teacher: Teacher) -> TrialSpec | AddedTeacher:
         """Return what a pinned teacher is: the spec of its trial, or the added teacher. Raises UserError."""
         if teacher.sweep is not None:
             return self.require(teacher.signature).spec
-        added = self.added(teacher.by)
+        added = self.teachers.find(teacher.by)
         if added is None or added.pinned != teacher:
             raise UserError(f"{self.root} holds no teacher {teacher.by} with the id {teacher.signature}; restore it")
         return added
+
+    # Exports. One file each, so that several commands can write while another trains.
+
+    def exports(self, signature: str) -> list[ExportRecord]:
+        """Return the records of a trial's exported generators, at most one per format."""
+        paths = [self._export(signature, name) for name in ONNX_FORMATS]
+        return [record for path in paths if (record := read_record(path, ExportRecord))]
+
+    def save_export(self, signature: str, record: ExportRecord) -> None:
+        write_json(self._export(signature, record.format), dataclasses.asdict(record))
+
+    def _export(self, signature: str, name: str) -> Path:
+        return self._trial(signature) / f"export-{name}.json"
+
+    def measurements(self) -> list[Measurement]:
+        """Return what was measured on any machine, the newest first."""
+        paths = sorted((self.root / "measured").glob("*.json"), key=lambda path: -path.lstat().st_mtime_ns)
+        return [found for path in paths if (found := read_record(path, Measurement))]
+
+    def save_measurement(self, measured: Measurement) -> None:
+        """Replace an earlier measurement of the same on the same machine."""
+        what = measured.subject, measured.format, measured.conditions, measured.host, measured.machine
+        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:12]
+        write_json(self.root / "measured" / f"{name}.json", dataclasses.asdict(measured))
 
     # Sweeps.
 
@@ -298,7 +324,9 @@ class Store:
         return self.root / "live" / f"{name}.json"
 
     def save_live(self, name: str, moment: dict[str, object]) -> None:
-        write_json(self.live(name), moment, durable=False)  # useless after a crash
+        """Write the live state of a sweep, unless another command has the store."""
+        if not self._loss():
+            write_json(self.live(name), moment, durable=False)  # useless after a crash
 
     def _trial(self, signature: str) -> Path:
         return self.root / "trials" / signature

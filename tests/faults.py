@@ -1,8 +1,11 @@
-"""Faults for tests: processes that are killed, jobs that raise, ports that stay silent. All that inject faults use it.
+"""Faults for tests: processes that are killed, other hosts, calls that fail, ports that stay silent.
+
+All tests that inject faults use it.
 
 Processes of one test are found by a variable of their environment, which children inherit, those of Ray included.
 """
 
+import errno
 import os
 import random
 import signal
@@ -11,23 +14,35 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import psutil
+import pytest
 
 _MARK = "SWEEPER_TEST_MARK"
+# Runs a command, with the same process id, where the host's name is "elsewhere" and its network is another one.
+ELSEWHERE = ["unshare", "--uts", "--net", "sh", "-c", 'hostname elsewhere; ip link set lo up; exec "$@"', "sh"]
 
 
 class Command:
     """A `sweeper` command in a session of its own, and everything that it starts."""
 
-    def __init__(self, words: list[str], cwd: Path, **environment: str) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        cwd: Path,
+        prefix: Sequence[str] = (),
+        program: Sequence[str] = (str(Path(sys.executable).with_name("sweeper")),),
+        **environment: str,
+    ) -> None:
+        """prefix: a command that runs it, such as ELSEWHERE. program: what runs in the place of `sweeper`."""
         self.mark = uuid.uuid4().hex
-        script = Path(sys.executable).with_name("sweeper")
         self.process = subprocess.Popen(
-            [script, *words],
+            [*prefix, *program, *words],
             cwd=cwd,
             env={**os.environ, **environment, _MARK: self.mark},
             stdout=subprocess.PIPE,
@@ -111,8 +126,95 @@ def kill_at_random(command: Command, rng: random.Random, longest: float) -> str:
     return what
 
 
+def require_another_host() -> None:
+    """Skip the test where ELSEWHERE cannot be used."""
+    if subprocess.run([*ELSEWHERE, "true"], capture_output=True).returncode:
+        pytest.skip("only root on Linux can make another host")
+
+
+@contextmanager
+def failing(module: Any, name: str, number: int) -> Iterator[None]:
+    """Have a function raise an error of the operating system in the block."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with mock.patch.object(module, name, fail):
+        yield
+
+
+@contextmanager
+def negative_cache(mount: Path) -> Iterator[None]:
+    """Have a folder behave in the block as a client of NFS does, for os.stat, os.open and os.scandir.
+
+    A name that was missing stays missing, whatever other hosts write, until its folder is opened.
+    """
+    missing: set[str] = set()
+    stat, opened, scandir = os.stat, os.open, os.scandir
+
+    def look_up(path: Any) -> None:
+        text = os.path.abspath(os.fspath(path))
+        names = [str(name) for name in (Path(text), *Path(text).parents) if name.is_relative_to(mount)]
+        if missing.intersection(names):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), text)
+        if gone := [name for name in names if not os.path.lexists(name)]:
+            missing.add(gone[-1])
+
+    def asked_by_name(path: Any) -> bool:
+        return isinstance(path, str | os.PathLike)
+
+    def stat_by_memory(path: Any, *args: Any, **options: Any) -> os.stat_result:
+        if asked_by_name(path):
+            look_up(path)
+        return stat(path, *args, **options)
+
+    def open_by_memory(path: Any, flags: int, *args: Any, **options: Any) -> int:
+        look_up(path)
+        descriptor = opened(path, flags, *args, **options)
+        if flags & os.O_DIRECTORY:
+            forget(path)
+        return descriptor
+
+    def scandir_by_memory(path: Any = ".") -> Any:
+        if asked_by_name(path):
+            look_up(path)
+            forget(path)
+        return scandir(path)
+
+    def forget(folder: Any) -> None:
+        text = os.path.abspath(os.fspath(folder))
+        missing.difference_update([name for name in missing if os.path.dirname(name) == text])
+
+    with (
+        mock.patch.object(os, "stat", stat_by_memory),
+        mock.patch.object(os, "open", open_by_memory),
+        mock.patch.object(os, "scandir", scandir_by_memory),
+    ):
+        yield
+
+
 @contextmanager
 def silent_port() -> Iterator[str]:
     """Listen on a port, and never answer. Yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+def family(process: int) -> list[int]:
+    """Return a process and all below it, the deepest last."""
+    try:
+        return [process, *(child.pid for child in psutil.Process(process).children(recursive=True))]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def wait_for_port(host: str, port: int, seconds: float = 120) -> None:
+    """Wait until something listens on a port."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=1).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, f"nothing listens on {port}"
+            time.sleep(0.2)

@@ -1,16 +1,16 @@
 """The teacher's images by latent index, rendered once and shared by all trials as memory-mapped files."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from trainables.errors import SpoiledError
-from trainables.files import replacing
 from trainables.locks import locked
 from trainables.notes import note
 from trainables.teacher_images import TeacherImages
-from trainables.tensors import map_array, set_aside
+from trainables.tensors import map_array, set_aside, write_array
 
 STREAM = "bank"
 SHARD = 2_048  # latents per file
@@ -19,8 +19,9 @@ SHARD = 2_048  # latents per file
 class Bank:
     """Latents 0 … count-1 and the teacher's uint8 images of them, in shards that are rendered on first use.
 
-    Shards are written atomically and do not depend on `count`. Each is rendered under its own lock, so that trials that
-    start together share the work. If the folder cannot be used, shards stay in memory.
+    Shards are written atomically, with a checksum that each process verifies once. They do not depend on `count`. Each
+    is rendered under its own lock, so that trials that start together share the work. If the folder cannot be used,
+    shards stay in memory.
     """
 
     def __init__(
@@ -64,16 +65,17 @@ class Bank:
         path = shard_path(folder, number)
         rendered: np.ndarray | None = None
         try:
+            with suppress(SpoiledError):  # without the lock: processes verify a shard side by side
+                return self._map(path)
             folder.mkdir(parents=True, exist_ok=True)
             with locked(path.with_suffix(".lock"), seconds=-1 if wait else 0) as acquired:
                 if not acquired:
                     return None
-                shard = self._map(path)
+                shard = self._map_or_set_aside(path)
                 if shard is None:
                     rendered = self._render(number)
-                    with replacing(path) as temporary, open(temporary, "wb") as file:
-                        np.save(file, rendered)
-                    shard = self._map(path)
+                    write_array(path, rendered)
+                    shard = self._map_or_set_aside(path)
         except OSError as error:
             self.folder = None
             note(f"cannot cache the teacher's images in {folder} ({error.strerror}); each trial renders its own")
@@ -81,18 +83,21 @@ class Bank:
         assert shard is not None
         return shard
 
-    def _map(self, path: Path) -> np.ndarray | None:
-        """Memory-map a shard. Return None if it is missing or damaged."""
-        if not path.exists():
-            return None
-        try:
-            shard = map_array(path, np.uint8, 4)
-            if len(shard) != SHARD or self.shape not in (None, shard.shape[1:]):
-                raise SpoiledError(path, f"is damaged: it has the shape {list(shard.shape)}")
-        except SpoiledError as error:
-            note(f"{set_aside(error)}; the teacher's images are rendered again")
-            return None
+    def _map(self, path: Path) -> np.ndarray:
+        """Memory-map a shard, and verify its checksum. Raises SpoiledError if it is missing or damaged."""
+        shard = map_array(path, np.uint8, 4)
+        if len(shard) != SHARD or self.shape not in (None, shard.shape[1:]):
+            raise SpoiledError(path, f"is damaged: it has the shape {list(shard.shape)}")
         return shard
+
+    def _map_or_set_aside(self, path: Path) -> np.ndarray | None:
+        """Memory-map a shard. Return None if it is missing or damaged."""
+        try:
+            return self._map(path)
+        except SpoiledError as error:
+            if path.exists():
+                note(f"{set_aside(error)}; the teacher's images are rendered again")
+            return None
 
     def _render(self, number: int) -> np.ndarray:
         return self.teacher.images(STREAM, number * SHARD, SHARD)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from trainables.errors import SpoiledError
+from trainables.existence import exists
 from trainables.notes import note
 from trainables.tensors import read_tensors, set_aside, write_tensors
 
@@ -90,7 +91,12 @@ def _file(path: Path, updates: int, at_rung: bool) -> Path:
 
 
 def _files(path: Path) -> list[tuple[int, Path, bool]]:
-    """Return (updates, file, whether it is of a rung), ascending."""
+    """Return (updates, file, whether it is of a rung), ascending.
+
+    The folder is listed, so that checkpoints of another host are seen: it may have trained the trial a moment ago.
+    """
+    if not exists(path.parent):
+        return []
     pattern = re.compile(rf"{re.escape(path.stem)}-(rung-)?([0-9]{{1,15}}){re.escape(path.suffix)}")
     names = [(pattern.fullmatch(file.name), file) for file in path.parent.glob(f"{path.stem}-*")]
     return sorted((int(match[2]), file, bool(match[1])) for match, file in names if match)

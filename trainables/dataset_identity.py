@@ -137,9 +137,14 @@ def _record_path(name: str, cache: Path) -> Path:
 
 
 def _listing_path(folder: Path, files: list[Path], cache: Path) -> Path:
-    """Return the file that records the set of these files. It is named by their paths, sizes and times."""
+    """Return the file that records the set of these files. It is named by their paths, sizes and times.
+
+    The time of a change is among them: two files of one size and time that swap their names, or a file that keeps its
+    time, as copies and archives do, are other images or other classes. No program can set that time.
+    """
     listing = hashlib.sha256(os.fsencode(folder.resolve()))
     for file in files:
         stat = file.stat()
-        listing.update(os.fsencode(file.relative_to(folder)) + f"\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+        facts = f"\0{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}\n"
+        listing.update(os.fsencode(file.relative_to(folder)) + facts.encode())
     return cache / "known" / f"listing-{listing.hexdigest()[:16]}.json"

@@ -33,6 +33,10 @@ class SpoiledError(UserError):
         self.path = path
 
 
+class LostClaimError(UserError):
+    """Another command has taken the store, because this one gave no sign of life. Nothing more may be written."""
+
+
 class NotYetError(UserError):
     """Another command must run first (exit code 4)."""
 

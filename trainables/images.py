@@ -32,6 +32,7 @@ class Facts:
     metric: Annotated[str, one_of(*METRICS)]
     features: Name
     classes: list[str] | None
+    labels_hash: Name | None = None  # None without classes, and in the files of an older version
     __pydantic_config__ = STRICT
 
 
@@ -61,8 +62,7 @@ class Images(Facts):
     @property
     def labelled_hash(self) -> str:
         """The hash of images and labels: equal images in corrected classes have another one."""
-        assert self.labels is not None
-        return f"{self.hash}-{hashlib.sha256(self.labels.tobytes()).hexdigest()[:12]}"
+        return f"{self.hash}-{_hash(self.labels)}"
 
     @property
     def channels(self) -> int:
@@ -133,6 +133,8 @@ def _is_damaged(images: Images, size: int) -> bool:
             len(labels) != n or not 0 <= labels.min() <= labels.max() < len(images.classes or ())
         ):
             raise SpoiledError(_labels_path(path), "is damaged: it has not one class for each image")
+        if labels is not None and images.labels_hash not in (None, _hash(labels)):
+            raise SpoiledError(_labels_path(path), "is not the file that was recorded")
         if path.stat().st_mtime_ns > record.stat().st_mtime_ns and file_hash(path) != images.hash:
             raise SpoiledError(path, "is not the file that was recorded")
     except SpoiledError as error:
@@ -170,7 +172,10 @@ def _decode(
     if source.labels is not None:
         with replacing(_labels_path(path)) as temporary, open(temporary, "wb") as file:
             np.save(file, source.labels.astype(np.int64))
-    facts = Facts(name=name, hash=file_hash(path), metric=metric, features=features, classes=classes)
+    labels = None if source.labels is None else _hash(source.labels.astype(np.int64))
+    facts = Facts(
+        name=name, hash=file_hash(path), metric=metric, features=features, classes=classes, labels_hash=labels
+    )
     write_json(path.with_suffix(".json"), asdict(facts))
     return facts
 
@@ -247,6 +252,11 @@ def _scan_folder(folder: Path) -> tuple[Source, list[str] | None, int]:
     labels = np.array([classes.index(parts[0]) for parts in paths]) if labelled else None
     grey = all(is_grey(file) for file in files)
     return Source(files, labels), classes if labelled else None, 1 if grey else 3
+
+
+def _hash(labels: np.ndarray | None) -> str:
+    assert labels is not None
+    return hashlib.sha256(labels.tobytes()).hexdigest()[:12]
 
 
 def _labels_path(path: Path) -> Path:

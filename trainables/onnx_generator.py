@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from trainables.errors import UserError
+from trainables.extras import require
 
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 _LABEL_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -40,7 +41,10 @@ class OnnxGenerator:
 
     @cached_property
     def session(self) -> Any:
-        """The session of ONNX Runtime, on a GPU if its package has one. Raises UserError for no model."""
+        """The session of ONNX Runtime, on a GPU if its package has one. Raises UserError for no model,
+        EnvironmentUserError without the package.
+        """
+        require("onnx", "an added teacher")
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else its import writes a device id into HOME and looks up a host
         import onnxruntime
 
@@ -104,6 +108,7 @@ class OnnxGenerator:
 
 def write_onnx(path: Path, source: Path) -> None:
     """Copy a model into one file, with the weights that lie beside it. Raises UserError."""
+    require("onnx", "an added teacher")
     import onnx
 
     try:

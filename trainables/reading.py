@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from trainables.errors import UserError
+from trainables.existence import exists
 
 T = TypeVar("T")
 
@@ -47,7 +48,7 @@ def read_record(path: Path, kind: type[T], remedy: str = "restore it from a back
     Raises UserError for a value of another type, and for anything but a regular file.
     """
     try:
-        content = read_content(path)
+        content = _read_existing(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -56,6 +57,16 @@ def read_record(path: Path, kind: type[T], remedy: str = "restore it from a back
         return checked(content, kind)
     except ValueError as error:
         raise UserError(f"{path} is corrupt ({error}); {remedy}") from None
+
+
+def _read_existing(path: Path) -> bytes:
+    """Return the bytes of a file that may have come to exist a moment ago, on another host. Raises OSError."""
+    try:
+        return read_content(path)
+    except FileNotFoundError:
+        if exists(path):
+            return read_content(path)
+        raise
 
 
 def checked(content: bytes | str, kind: type[T]) -> T:

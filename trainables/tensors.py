@@ -5,16 +5,18 @@ import json
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save_file
 
 from trainables.errors import SpoiledError
+from trainables.existence import exists
 from trainables.files import replacing
 
 CHECKSUM = "checksum"  # key in the header of a safetensors file
+_DIGEST_BYTES = hashlib.sha256().digest_size  # after the array of an npy file
 
 
 def read_file(path: Path, recorded: str | None = None) -> bytes:
@@ -60,6 +62,16 @@ def write_tensors(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mappin
         save_file(dict(arrays), temporary, metadata={**values, CHECKSUM: _checksum(arrays, values)})
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """Write an npy file that ends with the SHA-256 of its content. numpy ignores what follows the array."""
+    with replacing(path) as temporary, open(temporary, "w+b") as file:
+        np.save(file, array)
+        size = file.tell()
+        digest = _digest(file, size)
+        file.seek(size)
+        file.write(digest)
+
+
 def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
     """Memory-map an npy file, read-only. Raises SpoiledError, and OSError if the file cannot be read."""
     array = map_file(path)
@@ -69,7 +81,10 @@ def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
 
 
 def map_file(path: Path) -> np.ndarray:
-    """Memory-map an npy file of any type and shape, as `map_array` does."""
+    """Memory-map an npy file, read-only. If it ends with its SHA-256, the whole file is read once to verify it.
+
+    Raises SpoiledError, and OSError if the file cannot be read.
+    """
     _check_regular(path)
     try:
         array = np.lib.format.open_memmap(path, mode="r")
@@ -77,7 +92,12 @@ def map_file(path: Path) -> np.ndarray:
         raise
     except Exception:  # numpy raises errors of many types for a damaged header
         raise SpoiledError(path, "is damaged: it is no complete npy file") from None
-    if path.stat().st_size != array.offset + array.nbytes:
+    size, found = array.offset + array.nbytes, path.stat().st_size
+    if found == size + _DIGEST_BYTES:
+        with open(path, "rb") as file:
+            if _digest(file, size) != file.read():
+                raise SpoiledError(path, "is damaged: its content does not match its checksum")
+    elif found != size:
         raise SpoiledError(path, "is damaged: its size is not that of its array")
     return np.asarray(array)
 
@@ -113,9 +133,19 @@ def set_aside(error: SpoiledError) -> str:
     return f"{error}; it is set aside as {aside.name}"
 
 
+def _digest(file: BinaryIO, size: int) -> bytes:
+    """Return the SHA-256 of the first bytes of a file, and leave the file after them. A short file has another one."""
+    file.seek(0)
+    digest, left = hashlib.sha256(), size
+    while left and (block := file.read(min(left, 2**20))):
+        digest.update(block)
+        left -= len(block)
+    return digest.digest()
+
+
 def _check_regular(path: Path) -> None:
     """Raise SpoiledError for a missing file, and for a folder, pipe or device, which must not be opened."""
-    if not path.is_file():
+    if not path.is_file() and not (exists(path) and path.is_file()):
         raise SpoiledError(path, "is not a regular file" if path.exists() else "is missing")
 
 

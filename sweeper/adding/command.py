@@ -7,11 +7,13 @@ import shlex
 import shutil
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from rich.markup import escape
 
+from sweeper.added import SAMPLE_SHEET
 from sweeper.adding.measuring import check_images, check_repeats, measured_law, measured_range
 from sweeper.adding.pairs import chunks, read_images, read_latents
 from sweeper.adding.torch_source import Counts, convert_module, convert_program
@@ -19,9 +21,9 @@ from sweeper.execution.generators import IMAGES, ONNX, Z, added_images, score_im
 from sweeper.execution.samples import SAMPLES, save_samples
 from sweeper.records import AddedTeacher
 from sweeper.request import default_side, say
-from sweeper.run import decoding
+from sweeper.session import progress
 from sweeper.spaces import load_space
-from sweeper.store import SAMPLE_SHEET, Store
+from sweeper.store import Store
 from trainables.dataset_identity import identify
 from trainables.errors import UserError
 from trainables.files import file_hash, is_abandoned, owner_mark, replacing
@@ -172,7 +174,7 @@ def _added(request: AddRequest, name: str, found: _Generator, folder: Path, stor
         staged = Path(temporary) / name
         staged.mkdir()
         teacher = _record(request, name, found, store)
-        if (old := store.added(name)) is not None:
+        if (old := store.teachers.find(name)) is not None:
             if (old.id, old.dataset) != (teacher.id, teacher.dataset):
                 raise UserError(f"{store.root} has another teacher {name} already; give this one another --name")
             say(f"{name} is in {escape(str(store.root))} already")
@@ -192,7 +194,7 @@ def _added(request: AddRequest, name: str, found: _Generator, folder: Path, stor
                 target = store.datasets / path.relative_to(Path(temporary) / "datasets")
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, target)
-        store.place_added(staged, teacher)
+        store.teachers.place(staged, teacher)
     _tell(teacher, store, request)
     return teacher
 
@@ -268,7 +270,7 @@ def _data(request: AddRequest, teacher: AddedTeacher, images: TeacherImages, fol
         return prepare_own(
             teacher.dataset, side, folder / "datasets", images, teacher.own, teacher.channels, teacher.features
         )
-    with decoding(teacher.dataset) as tell:
+    with progress(teacher.dataset) as tell:
         return prepare(
             teacher.dataset,
             side,
@@ -276,7 +278,7 @@ def _data(request: AddRequest, teacher: AddedTeacher, images: TeacherImages, fol
             folder=Path(os.path.expanduser(request.dataset)),
             data_root=request.data_root,
             download=request.download,
-            tell=tell,
+            tell=partial(tell, "decoded"),
         )
 
 
@@ -291,6 +293,6 @@ def _tell(teacher: AddedTeacher, store: Store, request: AddRequest) -> None:
     against = f"{teacher.own:,} images of its own" if teacher.own else teacher.dataset
     say(f"{teacher.name}: {teacher.kind}, z of {teacher.law} → {size}; {counts}")
     say(f"  FID {fid['mean']:.2f} against {against}; {escape(fid['protocol'])}")
-    say(f"  samples: {escape(str(store.teacher_folder(teacher.name) / SAMPLE_SHEET))}")
+    say(f"  samples: {escape(str(store.teachers.folder(teacher.name) / SAMPLE_SHEET))}")
     option = "" if request.store == Path("runs") else f" --store {shlex.quote(str(request.store))}"
     say(f"[green]{teacher.name} is a teacher[/green]; next: `sweeper run students --teacher {teacher.name}{option}`")

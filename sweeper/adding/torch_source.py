@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainables.errors import SpoiledError, UserError
+from trainables.extras import require
 from trainables.onnx_generator import OnnxGenerator, one_line
 from trainables.tensors import read_tensors
 
@@ -116,6 +117,7 @@ def _convert(
     if not isinstance(images, Tensor) or images.ndim != 4 or len(images) != len(arguments[0]):
         found = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise UserError(f"{name} is no generator: of z {list(arguments[0].shape)} it makes {found}, not [N, C, H, W]")
+    require("onnx", "an added teacher")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(StringIO()):

@@ -1,4 +1,4 @@
-"""`sweeper doctor`, and the part of it that `sweeper run --address` does before the first trial."""
+"""`sweeper doctor`."""
 
 import logging
 import os
@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node
-from sweeper.doctor.machine import Facts, examine
+from sweeper.doctor.findings import Level, Node, of_cluster, of_machine
+from sweeper.doctor.machine import examine
 from sweeper.request import choose_cluster
 from sweeper.store import dump
 from trainables.errors import EnvironmentUserError
@@ -40,30 +40,11 @@ def doctor(store: Path, data_root: Path, address: str | None, as_json: bool) -> 
     return code
 
 
-def check_nodes(store: Path, data_root: Path) -> None:
-    """Check versions, store and environment of every node of the connected cluster, in seconds.
-
-    Raises EnvironmentUserError that names the first node that would stop a run, and the number of further ones.
-    """
-    from sweeper.doctor.nodes import examine_nodes
-
-    raise_first(*examine_nodes(store, data_root, quick=True))
-
-
-def raise_first(driver: Facts, nodes: list[Node]) -> None:
-    """Raise EnvironmentUserError if a node would stop a run."""
-    stops: list[Finding] = [one for node in nodes for one in of_node(driver, node) if one.level is Level.STOP]
-    if stops:
-        others = {one.node for one in stops} - {stops[0].node}
-        more = f" (and {len(others)} more nodes: `sweeper doctor --address auto`)" if others else ""
-        raise EnvironmentUserError(f"node {stops[0].node}: {stops[0].text}{more}")
-
-
 @contextmanager
 def _connected(address: str) -> Iterator[None]:
     """Connect to a Ray cluster. Raises EnvironmentUserError if there is none."""
     choose_cluster(address)
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # else Ray copies the working directory to all nodes
+    os.environ["RAY_ENABLE_UV_RUN_RUNTIME_ENV"] = "0"  # as in sweeper.execution.tune
     import ray
 
     logging.getLogger("ray").setLevel(logging.ERROR)

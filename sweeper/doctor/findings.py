@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from sweeper.doctor.machine import PROBE_BYTES, Facts, StoreFacts
+from trainables.errors import EnvironmentUserError
+from trainables.extras import installation
 
 GB = 1e9
 MIN_FREE_BYTES = 1 * GB
@@ -53,6 +55,7 @@ def of_machine(facts: Facts) -> list[Finding]:
         _weights(facts),
         _data(facts),
         _wandb(facts),
+        *_extras(facts),
     ]
 
 
@@ -84,6 +87,15 @@ def of_node(driver: Facts, node: Node) -> list[Finding]:
         text = f"Ray counts {node.gpus:g} GPUs and torch sees {len(node.facts.gpus)}{reason}; "
         found.append(Finding(Level.NOTE, text + "correct `ray start --num-gpus`, the driver or torch"))
     return [Finding(one.level, one.text, node.name) for one in found]
+
+
+def raise_first(driver: Facts, nodes: list[Node]) -> None:
+    """Raise EnvironmentUserError if a node would stop a run."""
+    stops = [one for node in nodes for one in of_node(driver, node) if one.level is Level.STOP]
+    if stops:
+        others = {one.node for one in stops} - {stops[0].node}
+        more = f" (and {len(others)} more nodes: `sweeper doctor --address auto`)" if others else ""
+        raise EnvironmentUserError(f"node {stops[0].node}: {stops[0].text}{more}")
 
 
 def _environment(facts: Facts) -> list[Finding]:
@@ -160,7 +172,7 @@ def _bandwidth(store: StoreFacts) -> list[Finding]:
 def _weights(facts: Facts) -> Finding:
     if facts.inception:
         return Finding(Level.OK, f"Inception's weights: {facts.inception}")
-    text = "Inception's weights are missing: colour data sets need them, or --features imagenet or classifier"
+    text = "Inception's weights are missing: colour data sets need --download, or --features imagenet or classifier"
     return Finding(Level.NOTE, text)
 
 
@@ -172,3 +184,10 @@ def _wandb(facts: Facts) -> Finding:
     if facts.wandb:
         return Finding(Level.OK, "W&B has an API key")
     return Finding(Level.NOTE, "W&B has no API key: runs stay in the store; `wandb login` to upload them")
+
+
+def _extras(facts: Facts) -> list[Finding]:
+    if not facts.missing_extras:
+        return []
+    names, command = ", ".join(facts.missing_extras), installation(*facts.missing_extras)
+    return [Finding(Level.NOTE, f"extras that are not installed: {names}; `{command}` if you need them")]

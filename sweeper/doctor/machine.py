@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 
 from sweeper import __version__
 from sweeper.store import Store
+from trainables.cpus import usable_cpus
 from trainables.datasets import DATASETS
 from trainables.errors import UserError
+from trainables.extras import missing_extras
 
 PROBE_BYTES = 8 << 20
 # A launcher sets these for one process of a distributed training. Accelerate then waits for the other processes.
@@ -62,35 +64,40 @@ class StoreFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is on one machine. The last five are None or empty after a quick look."""
+    """What is on one machine. The last six are None or empty after a quick look."""
 
     host: str
     cpus: int
     versions: Versions
     store: StoreFacts
     launcher: dict[str, str]  # variables by which Accelerate would wait for other processes
+    card: tuple[str, int] | None = None  # name and bytes of the smallest GPU, if Ray counts one and torch sees one
     threads: int | None = None  # of torch
     gpus: list[str] = field(default_factory=list)
     no_cuda: str | None = None  # why torch has no GPU
     wandb: bool | None = None  # whether there is an API key
     inception: str | None = None  # path of the weights file, if it exists
     datasets: list[str] = field(default_factory=list)  # data sets whose files are here
+    missing_extras: list[str] = field(default_factory=list)  # of the distribution
 
 
-def examine(store: Path, data_root: Path, probe: Path | None = None, quick: bool = False) -> Facts:
+def examine(
+    store: Path, data_root: Path, probe: Path | None = None, quick: bool = False, has_gpus: bool = False
+) -> Facts:
     """Gather the facts about this machine. Write nothing that stays.
 
     probe: a file in the store's folder that the driver has written and locked. quick: skip what needs torch or takes
-    more than a second.
+    more than a second. has_gpus: whether Ray counts a GPU here, which torch is then asked for.
     """
     launcher = {name: os.environ[name] for name in _RANKS if os.environ.get(name, "-1") != "-1"}
     launcher |= {name: os.environ[name] for name in _SIZES if os.environ.get(name, "1") not in ("", "0", "1")}
     facts = Facts(
         host=socket.gethostname(),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=usable_cpus(),
         versions=Versions.here(),
         store=_examine_store(store, probe, quick),
         launcher=launcher,
+        card=_card() if has_gpus else None,
     )
     if quick:
         return facts
@@ -104,6 +111,7 @@ def examine(store: Path, data_root: Path, probe: Path | None = None, quick: bool
             "wandb": _has_wandb_key(),
             "inception": _inception(),
             "datasets": _datasets(store, data_root),
+            "missing_extras": missing_extras(),
         }
     )
 
@@ -195,6 +203,17 @@ def _examine_torch() -> tuple[list[str], str | None, int]:
         return [], (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0], threads
     cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return [f"{card.name}, {card.total_memory / 1e9:.0f} GB" for card in cards], None, threads
+
+
+def _card() -> tuple[str, int] | None:
+    """Return name and bytes of the smallest GPU. None if torch sees none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
+    smallest = min(cards, key=lambda card: card.total_memory)
+    return smallest.name, smallest.total_memory
 
 
 def _has_wandb_key() -> bool:

@@ -21,6 +21,8 @@ from trainables import plugins
 from trainables.errors import Interrupted, UserError
 from trainables.notes import notes
 
+NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
+
 
 class TrialActor(tune.Trainable):
     """Runs one job after another in one process, so that data, classifier and bank load once.
@@ -66,7 +68,7 @@ class TrialActor(tune.Trainable):
         return {}
 
     def _open_store(self) -> None:
-        self.store = Store(Path(self.config["store"]))
+        self.store = Store(Path(self.config["store"]), self.config["token"])
         self.sweep: Manifest = self.store.require_sweep(self.config["sweep"])
 
     def _save_traceback(self) -> None:
@@ -77,7 +79,7 @@ class TrialActor(tune.Trainable):
             return
 
     def work(self) -> None:
-        jobs.run(self.job, self.sweep, self.store, self.pulse)
+        jobs.run(self.job, self.sweep, self.store, self.pulse, self.config["checkpoint_seconds"])
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
@@ -94,3 +96,11 @@ def _place(error: Exception) -> str:
     """Return where an error was raised, and its type. Messages differ between jobs: they name files and numbers."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} {frame.filename}:{frame.lineno}"
+
+
+def resources_of(config: dict[str, Any]) -> tune.PlacementGroupFactory | dict[str, float]:
+    """Return what Tune is to reserve for a job. On a cluster that is on the node for which its share was computed."""
+    if not config["node"]:
+        return dict(config["share"])
+    bundle = {name.upper(): amount for name, amount in config["share"].items()}
+    return tune.PlacementGroupFactory([bundle], bundle_label_selector=[{NODE_LABEL: config["node"]}])

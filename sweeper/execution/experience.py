@@ -22,16 +22,17 @@ class Experience:
     """What is known of memory by footprint (trainables.arithmetic)."""
 
     min_shares: dict[str, float] = field(default_factory=dict)  # of trials that ran out of memory
-    measured: Mapping[str, float] = field(default_factory=dict)  # bytes on the GPU of this machine
+    by_gpu: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # name of a GPU → footprint → bytes
 
     @classmethod
-    def read(cls, store: Store, gpu_name: str) -> "Experience":
-        """Read the store. Without a name of the GPU the largest measurement on any GPU counts."""
-        measured: dict[str, float] = {}
-        for name, by_footprint in _memory(store).items():
-            if gpu_name in (name, ""):
-                measured |= {key: max(size, measured.get(key, 0.0)) for key, size in by_footprint.items()}
-        return cls(_shares(store), measured)
+    def read(cls, store: Store) -> "Experience":
+        return cls(_shares(store), _memory(store))
+
+    def measured(self, key: str, gpu_name: str) -> float | None:
+        """Return the bytes of a footprint on a GPU. Without a name of the GPU the most on any GPU counts."""
+        if gpu_name:
+            return self.by_gpu.get(gpu_name, {}).get(key)
+        return max((sizes[key] for sizes in self.by_gpu.values() if key in sizes), default=None)
 
     def min_share(self, spec: TrialSpec) -> float:
         """Return the share that the trial needs at least. Older stores name it by the generator's label."""

@@ -40,6 +40,14 @@ class Failures:
         self._progress: dict[Job, int] = {}
         self._jobs_by_place: defaultdict[str, set[str]] = defaultdict(set)
 
+    def forgive(self, job: Job) -> None:
+        """Take back one death of a job's process: its node was lost, which was not known yet."""
+        self._in_a_row[job] = max(0, self._in_a_row[job] - 1)
+
+    def forget(self, error: UnexpectedError) -> None:
+        """Forget the jobs that raised an error: the node was at fault."""
+        self._jobs_by_place.pop(error.place, None)
+
     def reason_to_fail(self, job: Job, error: UnexpectedError | ProcessDeath, progress: int) -> str | None:
         """Count a failure. Return why the trial fails, or None if the job is to be tried again.
 

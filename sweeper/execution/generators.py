@@ -75,7 +75,7 @@ def _added_images(store_root: Path, teacher: Teacher, side: int) -> TeacherImage
     store = Store(store_root)
     added = store.taught_by(teacher)
     assert isinstance(added, AddedTeacher)
-    return added_images(added, store.teacher_folder(added.name), side)
+    return added_images(added, store.teachers.folder(added.name), side)
 
 
 def added_images(teacher: AddedTeacher, folder: Path, side: int) -> TeacherImages:
@@ -107,7 +107,7 @@ def score_teacher(store: Store, sweep: Manifest, scorer: Scorer) -> None:
     known, images = store.taught_by(teacher), teacher_images(store, teacher, sweep.image_size)
     scores = score_images(images, scorer, sweep.n)
     if isinstance(known, AddedTeacher):
-        store.save_added(dataclasses.replace(known, scores=[*known.scores, scores]))
+        store.teachers.save(dataclasses.replace(known, scores=[*known.scores, scores]))
         return
     finals = [f for f in store.require(teacher.signature).finals if f.updates == teacher.updates]
     store.add(known, final=dataclasses.replace(finals[-1], selection=scores.selection, report=scores.report))

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from types import FrameType
 
 EXIT_CODE = 130
@@ -103,14 +102,9 @@ def kill(processes: set[int]) -> None:
 
 
 def descendants(process: int | None = None) -> list[int]:
-    """Return the processes below a process, by default this one. Only Linux lists them."""
-    tasks = Path(f"/proc/{process or os.getpid()}/task")
-    children = [int(word) for file in tasks.glob("*/children") for word in _read(file).split()]
-    return [descendant for child in children for descendant in (child, *descendants(child))]
+    """Return the processes below a process, by default this one. None are below one that has ended."""
+    import psutil  # here, because `sweeper --help` imports this module
 
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except OSError:  # it has just ended
-        return ""
+    with suppress(psutil.NoSuchProcess):
+        return [child.pid for child in psutil.Process(process).children(recursive=True)]
+    return []

@@ -12,7 +12,7 @@ from torch import nn
 from sweeper import weights
 from sweeper.execution.generators import load_generator, load_network, teacher_images
 from sweeper.execution.samples import SAMPLES, save_samples
-from sweeper.records import FinalRecord, Manifest, RungRecord, Teacher, TrialRecord
+from sweeper.records import CHECKPOINT_SECONDS, FinalRecord, Manifest, RungRecord, Teacher, TrialRecord
 from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
 from trainables.bank import Bank
@@ -29,11 +29,17 @@ from trainables.step import Extras, TeacherNetworks
 from trainables.training import Rung, train
 
 
-def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = lambda updates: False) -> RungRecord:
+def run(
+    job: Job,
+    sweep: Manifest,
+    store: Store,
+    stop: Callable[[int], bool] = lambda updates: False,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+) -> RungRecord:
     """Train a trial from its checkpoint to the job's rung. Write the rung record to the store, and return it.
 
     A finished trial that lacks scores by the sweep's protocols is scored from its weights, without training.
-    At the sweep's budget, write the networks' weights and the final record, too. stop: as for
+    At the sweep's budget, write the networks' weights and the final record, too. stop, checkpoint_seconds: as for
     trainables.training.train. Raises UserError if the feature network's weights have changed since the sweep began,
     Interrupted as train does.
     """
@@ -43,7 +49,7 @@ def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = l
     if scorer.protocol("rung", sweep.n["rung"]) != sweep.protocols["rung"]:
         raise UserError(f"the weights of {sweep.features} have changed since {sweep.name} began; run its command again")
     stored = _stored(trial, job.updates, store)
-    rung = stored[0] if stored else _train(spec, job, sweep, scorer, store, stop)
+    rung = stored[0] if stored else _train(spec, job, sweep, scorer, store, stop, checkpoint_seconds)
     final = rung.updates == sweep.updates
     try:
         # Before anything is written: an image that is not finite may be among the last latents.
@@ -56,6 +62,7 @@ def run(job: Job, sweep: Manifest, store: Store, stop: Callable[[int], bool] = l
         store.add(spec, rung=record)
         return record
     record = RungRecord(rung.updates, rung.seconds, _finite(rung.losses), scores, diverged=False)
+    store.check_claim()  # before the samples and the weights, too
     save_samples(store.samples(spec.signature, rung.updates), samples)
     if final:
         hashes = stored[1] if stored else _save_weights(spec, rung, store)
@@ -73,12 +80,27 @@ def _picture_latents(spec: TrialSpec, sweep: Manifest, store: Store) -> np.ndarr
 
 
 def _train(
-    spec: TrialSpec, job: Job, sweep: Manifest, scorer: Scorer, store: Store, stop: Callable[[int], bool]
+    spec: TrialSpec,
+    job: Job,
+    sweep: Manifest,
+    scorer: Scorer,
+    store: Store,
+    stop: Callable[[int], bool],
+    checkpoint_seconds: float,
 ) -> Rung:
     bank = bank_of(sweep, store, spec.latents) if spec.latents is not None else None
     pixels = scorer.images.pixels if Part.REAL in spec.loads else None
     extras, checkpoint = extras_of(spec, sweep, scorer, store), store.checkpoint(job.signature)
-    (rung,) = train(spec, [job.updates], pixels=pixels, bank=bank, extras=extras, checkpoint_path=checkpoint, stop=stop)
+    (rung,) = train(
+        spec,
+        [job.updates],
+        pixels=pixels,
+        bank=bank,
+        extras=extras,
+        checkpoint_path=checkpoint,
+        checkpoint_seconds=checkpoint_seconds,
+        stop=stop,
+    )
     return rung
 
 
@@ -152,10 +174,16 @@ def _teacher_networks(store_root: Path, teacher: Teacher) -> TeacherNetworks:
 
 
 @lru_cache(maxsize=2)
-def scorer_of(dataset: str, size: int, features: str, store_root: Path) -> Scorer:
-    """Return the scorer of a data set at a size, on a feature network."""
+def scorer_of(
+    dataset: str,
+    size: int,
+    features: str,
+    store_root: Path,
+    tell: Callable[[int, int], None] = lambda done, total: None,
+) -> Scorer:
+    """Return the scorer of a data set at a size, on a feature network. tell: as for Scorer."""
     store = Store(store_root)
-    return Scorer(prepare(dataset, size, store.datasets), store.scores, features)
+    return Scorer(prepare(dataset, size, store.datasets), store.scores, features, tell)
 
 
 @lru_cache(maxsize=2)

@@ -29,6 +29,7 @@ class Pulse:
         self.updates = 0
         self.stopping = False
         if _internal_kv_initialized():
+            self._leave = _key(f"leave/{ray.get_runtime_context().get_node_id()}")
             threading.Thread(target=self._beat, daemon=True).start()
 
     def begin(self, signature: str) -> None:
@@ -44,7 +45,8 @@ class Pulse:
         sent = None
         while True:
             with suppress(RaySystemError, RpcError):  # the head may be away for a moment
-                self.stopping = _internal_kv_get(_key("stop"), namespace=_NAMESPACE) is not None
+                keys = _key("stop"), self._leave
+                self.stopping = any(_internal_kv_get(key, namespace=_NAMESPACE) is not None for key in keys)
                 if self.updates and (beat := (self.signature, self.updates)) != sent:
                     _internal_kv_put(_key(self.signature), str(self.updates), namespace=_NAMESPACE)
                     sent = beat
@@ -54,6 +56,22 @@ class Pulse:
 def stop_jobs() -> None:
     """Make the running jobs of this command save their checkpoints and stop, and every later one."""
     _internal_kv_put(_key("stop"), "1", namespace=_NAMESPACE)
+
+
+def leave(node: str) -> None:
+    """Make the jobs on a node save their checkpoints and stop: the node is to be shut down."""
+    _internal_kv_put(_key(f"leave/{node}"), "1", namespace=_NAMESPACE)
+
+
+def say_prepared(progress: str) -> None:
+    """Tell the command how far the preparation of a data set is."""
+    _internal_kv_put(_key("prepared"), progress, namespace=_NAMESPACE)
+
+
+def prepared() -> str | None:
+    """Return what the preparation has told last."""
+    told = _internal_kv_get(_key("prepared"), namespace=_NAMESPACE)
+    return told.decode() if told is not None else None
 
 
 def updates_of(signatures: Iterable[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""The CPUs and the share of a GPU that a trial reserves, and how many trials fit on a machine."""
+"""The CPUs and the share of a GPU that a trial reserves on a machine."""
 
 from dataclasses import dataclass
 
@@ -16,21 +16,19 @@ _SHARES = (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1.0)
 
 @dataclass(frozen=True)
 class Machine:
-    """The resources that Ray reports. elastic: a cluster that may grow while trials wait."""
+    """The resources of a node, as Ray reports them, or of several nodes together."""
 
     cpus: float
     gpus: float
-    nodes: tuple[tuple[float, float], ...] = ()  # CPUs and GPUs of each node; empty for one node with all of them
-    elastic: bool = False
-    gpu_name: str = ""  # empty where the driver sees no GPU
+    gpu_name: str = ""  # empty where torch sees no GPU
     gpu_bytes: float = GPU_BYTES
     macs_per_second: float = MACS_PER_SECOND  # of a GPU, in training
     seconds_per_launch: float = SECONDS_PER_LAUNCH  # of a kernel on a GPU, by the host
 
     def text(self) -> str:
-        """Return the nodes in words, for messages."""
-        sizes = sorted(set(self.nodes or ((self.cpus, self.gpus),)), reverse=True)
-        return "the nodes have " + " or ".join(_amounts(*size) for size in sizes[:3])
+        """Return the machine in words, for messages."""
+        card = f" of {self.gpu_bytes / 1e9:.0f} GB" if self.gpus and self.gpu_name else ""
+        return _amounts(self.cpus, self.gpus) + card
 
 
 @dataclass(frozen=True)
@@ -48,6 +46,9 @@ class Share:
         return _amounts(self.cpus, self.gpus)
 
 
+NOTHING = Share(0, 0)
+
+
 def _amounts(cpus: float, gpus: float) -> str:
     return f"{cpus:g} CPUs and {gpus:g} GPUs" if gpus else f"{cpus:g} CPUs"
 
@@ -56,7 +57,7 @@ def needed_bytes(
     spec: TrialSpec, teacher: TrialSpec | None, machine: Machine, data: int, experience: Experience
 ) -> float:
     """Return the bytes that a trial takes on a GPU: measured, else estimated. data: bytes of the real images."""
-    measured = experience.measured.get(footprint(spec))
+    measured = experience.measured(footprint(spec), machine.gpu_name)
     return measured if measured is not None else device_bytes(spec, teacher, data, machine.gpu_bytes)
 
 
@@ -86,39 +87,8 @@ def share_of(sweep: Sweep, signature: str, machine: Machine, experience: Experie
     return share(spec, sweep.teacher, machine, sweep.manifest.real_bytes, experience)
 
 
-class Slots:
-    """The shares that running trials have reserved on a machine, and at most `limit` trials at once."""
-
-    def __init__(self, machine: Machine, limit: int | None) -> None:
-        self.machine, self.limit = machine, limit
-        self._shares: dict[str, Share] = {}
-        self._used = Share(0, 0)  # their sum, kept because every suggestion reads it
-
-    def __len__(self) -> int:
-        return len(self._shares)
-
-    @property
-    def _grows(self) -> bool:
-        """Return whether machines may come: an autoscaler starts them only for trials that wait, up to the limit."""
-        return self.machine.elastic and self.limit is not None
-
-    def fits(self, share: Share) -> bool:
-        """Return whether a node can hold the share when nothing else runs there."""
-        nodes = self.machine.nodes or ((self.machine.cpus, self.machine.gpus),)
-        return self._grows or any(share.cpus <= cpus + 1e-6 and share.gpus <= gpus + 1e-6 for cpus, gpus in nodes)
-
-    def reserve(self, trial: str, share: Share) -> bool:
-        """Reserve a share for a trial. Return False if it does not fit."""
-        if self.limit is not None and len(self._shares) >= self.limit:
-            return False
-        used = Share(self._used.cpus + share.cpus, self._used.gpus + share.gpus)
-        if not self._grows and (used.cpus > self.machine.cpus + 1e-6 or used.gpus > self.machine.gpus + 1e-6):
-            return False
-        self._shares[trial], self._used = share, used
-        return True
-
-    def release(self, trial: str) -> Share:
-        """Release the share of a trial, and return it."""
-        share = self._shares.pop(trial)
-        self._used = Share(self._used.cpus - share.cpus, self._used.gpus - share.gpus)
-        return share
+def fits_card(sweep: Sweep, signature: str, machine: Machine, experience: Experience) -> bool:
+    """Return whether a sweep's trial fits in the memory of a machine's GPUs. True without a GPU."""
+    spec = sweep.records[signature].spec
+    needed = needed_bytes(spec, sweep.teacher, machine, sweep.manifest.real_bytes, experience)
+    return not machine.gpus or needed <= machine.gpu_bytes

@@ -5,41 +5,34 @@ The command imports sweeper.execution.tune before this module: it sets what Ray 
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from ray import cloudpickle, tune
+from ray import cloudpickle
 from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
+from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from sweeper.execution import pulse
 from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.failures import Failures, ProcessDeath, UnexpectedError
-from sweeper.execution.resources import Share, Slots, share_of
-from sweeper.records import RungRecord
+from sweeper.execution.placement import Placement
+from sweeper.execution.resources import Share
+from sweeper.execution.slots import Slots
+from sweeper.execution.watching import Watcher
+from sweeper.records import CHECKPOINT_SECONDS
 from sweeper.scheduling.sweep import Failure, Job, Sweep
 from sweeper.store import Store
 from trainables import checkpoint, plugins
-from trainables.errors import EnvironmentUserError
+from trainables.errors import LostClaimError
 
 SECONDS_TO_STOP = 7.0  # for the running jobs to save their checkpoints
 SECONDS_BETWEEN_LOOKS = 5.0  # at the running jobs
 SECONDS_TO_START = 60.0  # after which a job that has not started is worth a line
-
-
-class Watcher(Protocol):
-    """Callbacks of the terminal and of W&B. They run in the driver, so they must return quickly."""
-
-    def started(self, sweep: Sweep, job: Job) -> None: ...
-
-    def trained(self, sweep: Sweep, updates: Mapping[str, int]) -> None:
-        """Take signature → updates that the running trials have done."""
-
-    def reached(self, sweep: Sweep, job: Job, record: RungRecord) -> None: ...
-
-    def failed(self, sweep: Sweep, job: Job, reason: str) -> None: ...
+SECONDS_TO_NOTICE = 120.0  # that Ray may take to notice that a node is lost
 
 
 class Stopped(BaseException):
@@ -56,7 +49,9 @@ class JobSearcher(Searcher):
         slots: Slots,
         watchers: list[Watcher],
         interrupted: Callable[[], bool] = lambda: False,
+        checkpoint_seconds: float = CHECKPOINT_SECONDS,
     ) -> None:
+        """checkpoint_seconds: between two checkpoints of a running job."""
         super().__init__()
         self.sweep, self.store, self.slots, self.watchers = sweep, store, slots, watchers
         self.interrupted = interrupted
@@ -64,13 +59,17 @@ class JobSearcher(Searcher):
         self.waiting: dict[str, tuple[float, Share]] = {}  # Tune's id → since when, for what, until the job starts
         self.delayed: list[Job] = []  # to be tried again once another job has succeeded, or no other is left
         self.failures = Failures()
-        self.experience = Experience.read(store, slots.machine.gpu_name)
+        self.experience = Experience.read(store)
+        self.placement = Placement(sweep, slots, self.experience, self._print_note)
+        self.stranded: set[str] = set()  # Tune's ids of jobs that wait for a process on a node that is gone
+        self.checkpoint_seconds = checkpoint_seconds
         self.plugins = [(store.save_plugin(plugin), plugin.id) for plugin in plugins.LOADED.values()]
         self.printed_notes: set[str] = set()
         self.error: Exception | None = None  # kept here, because an exception inside Tune would end the running jobs
         self._stopping: float | None = None  # since when
         self._awaited: set[str] = set()  # Tune's ids of jobs that are to save a checkpoint
         self._looked = time.monotonic()
+        self._deaths: list[tuple[float, Job, str]] = []  # when, of which job, on which node
 
     # Suggestions.
 
@@ -85,6 +84,7 @@ class JobSearcher(Searcher):
         if self.error or self.interrupted():
             return None if self.running else str(Searcher.FINISHED)
         self.store.check_claim()
+        self._look_at_nodes()
         job = self.sweep.next()
         if job is None and self.delayed:
             self._retry_delayed()
@@ -92,10 +92,10 @@ class JobSearcher(Searcher):
         if job is None:
             return None if self.running else str(Searcher.FINISHED)
         # No other job overtakes one whose share is not free, so that jobs with large shares do not starve.
-        share = share_of(self.sweep, job.signature, self.slots.machine, self.experience)
-        self._check_fits(job, share)
-        if not self.slots.reserve(trial_id, share):
+        placed = self.placement.place(trial_id, job)
+        if placed is None:
             return None
+        node, share = placed
         self.running[trial_id], self.waiting[trial_id] = job, (time.monotonic(), share)
         self.sweep.start(job)
         # The configuration that TrialActor.setup reads.
@@ -104,23 +104,36 @@ class JobSearcher(Searcher):
             "updates": job.updates,
             "sweep": self.sweep.manifest.name,
             "store": str(self.store.root),
+            "token": self.store.token,
             "share": share.as_dict(),
+            "node": node.id,
+            "checkpoint_seconds": self.checkpoint_seconds,
             "plugins": self.plugins,
         }
 
-    def _check_fits(self, job: Job, share: Share) -> None:
-        """Raise EnvironmentUserError if no node can hold the share, and none can come that could."""
-        if not self.slots.fits(share):
-            raise EnvironmentUserError(
-                f"{self._label(job)} needs {share.text()} on one node, and {self.slots.machine.text()}; "
-                "start Ray on a larger node, or use fewer --set threads"
-            )
+    def _look_at_nodes(self) -> None:
+        """Have jobs leave the nodes that are to be shut down. Find those that wait for a node that is gone."""
+        stranded, leaving = self.placement.look(self.running, self.waiting)
+        self.stranded |= stranded
+        for node in leaving:
+            pulse.leave(node)
+        now = time.monotonic()
+        for death in list(self._deaths):
+            since, job, on = death
+            if not self.slots.cluster.has(on):
+                self.failures.forgive(job)
+            if now - since > SECONDS_TO_NOTICE or not self.slots.cluster.has(on):
+                self._deaths.remove(death)
 
     # What Tune reports.
 
     def on_step(self) -> None:
         """Look after the jobs: Tune calls it several times a second. Raises Stopped once the jobs have to end."""
         now = time.monotonic()
+        if not self.error and now - self._looked > SECONDS_BETWEEN_LOOKS:
+            self._look(now)
+        if isinstance(self.error, LostClaimError):
+            raise Stopped  # at once: the trials are another command's
         if self.error or self.interrupted():
             if self._stopping is None:
                 self._stopping = now
@@ -131,11 +144,20 @@ class JobSearcher(Searcher):
                 self._awaited = {trial_id for trial_id, trial in self._started().items() if trial in trained}
             if not self._awaited & self.running.keys() or now - self._stopping > SECONDS_TO_STOP:
                 raise Stopped
-        elif now - self._looked > SECONDS_BETWEEN_LOOKS:
-            self._looked = now
-            updates = pulse.updates_of(self._started().values())
-            self._notify(lambda watcher: watcher.trained(self.sweep, updates))
-            self._explain_waiting(now)
+            return
+        self._look_at_nodes()
+
+    def _look(self, now: float) -> None:
+        """Check the claim of the store, and tell the watchers what runs."""
+        self._looked = now
+        try:
+            self.store.check_claim()
+        except LostClaimError as error:
+            self.error = error
+            return
+        updates = pulse.updates_of(self._started().values())
+        self._notify(lambda watcher: watcher.trained(self.sweep, updates))
+        self._explain_waiting(now)
 
     def _started(self) -> dict[str, str]:
         """Return Tune's id → signature, of the jobs that have a process."""
@@ -163,29 +185,42 @@ class JobSearcher(Searcher):
         """Take a job's result. After an error there is none: on_error follows."""
         if error:
             return
+        node = self.slots.node_of(trial_id)
         job, share = self._end(trial_id)
         try:
-            if result and result.get("interrupted"):
+            self.store.check_claim()
+            if trial_id in self.stranded or (result and result.get("interrupted")):
+                self.stranded.discard(trial_id)
                 self.sweep.retry(job)
             elif result and "out_of_memory" in result and 0 < share.gpus < 1:
                 self._retry_on_larger_share(job, share.gpus)
             else:
+                self.placement.succeeded(node)
                 self._report(job, result or {})
         except Exception as raised:
             self.error = self.error or raised
 
     def on_error(self, trial_id: str, raised: Exception | None) -> None:
         """Take what ended a job without a result: an error of its own, or the death of its process."""
+        node = self.slots.node_of(trial_id)
         job, _ = self._end(trial_id)
+        self.stranded.discard(trial_id)
         cause = getattr(raised, "cause", None)
         error: UnexpectedError | ProcessDeath
         if isinstance(cause, UnexpectedError):
             error = cause
         elif isinstance(raised, RayActorError) and not getattr(raised, "actor_init_failed", False):
-            error = ProcessDeath(lost=raised.preempted or "node has died" in str(raised))
+            gone = node is not None and not self.slots.cluster.has(node.id)
+            error = ProcessDeath(lost=gone or raised.preempted or "node has died" in str(raised))
+            if node is not None and self.slots.cluster.shared and not error.lost:
+                self._deaths.append((time.monotonic(), job, node.id))
         else:
             error = UnexpectedError((str(raised).strip().splitlines() or ["its process did not start"])[-1])
         try:
+            if isinstance(error, UnexpectedError) and self.placement.raised(node, job, error.reason):
+                self.failures.forget(error)
+                self.delayed.append(job)
+                return
             reason = self.failures.reason_to_fail(job, error, self._progress(job))
             if reason is not None:
                 self._fail(job, Failure(reason, exit_code=1))
@@ -221,7 +256,7 @@ class JobSearcher(Searcher):
         if "gpu_name" in result:
             spec = self.sweep.records[job.signature].spec
             save_measured(self.store, result["gpu_name"], spec, result["gpu_bytes"])
-            self.experience = Experience.read(self.store, self.slots.machine.gpu_name)
+            self.experience = self.placement.experience = Experience.read(self.store)
         for note in result.get("notes", []):
             self._print_note(note)
         if self.sweep.report(job, self.store.require(job.signature)):
@@ -268,11 +303,32 @@ class JobSearcher(Searcher):
         """Restore nothing."""
 
 
-class Events(tune.Callback):
-    """Passes to the searcher what Tune tells its callbacks alone."""
+class Withdrawal(FIFOScheduler):
+    """Takes jobs back from Tune that wait for a node that is gone. The searcher then places them again."""
 
     def __init__(self, searcher: JobSearcher) -> None:
+        super().__init__()
         self.searcher = searcher
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        for trial_id in list(self.searcher.stranded):
+            tune_controller.stop_trial(tune_controller.get_trial(trial_id))
+        chosen: Trial | None = super().choose_trial_to_run(tune_controller)
+        return chosen
+
+
+class Events(TrialProgressCallback):
+    """Passes to the searcher what Tune tells its callbacks alone. Replaces the callback by which Tune prints."""
+
+    def __init__(self, searcher: JobSearcher) -> None:
+        super().__init__()
+        self.searcher = searcher
+
+    def log_result(self, trial: Trial, result: dict[str, Any], error: bool = False) -> None:
+        """Print nothing."""
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Print nothing."""
 
     def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         self.searcher.on_step()

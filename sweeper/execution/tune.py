@@ -14,18 +14,21 @@ import signal
 import socket
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
 
-# Ray reads these when it is imported: no output, no usage reports, no snapshots.
+# Ray reads these when it is imported: no output, no usage reports, no snapshots, and under `uv run` no copy of the
+# working directory to the workers, which have the environment of the command.
 os.environ.update(
     RAY_AIR_NEW_OUTPUT="0",
+    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
     RAY_USAGE_STATS_ENABLED="0",
     RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
     TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
     TUNE_DISABLE_SIGINT_HANDLER="1",
     TUNE_GLOBAL_CHECKPOINT_S="3600",
+    TUNE_MAX_PENDING_TRIALS_PG="10000",  # the searcher suggests what fits, and Tune starts it at once
     TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
     PYTHONWARNINGS="ignore",
 )
@@ -42,30 +45,34 @@ from ray import tune
 from ray.tune import Tuner
 
 from sweeper.execution import interruption, pulse
-from sweeper.execution.actor import TrialActor
+from sweeper.execution.actor import TrialActor, resources_of
+from sweeper.execution.cluster import RayCluster
 from sweeper.execution.experience import Experience
-from sweeper.execution.resources import Machine, Slots, share_of
-from sweeper.execution.searcher import Events, JobSearcher, Stopped, Watcher
+from sweeper.execution.nodes import Cluster
+from sweeper.execution.resources import Machine, Share, share_of
+from sweeper.execution.searcher import Events, JobSearcher, Stopped, Withdrawal
+from sweeper.execution.slots import Slots
+from sweeper.execution.watching import Watcher
+from sweeper.records import CHECKPOINT_SECONDS
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import TUNE_FOLDER, Store
 from trainables.cpus import usable_cpus
 from trainables.errors import EnvironmentUserError
 from trainables.files import owner_mark
 
-WORKER_SECONDS = 900  # how long to wait for the first worker of a cluster whose head runs no trials
 ANSWER_SECONDS = 10  # how long a cluster may take to answer
 # Tune hands these to every actor in clear, and Ray logs them. Local workers inherit them; other nodes have their own.
 _KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SECURITY_TOKEN", "AWS_SESSION_TOKEN")
 
 
 @contextlib.contextmanager
-def session(slots: int | None) -> Iterator[Machine]:
+def session(slots: int | None, improve: Callable[[Machine], Machine] = lambda machine: machine) -> Iterator[Cluster]:
     """Connect to the Ray cluster at RAY_ADDRESS, else start a local one, for the time of the block.
 
+    slots: the most concurrent trials. improve: adds the throughput of its GPU to a machine.
     Raises EnvironmentUserError if there is no cluster.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
-    start = time.monotonic()
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
     if not address and "RAY_AUTH_TOKEN" not in os.environ:
@@ -85,15 +92,14 @@ def session(slots: int | None) -> Iterator[Machine]:
             f"no Ray cluster at {address or 'local'}: {reason}; start one, set RAY_AUTH_TOKEN if it has a token, or "
             "leave out --address and RAY_ADDRESS"
         ) from None
+    joined: RayCluster | None = None
     try:
-        resources = ray.cluster_resources()
-        while address and not resources.get("CPU") and time.monotonic() - start < WORKER_SECONDS:
-            time.sleep(2)
-            resources = ray.cluster_resources()
-        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        nodes = tuple((node.get("CPU", 0.0), node.get("GPU", 0.0)) for node in alive)
-        yield dataclasses.replace(_machine(resources, elastic=bool(address)), nodes=nodes)
+        if address:
+            joined = RayCluster(slots, improve)
+        yield joined or Cluster.of(improve(_this_machine()))
     finally:
+        if joined is not None:
+            joined.release()
         with contextlib.suppress(Exception):  # the cluster may be what has failed
             pulse.forget_all()
         of_others = {process for other in others for process in interruption.descendants(other)}
@@ -131,9 +137,10 @@ def _sheltered(folder: str) -> Iterator[None]:
         interruption.install()
 
 
-def _machine(resources: Mapping[str, float], elastic: bool) -> Machine:
-    """Return Ray's resources, with the GPU that the driver sees: those of the workers are assumed to be alike."""
-    machine = Machine(resources.get("CPU", 1), resources.get("GPU", 0), elastic=elastic)
+def _this_machine() -> Machine:
+    """Return what Ray counts on this machine, with the GPU that torch sees."""
+    resources = ray.cluster_resources()
+    machine = Machine(resources.get("CPU", 1), resources.get("GPU", 0))
     if not torch.cuda.is_available():
         return machine
     if not machine.gpus:
@@ -167,14 +174,15 @@ def _check_answers(address: str) -> None:
 def run(
     sweep: Sweep,
     store: Store,
-    machine: Machine,
+    cluster: Cluster,
     slots: int | None,
     watchers: list[Watcher],
     actor: type[TrialActor] | None = None,
+    checkpoint_seconds: float = CHECKPOINT_SECONDS,
 ) -> None:
     """Train every job that the sweep still needs. On return the sweep is finished.
 
-    actor: the trainable that runs the jobs, by default TrialActor.
+    actor: the trainable that runs the jobs, by default TrialActor. checkpoint_seconds: as for JobSearcher.
     Raises what a callback of the searcher raised and KeyboardInterrupt after a signal, once the running jobs have saved
     their checkpoints.
     """
@@ -183,14 +191,15 @@ def run(
         interruption.deferred() as interrupted,
         _without_keys(),
     ):
-        searcher = JobSearcher(sweep, store, Slots(machine, slots), watchers, interrupted)
-        trainable = tune.with_resources(actor or TrialActor, lambda config: config["share"])
+        searcher = JobSearcher(sweep, store, Slots(cluster, slots), watchers, interrupted, checkpoint_seconds)
+        trainable = tune.with_resources(actor or TrialActor, cast(Any, resources_of))
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
         tuner = Tuner(
             trainable,
             param_space={},
             tune_config=tune.TuneConfig(
                 search_alg=searcher,
+                scheduler=Withdrawal(searcher),
                 num_samples=-1,
                 reuse_actors=True,
                 trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -222,10 +231,14 @@ def _without_keys() -> Iterator[None]:
         os.environ.update(removed)
 
 
-def max_concurrent(sweep: Sweep, store: Store, machine: Machine, limit: int | None) -> int:
-    """Return how many of the sweep's trials run at once on the machine."""
-    slots, experience = Slots(machine, limit), Experience.read(store, machine.gpu_name)
+def max_concurrent(sweep: Sweep, store: Store, cluster: Cluster, limit: int | None) -> int:
+    """Return how many of the sweep's trials run at once on the nodes that are here."""
+    slots, experience = Slots(cluster, limit), Experience.read(store)
+
+    def needs(signature: str, machine: Machine) -> Share:
+        return share_of(sweep, signature, machine, experience)
+
     for number, signature in enumerate(sweep.records):
-        if not slots.reserve(signature, share_of(sweep, signature, machine, experience)):
+        if not slots.place(signature, partial(needs, signature)):
             return max(1, number)
     return len(sweep.records)

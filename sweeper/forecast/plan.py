@@ -25,7 +25,7 @@ from sweeper.scheduling.sweep import Sweep
 from sweeper.spaces import Space
 from sweeper.store import dump
 from trainables.bank import missing
-from trainables.errors import UserError
+from trainables.errors import EnvironmentUserError, UserError
 from trainables.images import decoded_bytes, describe
 from trainables.scores.protocol import REPORT_SETS
 from trainables.shapes import DEFAULT_FAMILY, GeneratorShape
@@ -87,8 +87,13 @@ def _machine(request: PlanRequest, costs: TimedCosts | TableCosts) -> Machine:
     choose_cluster(request.sweep.address)
     from sweeper.execution import tune
 
-    with tune.session(None) as machine:
-        return with_throughput(machine)
+    with tune.session(None, with_throughput) as cluster:
+        cluster.look()
+        if not cluster.usable:
+            raise EnvironmentUserError(
+                "no node of the cluster can train now; add --gpu-type and --gpus to plan for GPUs that will come"
+            )
+        return cluster.machine
 
 
 def _plan(
@@ -101,7 +106,7 @@ def _plan(
 ) -> dict[str, Any]:
     """Return what `sweeper plan --json` prints."""
     space, ladder, limit = resolved.space, resolved.space.ladder(), request.sweep.slots
-    capacity, experience = machine.gpus or machine.cpus, Experience.read(resolved.store, machine.gpu_name)
+    capacity, experience = machine.gpus or machine.cpus, Experience.read(resolved.store)
     data = decoded_bytes(resolved.dataset, resolved.image_size, resolved.store.datasets)
     reserved = {spec.signature: share(spec, costs.teacher, machine, data, experience) for spec in specs}
     memory = {spec.signature: needed_bytes(spec, costs.teacher, machine, data, experience) for spec in specs}

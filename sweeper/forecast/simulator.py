@@ -101,15 +101,17 @@ def simulate(
         outcome.best[name] = min(finals, default=math.inf)
         for rung, members in enumerate(outcome.sets[name]):
             demanded.update((trial, rung) for member in members for trial in stratum.configurations[member])
-    work, outcome.speculative, chains = 0.0, 0, dict[str, float]()  # slot-seconds of S; trial → seconds in sequence
+    # Slot-seconds of S; its seconds, one step at a time; trial → seconds in sequence.
+    work, total, outcome.speculative, chains = 0.0, 0.0, 0, dict[str, float]()
     for trial, rung in outcome.steps:
         if (trial, rung) in demanded:
             work += seconds(trial, rung) * by_trial[trial].share
+            total += seconds(trial, rung)
             before = outcome.confirming.get(trial, trial)
             chains[trial] = chains.get(before, 0.0) + seconds(trial, rung)
         else:
             outcome.speculative += updates(trial, rung)
-    outcome.bound = max(work / slots, max(chains.values(), default=0.0))
+    outcome.bound = max(work / slots, total / (max_concurrent or math.inf), max(chains.values(), default=0.0))
     return outcome
 
 

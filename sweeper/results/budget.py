@@ -2,10 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+from sweeper.records import ONNX_FORMATS
 from sweeper.results.comparison import Comparison
-from sweeper.results.table import TOLERANCE, Row, limit_of
+from sweeper.results.exported import FLOAT32
+from sweeper.results.latency import DEFAULT, Conditions, machine, measured
+from sweeper.results.table import TOLERANCE, Entry, Row, limit_of
 from trainables.errors import UserError
+from trainables.shapes import GeneratorShape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,9 +21,12 @@ class Budget:
 
     params: int | None = None
     macs: float | None = None  # per image
-    ms: float | None = None  # milliseconds per image on this machine's CPU, measured as in sweeper.results.latency
+    ms: float | None = None  # milliseconds per image on this machine
     bytes: int | None = None  # of the file of its weights
     within: float = TOLERANCE
+    conditions: Conditions = DEFAULT  # of ms
+    formats: tuple[str, ...] = ("safetensors",)  # files that are to fit: safetensors and ONNX_FORMATS
+    exports: bool = True  # whether what was exported before may fit, too
 
     @property
     def bounds(self) -> dict[str, float]:
@@ -28,44 +36,98 @@ class Budget:
 
 
 def narrowed(comparison: Comparison, budget: Budget) -> Comparison:
-    """Return the comparison with the rows that fit the budget, and with the limit of compression among them.
+    """Return the comparison with the rows and exports that fit the budget, and the limit of compression among them.
 
-    Raises UserError if no row fits; the message names the nearest.
+    A row whose exports alone fit does not fit. Raises UserError if nothing fits; the message names the nearest.
     """
-    table, bounds = comparison.table, budget.bounds
-    taken = {row.label: _taken(comparison, row, bounds) for row in table.rows}
-    rows = [row for row in table.rows if all(taken[row.label][name] <= bound for name, bound in bounds.items())]
-    if table.rows and not rows:
-        nearest = min(table.rows, key=lambda row: max(taken[row.label][name] / bounds[name] for name in bounds))
-        wanted = " ".join(f"--max-{name} {bound:g}" for name, bound in bounds.items())
-        needs = ", ".join(f"{name} {taken[nearest.label][name]:.4g}" for name in bounds)
-        raise UserError(f"{wanted}: no generator fits; the nearest is {nearest.label} with {needs}")
-    limit = limit_of(rows, table.teacher, table.metric, budget.within)
-    return replace(comparison, table=replace(table, rows=rows, limit=limit))
+    bounds, conditions = budget.bounds, budget.conditions
+    taken = {row.label: _taken(comparison, row, budget) for row in comparison.table.rows} if bounds else {}
+    comparison = comparison.with_latencies(conditions)  # with those that were measured just now
+    if taken:
+        _check(taken, bounds)
+        rows = [_fitting(row, taken[row.label], bounds) for row in comparison.table.rows]
+        rows = [row for row in rows if row.fits or row.exports]
+        comparison = replace(comparison, table=replace(comparison.table, rows=rows))
+    if budget.ms is not None:
+        latency = f"{conditions}; {machine(conditions.device)}"
+        comparison = replace(comparison, table=replace(comparison.table, latency=latency))
+    table = comparison.table
+    limit = limit_of(table.rows, table.teacher, table.metric, budget.within)
+    return replace(comparison, table=replace(table, limit=limit))
 
 
-def _taken(comparison: Comparison, row: Row, bounds: dict[str, float]) -> dict[str, float]:
-    """Return what a row's generator takes, for each bound. Latency is measured only if it is bounded."""
-    measures: dict[str, Callable[[], float]] = {
-        "params": lambda: row.parameters,
-        "macs": lambda: row.macs,
-        "ms": lambda: 1000 * _latency(comparison, row),
-        "bytes": lambda: _file_size(comparison, row),
-    }
-    return {name: measures[name]() for name in bounds}
+Taken = dict[tuple[str, str], dict[str, float]]  # format and signature of an export → bound → what is taken
+_ITSELF = ("", "")  # in place of format and signature: the row's generator
 
 
-def _latency(comparison: Comparison, row: Row) -> float:
-    from sweeper.results.latency import cpu_latency
+def _check(taken: dict[str, Taken], bounds: dict[str, float]) -> None:
+    """Raise UserError if nothing fits."""
+    candidates = [
+        (f"{row}{', ' * bool(name)}{name}", takes) for row, each in taken.items() for (name, _), takes in each.items()
+    ]
+    if any(_fits(takes, bounds) for _, takes in candidates):
+        return
+    nearest, takes = min(candidates, key=lambda pair: max(pair[1][name] / bound for name, bound in bounds.items()))
+    wanted = " ".join(f"--max-{name} {bound:g}" for name, bound in bounds.items())
+    needs = ", ".join(f"{name} {takes[name]:{',.0f' if takes[name] >= 1000 else '.3g'}}" for name in bounds)
+    raise UserError(f"{wanted}: no generator fits; the nearest is {nearest} with {needs}")
 
+
+def _fits(takes: dict[str, float], bounds: dict[str, float]) -> bool:
+    return all(takes[name] <= bound for name, bound in bounds.items())
+
+
+def _fitting(row: Row, taken: Taken, bounds: dict[str, float]) -> Row:
+    """Return a row with those of its exports that fit. fits: whether it fits itself."""
+
+    def fitting(entry: Entry | None) -> Entry | None:
+        if entry is None:
+            return None
+        ways = [(export, taken.get((export.format, export.signature))) for export in entry.exports]
+        return replace(entry, exports=[export for export, takes in ways if takes and _fits(takes, bounds)])
+
+    itself = taken[_ITSELF]
+    fits, ms = _fits(itself, bounds), itself.get("ms")
+    return replace(row, student=fitting(row.student), control=fitting(row.control), fits=fits, ms=ms)
+
+
+def _taken(comparison: Comparison, row: Row, budget: Budget) -> Taken:
+    """Return what a row's generator and its exports take, for each bound. What is not bounded is not measured."""
     (shape,) = (shape for shape in comparison.shapes() if shape.label == row.label)
-    return cpu_latency(shape)
+
+    def take(formats: tuple[str, ...], size: Callable[[], float]) -> dict[str, float]:
+        ways: dict[str, Callable[[], float]] = {
+            "params": lambda: row.parameters,
+            "macs": lambda: row.macs,
+            "ms": lambda: max(_milliseconds(comparison, shape, name, budget.conditions) for name in formats),
+            "bytes": size,
+        }
+        return {bound: ways[bound]() for bound in budget.bounds}
+
+    size = partial(_largest, comparison, row, shape, budget.formats)
+    taken = {_ITSELF: take(budget.formats, size)}
+    if budget.exports and budget.conditions.runtime == "onnx":  # torch does not run exports
+        for export in row.exports:
+            taken[export.format, export.signature] = take((export.format,), partial(float, export.bytes))
+    return taken
 
 
-def _file_size(comparison: Comparison, row: Row) -> float:
-    entry = row.student or row.control
-    assert entry is not None
-    path = comparison.store.weights(entry.signature, "generator", entry.updates)
-    if not path.exists():
-        raise UserError(f"--max-bytes: {path} is missing; restore it from a backup, or use --max-params")
-    return path.stat().st_size
+def _milliseconds(comparison: Comparison, shape: GeneratorShape, name: str, conditions: Conditions) -> float:
+    if conditions.runtime == "torch":
+        name = "torch"
+    elif name not in ONNX_FORMATS:
+        name = FLOAT32
+    return measured(comparison.store, shape, name, conditions).milliseconds
+
+
+def _largest(comparison: Comparison, row: Row, shape: GeneratorShape, formats: tuple[str, ...]) -> float:
+    """Return the bytes of the largest file of these formats. Raises UserError if the row's weights are missing."""
+    sizes = [measured(comparison.store, shape, name, DEFAULT).bytes for name in formats if name in ONNX_FORMATS]
+    if "safetensors" in formats:
+        entry = row.student or row.control
+        assert entry is not None
+        path = comparison.store.weights(entry.signature, "generator", entry.updates)
+        if not path.exists():
+            raise UserError(f"--max-bytes: {path} is missing; restore it from a backup, or use --max-params")
+        sizes.append(path.stat().st_size)
+    return max(sizes)

@@ -1,15 +1,17 @@
 """Join a teacher sweep with a student sweep of its teacher: the data of table, page and notebook."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
+from sweeper.added import SAMPLE_SHEET
 from sweeper.records import Manifest, RungRecord
+from sweeper.results.latency import Conditions
 from sweeper.results.table import Table, build
 from sweeper.scheduling.selection import control_sweep, controls_of
 from sweeper.scheduling.sweep import State, Sweep
-from sweeper.store import SAMPLE_SHEET, Store
+from sweeper.store import Store
 from trainables.errors import NotYetError, UserError
 from trainables.objectives import DISTILLATION, LOSSES
 from trainables.shapes import GeneratorShape
@@ -41,6 +43,11 @@ class Comparison:
             finished = finished and whole.finished()
         return cls(store, controls, distilled, build(store, controls, distilled, finished=finished))
 
+    def with_latencies(self, conditions: Conditions) -> "Comparison":
+        """Return the comparison with the latencies under these conditions, as far as the store has them."""
+        table = build(self.store, self.controls, self.distilled, finished=self.table.finished, conditions=conditions)
+        return replace(self, table=table)
+
     @property
     def manifest(self) -> Manifest:
         """Return the student sweep's manifest if there is one, else the teacher sweep's. It names the comparison."""
@@ -64,7 +71,7 @@ class Comparison:
     def commands(self) -> list[str]:
         """Return the commands that made the sweeps, in their order."""
         name = self.table.teacher.name if self.table.teacher else None
-        added = self.store.added(name) if name else None
+        added = self.store.teachers.find(name) if name else None
         return [*([added.command] if added else []), *(sweep.manifest.command for sweep in reversed(self.sweeps))]
 
 
@@ -74,7 +81,7 @@ Joined = tuple[Manifest | None, Manifest | None]  # teacher sweep, student sweep
 def find(store: Store, dataset: str | None, name: str | None) -> Joined:
     """Return the sweeps that a table joins. Raises NotYetError, UserError."""
     sweeps = [m for m in store.sweeps() if dataset in (None, m.dataset) and name in (None, m.name)]
-    added = store.added_teachers()
+    added = store.teachers.all()
     if not sweeps and added:
         raise NotYetError(
             f"{store.root} holds no such sweep; run `sweeper run students --teacher {added[0].name}` first"
@@ -206,7 +213,7 @@ def samples(comparison: Comparison) -> list[Sample]:
     store, teacher, controls = comparison.store, comparison.table.teacher, comparison.controls
     students = learning_curves(comparison.distilled) if comparison.distilled else []
     if teacher:
-        added = store.teacher_folder(teacher.name) / SAMPLE_SHEET if teacher.name else None
+        added = store.teachers.folder(teacher.name) / SAMPLE_SHEET if teacher.name else None
         picture = added or store.samples(teacher.signature, teacher.updates)
         chosen.append(Sample("teacher", teacher.label, picture, teacher.updates, True, True))
     for shape in comparison.shapes():

@@ -2,14 +2,16 @@
 
 import dataclasses
 from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sweeper.results.comparison import Comparison
-from sweeper.results.flat import flat
+from sweeper.results.lines import flat
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from trainables.dataset_identity import identify, registered_name
 from trainables.errors import UserError
+from trainables.extras import require
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,33 +53,23 @@ class Runs:
         self, name: str | None = None, score: str = "fid", latency: Mapping[str, float] | None = None
     ) -> "go.Figure":
         """Plot a score (fid or is) over size. latency: label of a shape, such as d=8, → seconds per image."""
-        from sweeper.results import figures
-
-        return figures.pareto(self._comparison(name), _check_score(score), latency)
+        return _figures().pareto(self._comparison(name), _check_score(score), latency)
 
     def alpha(self, name: str | None = None, score: str = "fid") -> "go.Figure":
         """Plot a score (fid or is) over alpha, a line per shape."""
-        from sweeper.results import figures
-
-        return figures.alpha(self._comparison(name), _check_score(score))
+        return _figures().alpha(self._comparison(name), _check_score(score))
 
     def rungs(self, name: str | None = None, role: str = "student") -> "go.Figure":
         """Plot FID over updates for every configuration. role: student or teacher."""
-        from sweeper.results import figures
-
-        return figures.rungs(self._comparison(name), role)
+        return _figures().rungs(self._comparison(name), role)
 
     def curves(self, name: str | None = None) -> "go.Figure":
         """Plot scores and loss over updates for the trials in the table."""
-        from sweeper.results import figures
-
-        return figures.curves(self._comparison(name))
+        return _figures().curves(self._comparison(name))
 
     def blur(self, name: str | None = None) -> "go.Figure":
         """Plot the sharpness per shape."""
-        from sweeper.results import figures
-
-        return figures.blur(self._comparison(name))
+        return _figures().blur(self._comparison(name))
 
     def _comparison(self, name: str | None) -> Comparison:
         names = self.sweeps()
@@ -89,6 +81,14 @@ class Runs:
         raise UserError(
             f"{name!r} is not a data set or sweep of {self.store.root}; it has {', '.join(datasets + names)}"
         )
+
+
+def _figures() -> ModuleType:
+    """Return the module of the figures. Raises EnvironmentUserError without Plotly."""
+    require("report", "a figure")
+    from sweeper.results import figures
+
+    return figures
 
 
 def _check_score(score: str) -> str:

@@ -22,7 +22,7 @@ from sweeper.execution.generators import ONNX, load_generator, teacher_images
 from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, latency, table_text
 from sweeper.results.comparison import Comparison, samples
-from sweeper.results.flat import flat
+from sweeper.results.lines import flat
 from sweeper.results.sheet import sample_label
 from sweeper.results.table import TOLERANCE, Entry, Table
 from sweeper.results.templates import fill
@@ -89,10 +89,12 @@ def _digest(content: bytes) -> str:
 def render_page(comparison: Comparison, command: str, tables: Mapping[str, str]) -> str:
     """Return the page as text. tables: the table's files beside it, with their hashes.
 
-    Measures the generators' latency on this machine: half a second per shape.
+    Measures the generators' latency on this machine if the store has none: half a second per shape.
     """
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
-    seconds = {shape.label: latency.cpu_latency(shape) for shape in shapes} | _teacher_latency(comparison)
+    by_torch = latency.Conditions(runtime="torch")
+    measured = {shape.label: latency.measured(comparison.store, shape, "torch", by_torch) for shape in shapes}
+    seconds = {name: found.milliseconds / 1000 for name, found in measured.items()} | _teacher_latency(comparison)
     table = comparison.table
     return fill(
         "page.html.j2",
@@ -111,7 +113,7 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
         protocols=_protocols(comparison),
         commands=[*comparison.commands, command],
         latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
-        machine=f"{latency.CONDITIONS}; {latency.machine()}",
+        machine=f"{by_torch}; {latency.machine()}",
         version=__version__,
         listed=json.dumps(dict(tables)),
         plotly=get_plotlyjs(),
@@ -120,12 +122,11 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
 
 def _teacher_latency(comparison: Comparison) -> dict[str, float]:
     """Return the name and latency of an added teacher, unless it consists of pairs."""
-    added = (
-        comparison.store.added(name) if comparison.table.teacher and (name := comparison.table.teacher.name) else None
-    )
+    teacher = comparison.table.teacher
+    added = comparison.store.teachers.find(teacher.name) if teacher and teacher.name else None
     if added is None or added.pairs:
         return {}
-    path = comparison.store.teacher_folder(added.name) / ONNX
+    path = comparison.store.teachers.folder(added.name) / ONNX
     return {added.name: latency.onnx_latency(OnnxGenerator(path, added.label))}
 
 
@@ -136,6 +137,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         "d",
         "parameters",
         "ratio",
+        *(key for head, key in (("kB", "bytes"), ("ms", "ms")) if head in table_text.columns(table)),
         *(f"{kind}_{name}" for name in table_text.score_order(table) for kind in ("student", "control")),
     ]
     limit = table.limit.label if table.limit else None
@@ -143,7 +145,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         {
             "cells": list(zip_longest(texts, [line[key] for key in keys])),
             "teacher": line["teacher"],
-            "limit": not line["teacher"] and label(line["family"], line["d"]) == limit,
+            "limit": not (line["teacher"] or line["format"]) and label(line["family"], line["d"]) == limit,
         }
         for texts, line in zip(table_text.cells(table), flat(table), strict=True)
     ]

@@ -1,11 +1,13 @@
 """The compression table as data: per shape the student's and the control's scores, and the ratio to the teacher."""
 
-import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.records import AddedTeacher, FinalRecord, Manifest, TeacherScores
+from sweeper.records import SCORES, AddedTeacher, FinalRecord, Manifest, TeacherScores
+from sweeper.results.difference import Difference, welch
+from sweeper.results.exported import Export, Exports
+from sweeper.results.latency import DEFAULT, Conditions
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.errors import NotYetError
@@ -13,7 +15,6 @@ from trainables.scores.protocol import Score, comparable
 from trainables.shapes import GeneratorShape, label
 from trainables.spec import TrialSpec
 
-SCORES = ("is", "fid", "kid", "sharpness")
 TOLERANCE = 0.10  # of the teacher's score; the limit of compression is the smallest student within it
 
 
@@ -36,25 +37,12 @@ class Entry:
     diverged: int  # fresh seeds that diverged
     conditions: dict[str, int | float | str]  # what should be equal in a row; empty for the teacher
     scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
+    exports: list[Export] = field(default_factory=list)  # of its trials, in fewer bits
     name: str | None = None  # of an added teacher
 
     @property
     def label(self) -> str:
         return self.name or label(self.family, self.d or 0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The student's mean score minus the control's, with Welch's 95% confidence interval over seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def beyond(self) -> bool:
-        """Return whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,10 +57,17 @@ class Row:
     student: Entry | None
     control: Entry | None
     differences: dict[str, Difference | None]  # by score; None unless both sides have two seeds or more, fresh or not
+    fits: bool = True  # in the budget; else only its exports do
+    ms: float | None = None  # milliseconds per image, if the budget bounds them
 
     @property
     def label(self) -> str:
         return label(self.family, self.d)
+
+    @property
+    def exports(self) -> list[Export]:
+        """Return the exports of both sides."""
+        return [export for entry in (self.student, self.control) if entry for export in entry.exports]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,6 +101,7 @@ class Table:
     rows: list[Row]  # ascending by family and d; the teacher's shape only if it has a student
     limit: Limit | None
     finished: bool  # whether both sweeps are; else scores may still change
+    latency: str | None = None  # how latencies were measured, and where
     reference: int | None = None  # images of the teacher's own that stand for real ones; None: real images
     pairs: int | None = None  # of which the teacher consists, if it does
     no_controls: str | None = None  # why there are none
@@ -125,17 +121,27 @@ class Table:
         return next((row for row in self.rows if row.label == shape_label), None)
 
 
-def build(store: Store, controls: Sweep | None, distilled: Sweep | None, *, finished: bool) -> Table:
-    """Join a teacher sweep, which holds the controls, with a student sweep. finished: whether both are."""
+def build(
+    store: Store,
+    controls: Sweep | None,
+    distilled: Sweep | None,
+    *,
+    finished: bool,
+    conditions: Conditions = DEFAULT,
+) -> Table:
+    """Join a teacher sweep, which holds the controls, with a student sweep; one of them may be None.
+
+    finished: whether both are. conditions: of the latencies that are shown, as far as the store has them.
+    """
     manifest = (controls or distilled).manifest  # type: ignore[union-attr] # one of them is there
-    metric, pinned = manifest.metric, distilled.manifest.teacher if distilled else None
-    added = store.added(pinned.by) if pinned and pinned.sweep is None else None
-    teacher = _teacher(store, controls, distilled)
-    shapes = (
-        {shape for shape in controls.strata if teacher is None or shape.label != teacher.label} if controls else set()
-    )
-    shapes |= set(distilled.strata) if distilled else set()
-    rows = [_row(shape, controls, distilled, teacher) for shape in sorted(shapes)]
+    metric, exports = manifest.metric, Exports(store, conditions)
+    pinned = distilled.manifest.teacher if distilled else None
+    added = store.teachers.find(pinned.by) if pinned and pinned.sweep is None else None
+    teacher = _teacher(store, controls, distilled, exports)
+    shapes = set(distilled.strata) if distilled else set()
+    if controls:
+        shapes |= {shape for shape in controls.strata if teacher is None or shape.label != teacher.label}
+    rows = [_row(shape, controls, distilled, teacher, exports) for shape in sorted(shapes)]
     own = added.own if added else 0
     no_controls = None if controls else "no real images" if own else "none trained"
     settings = _settings(store, distilled.manifest) if distilled and no_controls and not own else None
@@ -147,6 +153,7 @@ def build(store: Store, controls: Sweep | None, distilled: Sweep | None, *, fini
         rows=rows,
         limit=limit_of(rows, teacher, metric, TOLERANCE),
         finished=finished,
+        latency=exports.latency,
         reference=own or None,
         pairs=(added.pairs if added else 0) or None,
         no_controls=no_controls,
@@ -163,9 +170,11 @@ def _settings(store: Store, students: Manifest) -> str:
     return " ".join(f"--set {setting}" for setting in settings)
 
 
-def _row(shape: GeneratorShape, controls: Sweep | None, distilled: Sweep | None, teacher: Entry | None) -> Row:
-    student = _entry_of(distilled, shape) if distilled else None
-    control = _entry_of(controls, shape) if controls else None
+def _row(
+    shape: GeneratorShape, controls: Sweep | None, distilled: Sweep | None, teacher: Entry | None, exports: Exports
+) -> Row:
+    student = _entry_of(distilled, shape, exports) if distilled else None
+    control = _entry_of(controls, shape, exports) if controls else None
     comparable(fid for entry in (student, control, teacher) if entry and (fid := entry.scores["fid"]))
     return Row(
         family=shape.family,
@@ -186,21 +195,7 @@ def _difference(student: Entry | None, control: Entry | None, name: str) -> Diff
     return welch(ours, student.seeds, theirs, control.seeds) if ours and theirs else None
 
 
-def welch(ours: Score, our_seeds: int, theirs: Score, their_seeds: int) -> Difference | None:
-    """Return the difference of two means over seeds, with Welch's interval. None with fewer than two seeds a side."""
-    from scipy.stats import t  # here, because it takes longer to import than a small table to build
-
-    if min(our_seeds, their_seeds) < 2 or ours["std"] is None or theirs["std"] is None:
-        return None
-    sides = ((ours["std"] ** 2 / our_seeds, our_seeds), (theirs["std"] ** 2 / their_seeds, their_seeds))
-    squared = sum(error for error, _ in sides)  # the variance of the difference
-    freedom = sum(error**2 / (seeds - 1) for error, seeds in sides)
-    degrees = squared**2 / freedom if squared else math.inf
-    mean, margin = ours["mean"] - theirs["mean"], float(t.ppf(0.975, degrees)) * math.sqrt(squared)
-    return Difference(mean=mean, low=mean - margin, high=mean + margin)
-
-
-def _teacher(store: Store, controls: Sweep | None, distilled: Sweep | None) -> Entry | None:
+def _teacher(store: Store, controls: Sweep | None, distilled: Sweep | None, exports: Exports) -> Entry | None:
     """Return the teacher that the student sweep pins; without students the best trial by selection scores."""
     if distilled is not None and distilled.manifest.teacher is not None:
         students, pinned = distilled.manifest, distilled.manifest.teacher
@@ -216,13 +211,16 @@ def _teacher(store: Store, controls: Sweep | None, distilled: Sweep | None) -> E
             raise NotYetError(
                 f"the teacher {pinned.name} has no scores by its students' protocol; run `{students.command}`"
             )
-        return _entry(known, scored)
+        of_it = exports.of(known.generator, [(pinned.signature, scored[0])])
+        return replace(_entry(known, scored), exports=of_it)
     if controls is None:
         return None
     ranked = [trials for shape in controls.finishers() if (trials := controls.best(shape))]
     if not ranked:
         return None
-    return _entry(*_of(controls, max(ranked, key=controls.quality)))
+    trials = max(ranked, key=controls.quality)
+    spec, finals = _of(controls, trials)
+    return replace(_entry(spec, finals), exports=exports.of(spec.generator, zip(trials, finals, strict=True)))
 
 
 def _added(teacher: AddedTeacher, scores: TeacherScores) -> Entry:
@@ -246,7 +244,7 @@ def _added(teacher: AddedTeacher, scores: TeacherScores) -> Entry:
     )
 
 
-def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
+def _entry_of(sweep: Sweep, shape: GeneratorShape, exports: Exports) -> Entry | None:
     """Return the best configuration of a shape, with the scores of its fresh seeds if there are any."""
     trials, fresh = sweep.best(shape), sweep.confirmed(shape)
     if trials is None:
@@ -254,13 +252,15 @@ def _entry_of(sweep: Sweep, shape: GeneratorShape) -> Entry | None:
     spec, finals = _of(sweep, fresh or trials)
     states = sweep.states()
     again = sweep.confirmations[shape].configurations if shape in sweep.confirmations else ()
-    return _entry(
+    of_it = [(t, final) for t in [*trials, *fresh] if (final := sweep.final(t))]
+    entry = _entry(
         sweep.records[trials[0]].spec,
         finals,
         {**_conditions(sweep, spec, finals), "fresh seeds": "yes" if fresh else "no"},
         fresh=bool(fresh),
         diverged=sum(states[trial] == State.DIVERGED for trial in again),
     )
+    return replace(entry, exports=exports.of(shape, of_it))
 
 
 def _of(sweep: Sweep, trials: list[str]) -> tuple[TrialSpec, list[FinalRecord]]:
@@ -323,7 +323,7 @@ def limit_of(rows: list[Row], teacher: Entry | None, metric: str, tolerance: flo
         return None
     for row in sorted(rows, key=lambda row: row.parameters):
         score = row.student.scores[metric] if row.student else None
-        if score is None or (teacher.parameters is not None and row.parameters >= teacher.parameters):
+        if not row.fits or score is None or (teacher.parameters is not None and row.parameters >= teacher.parameters):
             continue
         if metric == "is":
             within = score["mean"] >= target["mean"] * (1 - tolerance)

@@ -3,7 +3,8 @@
 import csv
 import io
 
-from sweeper.results.flat import flat
+from sweeper.results.exported import FLOAT32, Export
+from sweeper.results.lines import Line, flat, lines
 from sweeper.results.table import Entry, Row, Table
 from sweeper.store import dump
 from trainables.scores.protocol import REPORT_SETS
@@ -17,38 +18,51 @@ def columns(table: Table) -> list[str]:
     """Return the headings.
 
     Stu. and Reg. are the paper's abbreviations. D: widths of the discriminators, student's/control's. Family is left
-    out if every generator is of the default family.
+    out if every generator is of the default family, kB and ms if there are no exports.
     """
     scores = [f"{name.upper()} ({kind})" for name in score_order(table) for kind in ("Stu.", "Reg.")]
-    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *scores, "Student", "D"]
+    sizes = [*(["kB"] if _has_exports(table) else []), *(["ms"] if _has_latencies(table) else [])]
+    return [*(["Family"] if _has_families(table) else []), "d", "Params", "Ratio", *sizes, *scores, "Student", "D"]
 
 
 def cells(table: Table) -> list[list[str]]:
-    """Return the rows under `columns`, the teacher's last."""
-    lines = []
-    for row in table.rows:
-        ratio = f"{row.ratio:.1f}:1" if row.ratio else "—"
-        scores = [text for name in score_order(table) for text in _pair(table, row, name)]
-        widths = _discriminators(row.student, row.control)
-        lines.append([*_size(table, row), ratio, *scores, _training(row.student), widths])
-    if teacher := table.teacher:
-        scores = [text for name in score_order(table) for text in ("—", _score(teacher, name))]
-        ratio = "1:1" if teacher.parameters is not None else "—"
-        what = f"teacher {teacher.name}" if teacher.name else "teacher"
-        lines.append([*_size(table, teacher), ratio, *scores, what, str(teacher.d_discriminator or "—")])
-    return lines
+    """Return the lines of the table under `columns`."""
+    return [_cells(table, line) for line in lines(table)]
 
 
-def _size(table: Table, size: Row | Entry) -> list[str]:
-    parameters = "—" if size.parameters is None else f"{size.parameters:,}"
-    return [*([size.family] if _has_families(table) else []), str(size.d or "—"), parameters]
+def _cells(table: Table, line: Line) -> list[str]:
+    export, known = line.export, line.size.parameters
+    parameters = "—" if known is None else f"{known:,}"
+    sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d or "—"), parameters]
+    ratio = "1:1" if line.is_teacher and known is not None else f"{line.ratio:.1f}:1" if line.ratio else "—"
+    kilobytes = [f"{export.bytes / 1000:,.0f}" if export else "—"] if _has_exports(table) else []
+    milliseconds = [f"{line.ms:.{3 if line.ms < 1 else 1}f}" if line.ms else "—"] if _has_latencies(table) else []
+    scores = [text for name in score_order(table) for text in _pair(table, line, name)]
+    if export:
+        last = [_export_name(line, export), "—"]
+    elif line.is_teacher:
+        teacher = line.control
+        name = f"teacher {teacher.name}" if teacher and teacher.name else "teacher"
+        last = [name, str((teacher and teacher.d_discriminator) or "—")]
+    else:
+        last = [_training(line.student), _discriminators(line.student, line.control)]
+    return [*sizes, ratio, *kilobytes, *milliseconds, *scores, *last]
 
 
-def _pair(table: Table, row: Row, name: str) -> tuple[str, str]:
+def _export_name(line: Line, export: Export) -> str:
+    """Return the format, and the trial if the line's entry has several."""
+    entry = line.student or line.control
+    assert entry is not None
+    several = len({other.signature for other in entry.exports}) > 1
+    return f"{export.format} {export.signature[:6]}" if several else export.format
+
+
+def _pair(table: Table, line: Line, name: str) -> tuple[str, str]:
     """Return the student's and the control's score. A star marks the one that is better beyond the interval."""
-    if table.no_controls:
-        return _score(row.student, name), table.no_controls
-    student, control, difference = _score(row.student, name), _score(row.control, name), row.differences[name]
+    student, control = _score(line.student, name), _score(line.control, name)
+    if table.no_controls and line.control is None:
+        return student, table.no_controls
+    difference = line.differences.get(name)
     if difference is None or not difference.beyond:
         return student, control
     return (f"{student}*", control) if (difference.mean > 0) == (name == "is") else (student, f"{control}*")
@@ -62,6 +76,14 @@ def score_order(table: Table) -> tuple[str, str]:
 def _has_families(table: Table) -> bool:
     sizes: list[Row | Entry] = [*table.rows, *([table.teacher] if table.teacher else [])]
     return any(size.family != DEFAULT_FAMILY for size in sizes)
+
+
+def _has_exports(table: Table) -> bool:
+    return any(line.export for line in lines(table))
+
+
+def _has_latencies(table: Table) -> bool:
+    return any(line.ms for line in lines(table))
 
 
 def _training(student: Entry | None) -> str:
@@ -119,6 +141,15 @@ def caption(table: Table) -> str:
         for kind, entry in (("student", row.student), ("control", row.control))
         if entry and entry.diverged
     ]
+    exported = [(line, line.export) for line in lines(table) if line.export]
+    for line, export in exported:
+        kind = "teacher" if line.is_teacher else "student" if line.student else "control"
+        if export.format != FLOAT32 and export.worse:
+            parts.append(f"{line.size.label}, {kind}, {_export_name(line, export)}: {', '.join(export.worse)}")
+    if exported:
+        parts.append("onnx: the ONNX files of one training, in float32 and in fewer bits")
+    if table.latency:
+        parts.append(f"ms per image: {table.latency}")
     if limit := table.limit:
         parts.append(f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.text}")
     return "; ".join(parts)
@@ -171,9 +202,12 @@ def show(table: Table) -> None:
     from rich.padding import Padding
     from rich.table import Table as TextTable
 
-    def laid_out(break_at: str) -> TextTable:
+    def laid_out(line_end: str) -> TextTable:
         text = TextTable(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        lines = [[cell.replace("±", break_at) for cell in row] for row in cells(table)]
+        lines = [
+            [cell.replace("±", f"{line_end}±").replace("onnx-", f"onnx-{line_end}") for cell in row]
+            for row in cells(table)
+        ]
         for index, heading in enumerate(columns(table)):
             words = [word for line in lines for word in line[index].split()]
             text.add_column(heading, justify="right", min_width=max(map(len, words), default=1))
@@ -183,6 +217,6 @@ def show(table: Table) -> None:
 
     console = Console(highlight=False)
     width = console.width if console.is_terminal else min(110, console.width)
-    natural = Measurement.get(console, console.options.update(width=1000), laid_out("±")).maximum
-    text = laid_out("±" if natural <= width else "\n±")
+    natural = Measurement.get(console, console.options.update(width=1000), laid_out("")).maximum
+    text = laid_out("" if natural <= width else "\n")
     console.print(text, Padding(caption(table), (0, 1)), width=width)

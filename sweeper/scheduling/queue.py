@@ -8,7 +8,7 @@
 """
 
 import heapq
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from statistics import fmean
 
@@ -45,6 +45,10 @@ class Queue:
                 return trial, rung
             heapq.heappop(self._heap)
         return self._speculative_step() if self.speculates else None
+
+    def waiting(self) -> Iterator[Step]:
+        """Yield the steps that S demands and that could start now, in any order."""
+        return (step for stratum in self.strata for step in stratum.wanted if step not in self.running)
 
     def start(self, step: Step) -> None:
         self.running.add(step)

@@ -84,7 +84,7 @@ def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher
 
 def _or_added(store: Store) -> str:
     """Name the teachers that were added, for messages."""
-    names = " or ".join(f"--teacher {teacher.name}" for teacher in store.added_teachers())
+    names = " or ".join(f"--teacher {teacher.name}" for teacher in store.teachers.all())
     return f", or name an added teacher with {names}" if names else ""
 
 

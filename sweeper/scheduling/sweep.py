@@ -111,6 +111,10 @@ class Sweep:
         step = self.queue.next()
         return Job(step[0], self._rungs(step[0])[step[1]]) if step else None
 
+    def waiting(self) -> Iterator[str]:
+        """Yield the trials that S demands and that could run now, in any order."""
+        return (trial for trial, _ in self.queue.waiting())
+
     def start(self, job: Job) -> None:
         self.queue.start(self._step(job))
 

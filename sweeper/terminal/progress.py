@@ -1,7 +1,7 @@
 """Show the progress of a running sweep on stderr: a live view in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 
@@ -10,7 +10,8 @@ from rich.live import Live as Screen
 from rich.markup import escape
 
 from sweeper.execution.experience import Experience
-from sweeper.execution.resources import Machine, share_of
+from sweeper.execution.nodes import Cluster
+from sweeper.execution.resources import share_of
 from sweeper.records import RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store
@@ -22,15 +23,16 @@ SECONDS_BETWEEN_VIEWS = 1.0  # counting the states of 10,000 trials takes time
 class Progress:
     """A tune.Watcher that draws the sweep, and saves the live state that `sweeper status --watch` draws."""
 
-    def __init__(self, sweep: Sweep, store: Store, machine: Machine, slots: int) -> None:
-        """slots: how many trials of this sweep run at a time."""
-        self.sweep, self.store, self.machine, self.slots = sweep, store, machine, slots
+    def __init__(self, sweep: Sweep, store: Store, cluster: Cluster, slots: Callable[[], int]) -> None:
+        """slots: returns how many trials of this sweep run at a time on the nodes that are here."""
+        self.sweep, self.store, self.cluster, self._count_slots = sweep, store, cluster, slots
+        self._nodes, self.slots = cluster.nodes, slots()
         self.console = Console(stderr=True, highlight=False)
         self.running: dict[str, float] = {}  # signature → Unix time at which its job started
         self.updates: dict[str, int] = {}  # signature → updates that the running trials have done
         self.failures: list[str] = []
         self.timed_work, self.timed_seconds = 0.0, 0.0
-        self.baselines, self._experience = Baselines.of(sweep, store), Experience.read(store, machine.gpu_name)
+        self.baselines, self._experience = Baselines.of(sweep, store), Experience.read(store)
         self._body, self._drawn = self._view(), time.monotonic()
         self._screen = Screen(console=self.console, get_renderable=self.view, refresh_per_second=2, transient=True)
 
@@ -90,21 +92,21 @@ class Progress:
         self.store.save_live(self.sweep.manifest.name, self._live().as_dict())
 
     def _live(self) -> Live:
-        shares = [self._share(signature) for signature in self.running]
-        on_gpus = self.machine.gpus > 0
+        if self.cluster.nodes != self._nodes:
+            self._nodes, self.slots = self.cluster.nodes, self._count_slots()
+        machine = self.cluster.machine
+        shares = [share_of(self.sweep, one, machine, self._experience).gpus for one in self.running]
+        on_gpus = machine.gpus > 0
         return Live(
             driver=self.store.driver(),
             running=dict(self.running),
             updates=dict(self.updates),
             used=sum(shares) if on_gpus else len(shares),
-            capacity=self.machine.gpus if on_gpus else self.slots,
+            capacity=machine.gpus if on_gpus else self.slots,
             unit="GPUs" if on_gpus else "slots",
             seconds_left=self._seconds_left(),
             failures=tuple(self.failures[-MAX_LINES - 1 :]),
         )
-
-    def _share(self, signature: str) -> float:
-        return share_of(self.sweep, signature, self.machine, self._experience).gpus
 
     def _print(self, line: str) -> None:
         """Print a line that stays, above the live view if there is one."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from sweeper.records import Manifest, TrialRecord
 from sweeper.results.comparison import Comparison, joined
-from sweeper.results.flat import flat
+from sweeper.results.lines import flat
 from sweeper.results.table_text import caption, cells, columns
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store

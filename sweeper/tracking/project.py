@@ -66,6 +66,14 @@ def wandb_environment(store: Path) -> dict[str, str]:
     return {name: value for name, value in variables.items() if name not in os.environ}
 
 
+def _settings() -> Any:
+    """Return the settings of wandb. Leave out those that this version of it does not know."""
+    import wandb
+
+    known = wandb.Settings.model_fields
+    return wandb.Settings(**{name: value for name, value in _SETTINGS.items() if name in known})
+
+
 def reason(error: BaseException) -> str:
     """Return the cause of an error that wandb raised, for the user."""
     text = str(error)
@@ -88,7 +96,7 @@ class Project:
     def __init__(self) -> None:
         import wandb
 
-        wandb.setup(wandb.Settings(**_SETTINGS))
+        wandb.setup(_settings())
         self._connected: Any = None
         self.name = os.environ.get("WANDB_PROJECT") or "sweeper"
         self.entity: str = os.environ.get("WANDB_ENTITY") or self._request(lambda: self._api.default_entity)
@@ -156,7 +164,7 @@ class Project:
 
         with contextlib.suppress(Exception):
             wandb.teardown()
-        wandb.setup(wandb.Settings(**_SETTINGS))
+        wandb.setup(_settings())
         self._connected = None
 
     def _log(self, upload: Upload, missing: list[str]) -> None:
@@ -174,7 +182,7 @@ class Project:
             mode="online",
             resume="allow",
             reinit="create_new",
-            settings=wandb.Settings(**_SETTINGS),
+            settings=_settings(),
         )
         folder = Path(run.dir).parent
         try:

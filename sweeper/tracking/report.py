@@ -7,12 +7,13 @@ from typing import Any
 
 from sweeper.records import Manifest
 from sweeper.results.comparison import Comparison, find, joined
-from sweeper.results.flat import flat
+from sweeper.results.lines import flat
 from sweeper.results.table_text import caption
 from sweeper.store import Store
 from sweeper.tracking.payload import FIRST_FID, sent_sweeps
 from sweeper.tracking.project import Project, UploadError, reason, wandb_environment
 from trainables.errors import EnvironmentUserError, UserError
+from trainables.extras import require
 from trainables.files import write_json
 from trainables.reading import read_record
 from trainables.shapes import GeneratorShape
@@ -115,8 +116,9 @@ def _shapes_with_alpha(store: Store, sweep: Manifest) -> list[GeneratorShape]:
 def run(folder: Path, dataset: str | None, name: str | None) -> str:
     """Create or update the report that `sweeper wandb report` selects, and return its URL.
 
-    Raises UserError, and EnvironmentUserError if W&B fails.
+    Raises UserError, and EnvironmentUserError without wandb, and if W&B fails.
     """
+    require("wandb", "sweeper wandb report")
     store = Store(folder)
     teachers, students = find(store, dataset, name)
     manifests = [manifest for manifest in (students, teachers) if manifest is not None]

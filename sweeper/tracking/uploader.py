@@ -97,22 +97,30 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "uploaded.json"
-        try:
-            self._runs = read_record(self.path, dict[str, dict[str, str]]) or {}
-        except UserError:
-            self._runs = {}  # the server is queried for every run
+        self._runs = self._read()
+        self._own: dict[str, dict[str, str]] = {}  # what this process has added
         self._saved = time.monotonic()
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        try:
+            return read_record(self.path, dict[str, dict[str, str]]) or {}
+        except UserError:
+            return {}  # the server is queried for every run
 
     def get(self, project: str, run: str) -> str | None:
         return self._runs.get(project, {}).get(run)
 
     def record(self, project: str, run: str, digest: str) -> None:
         """Add a run. Save at most once a second: the file holds all runs."""
-        self._runs.setdefault(project, {})[run] = digest
+        for runs in (self._runs, self._own):
+            runs.setdefault(project, {})[run] = digest
         if time.monotonic() - self._saved > 1:
             self.save()
 
     def save(self) -> None:
+        """Add to the file what this process has uploaded: another one may have written to it, from another host."""
+        found = self._read()
+        self._runs = {name: found.get(name, {}) | self._own.get(name, {}) for name in {**found, **self._own}}
         write_json(self.path, self._runs)
         self._saved = time.monotonic()
 

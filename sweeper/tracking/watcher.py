@@ -21,6 +21,7 @@ from sweeper.tracking.payload import sent_sweeps
 from sweeper.tracking.project import wandb_environment
 from trainables import plugins
 from trainables.errors import EnvironmentUserError, UserError
+from trainables.extras import require
 
 SECONDS_AT_THE_END = 60.0  # for the runs that are left when a sweep ends
 SECONDS_IF_FAILING = 10.0  # the same, if the last upload failed
@@ -190,8 +191,9 @@ def sync(store: Store, name: str | None, command: str) -> None:
     """Upload the runs that are missing on W&B, and verify them. Print the result.
 
     command: the command that the user ran. Raises UserError if there is nothing to upload or another command uploads,
-    EnvironmentUserError unless W&B has every run afterwards.
+    EnvironmentUserError without wandb, and unless W&B has every run afterwards.
     """
+    require("wandb", "sweeper wandb sync")
     sweeps = [manifest.name for manifest in sent_sweeps(store, name)]
     if not sweeps:
         raise UserError(f"{store.root} holds nothing to upload: no sweep, or all were run with --wandb disabled")

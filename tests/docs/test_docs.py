@@ -13,8 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
+import yaml
 from PIL import Image
 
+from sweeper import __version__
 from sweeper.cli import app
 from sweeper.spaces import SETTINGS
 from trainables import plugins
@@ -99,6 +101,12 @@ def test_every_page_can_be_reached_from_the_index() -> None:
     for page in (ROOT / "docs").rglob("*.md"):
         relative = page.relative_to(ROOT / "docs")
         assert str(relative) in index or relative.parts[0] == "decisions" or relative.name == "README.md", relative
+
+
+def test_the_citation_names_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == __version__
+    assert citation["preferred-citation"]["url"] == "https://arxiv.org/abs/1902.00159"
 
 
 def script_of(page: Path) -> str:

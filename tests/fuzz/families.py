@@ -35,11 +35,11 @@ def json_of_a_store(rng: random.Random) -> Case:
 
 @family(cases=150)
 def something_else_in_the_place_of_a_file(rng: random.Random) -> Case:
-    sidecars = [Path(p) for p in ("shares.json", "memory.json", "datasets/known/mnist5k.json", "driver.lock")]
+    sidecars = [Path(p) for p in ("shares.json", "memory.json", "datasets/known/mnist5k.json", "driver.claim")]
     sidecars += [Path("live/mnist5k-students.json"), Path("datasets/mnist5k-32.json"), Path("sweeps/x.json")]
     file = rng.choice([*RECORDS, *sidecars])
     state = rng.getrandbits(32)
-    words = rng.choice([look for look in LOOKS if file.name != "driver.lock" or look[0] != "status"])
+    words = rng.choice(LOOKS)
     return Case(words, lambda work: replaced(work / "runs" / file, random.Random(state))(), garbage=False)
 
 
@@ -95,11 +95,20 @@ OPTIONS: dict[str, tuple[list[str], dict[str, Sequence[str]]]] = {
         },
     ),
     "status": (["status"], dict.fromkeys(("--store", "--trial", "--plugin"), TEXTS)),
-    "table": (["table"], dict.fromkeys(("--dataset", "--name", "--store", "--format", "--plugin"), TEXTS)),
+    "table": (
+        ["table"],
+        {
+            **dict.fromkeys(("--dataset", "--name", "--store", "--format", "--plugin", "--runtime", "--device"), TEXTS),
+            **dict.fromkeys(("--max-ms", "--max-bytes", "--threads", "--batch"), NUMBERS),
+        },
+    ),
     "report": (["report", "--name", "none"], dict.fromkeys(("--dataset", "--store", "-o"), TEXTS)),
     "export": (
         ["export"],
-        {**dict.fromkeys(("--trial", "--name", "--store", "--format"), TEXTS), "--to-folder": NUMBERS, "--d": NUMBERS},
+        {
+            **dict.fromkeys(("--trial", "--name", "--store", "--format", "--license", "--device"), TEXTS),
+            **dict.fromkeys(("--to-folder", "--d", "--threads", "--batch"), NUMBERS),
+        },
     ),
     "score": (
         ["score", "none", "--against", "mnist5k"],
@@ -323,7 +332,7 @@ def outputs_in_the_place_of_the_store(rng: random.Random) -> Case:
     """A page or an export would replace or join the store's own files."""
     places = [
         *map(str, RECORDS),
-        "driver.lock",
+        "driver.claim",
         "new.html",
         "sweeps/new.json",
         "trials",

@@ -186,7 +186,7 @@ def test_help_is_plain_text_that_fits_the_terminal(name: str, width: int) -> Non
         (choices.Role, [f"{role}s" for role in ROLES]),
         (choices.Precision, PRECISIONS),
         (choices.TableFormat, ["rich", *table_text.STYLES]),
-        (choices.ExportFormat, ["all", *export.FORMATS]),
+        (choices.ExportFormat, export.FORMATS),
     ],
 )
 def test_the_choices_of_the_command_line_are_those_of_the_registry(

@@ -11,7 +11,7 @@ from sweeper.store import Store
 OLD = Path(__file__).with_name("store_before")
 
 
-ADDED = {"conditions", "family", "fresh", "diverged", "differences", "finished"}
+ADDED = {"conditions", "family", "fresh", "diverged", "differences", "finished", "exports", "fits", "ms", "latency"}
 
 
 def without_added(value: Any) -> Any:

@@ -70,19 +70,23 @@ def test_a_second_driver_gets_an_error_that_names_the_first(tmp_path: Path) -> N
 
 
 def test_a_driver_that_lost_its_claim_writes_nothing_more(tmp_path: Path) -> None:
-    """A command that was suspended, while another host took its claim."""
+    """A command that was suspended, while another host took its claim. So do the processes of its jobs."""
     store = Store(tmp_path / "runs")
     with store.lock():
-        store.add(SPEC)
+        token = store.token
+        Store(store.root, token).add(SPEC)
         before = (store.root / "trials" / SPEC.signature / "record.json").read_bytes()
         claim = store.root / "driver.claim"
-        lines = [f"{line}-2" if line.startswith("host=") else line for line in claim.read_text().splitlines()]
+        lines = [
+            f"{line}2" if line.startswith(("host=", "token=")) else line for line in claim.read_text().splitlines()
+        ]
         claim.unlink()
         claim.write_text("\n".join(lines) + "\n")
-        with pytest.raises(UserError, match=r"is now in use by process \d+ on .*run this command again"):
-            store.add(SPEC, rung=rung(10))
-        with pytest.raises(UserError, match="is now in use"):
-            store.check_claim()
+        for writer in (store, Store(store.root, token)):
+            with pytest.raises(UserError, match=r"has lost .*: process \d+ on .* has it now; nothing more is written"):
+                writer.add(SPEC, rung=rung(10))
+            writer.save_live("x", {})
+            assert not store.live("x").exists()
     assert (store.root / "trials" / SPEC.signature / "record.json").read_bytes() == before
     assert claim.exists(), "the claim of the other one stays"
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.trainables.test_tensors import KINDS, instead
-from trainables import notes
+from trainables import notes, tensors
 from trainables.bank import SHARD, STREAM, Bank, missing, shard_path
 from trainables.latents import latents
 from trainables.teacher_images import TeacherImages
@@ -93,7 +94,7 @@ def test_a_bank_without_a_folder_stays_in_memory_and_says_nothing(monkeypatch: p
     assert not notes.notes
 
 
-@pytest.mark.parametrize("what", [*KINDS, "another shape"])
+@pytest.mark.parametrize("what", [*KINDS, "another shape", "another bit"])
 def test_a_damaged_shard_is_rendered_again_and_said_once(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,6 +103,10 @@ def test_a_damaged_shard_is_rendered_again_and_said_once(
     path = shard_path(tmp_path, 0)
     if what == "another shape":
         np.save(path, np.zeros((SHARD, 1, 8, 8), dtype=np.uint8))
+    elif what == "another bit":
+        content = bytearray(path.read_bytes())
+        content[5_000] ^= 1  # of an image
+        path.write_bytes(content)
     else:
         instead(path, what)
     for _ in range(2):
@@ -111,6 +116,30 @@ def test_a_damaged_shard_is_rendered_again_and_said_once(
         (note,) = notes.notes
         assert "000000.npy is " in note
         assert "set aside as 000000.npy.spoiled; the teacher's images are rendered again" in note
+
+
+def test_a_shard_of_an_older_version_has_no_checksum_and_is_used(tmp_path: Path) -> None:
+    np.save(shard_path(tmp_path, 0), teacher(latents(STREAM, 0, SHARD)))
+    counting = CountingTeacher()
+    z, images = Bank(tmp_path, 10, TeacherImages(counting))(np.arange(10))
+    assert np.array_equal(images, teacher(z))
+    assert not counting.calls
+
+
+def test_a_shard_is_verified_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Bank(tmp_path, 10, TeacherImages(teacher))(np.arange(10))
+    reads: list[Path] = []
+    verify = tensors._digest
+
+    def noting(file: BinaryIO, size: int) -> bytes:
+        reads.append(Path(file.name))
+        return verify(file, size)
+
+    monkeypatch.setattr(tensors, "_digest", noting)
+    bank = Bank(tmp_path, 10, TeacherImages(teacher))
+    for _ in range(3):
+        bank(np.arange(10))
+    assert reads == [shard_path(tmp_path, 0)]
 
 
 def test_a_deleted_shard_stays_mapped_where_it_is_open_and_is_rendered_again_elsewhere(tmp_path: Path) -> None:

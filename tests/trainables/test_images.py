@@ -106,6 +106,37 @@ def test_a_prepared_folder_is_identified_without_reading_its_files(
     assert len(hashed) == 60
 
 
+def test_images_that_swap_their_classes_with_equal_sizes_and_times_are_another_set(tmp_path: Path) -> None:
+    """As in a folder that came out of an archive: the times are whole seconds, and these files have one size."""
+    folder, cache = tmp_path / "photos", tmp_path / "cache"
+    for name, level in (("a", 10), ("b", 200)):
+        (folder / name).mkdir(parents=True)
+        for number in range(3):
+            Image.new("L", (32, 32), level + number).save(folder / name / f"{number}.pgm")
+            os.utime(folder / name / f"{number}.pgm", (1, 1))
+    before = prepare(identify(str(folder), cache), 32, cache, folder=folder)
+    (folder / "a" / "0.pgm").rename(tmp_path / "0.pgm")
+    (folder / "b" / "0.pgm").rename(folder / "a" / "0.pgm")
+    (tmp_path / "0.pgm").rename(folder / "b" / "0.pgm")
+    after = prepare(identify(str(folder), cache), 32, cache, folder=folder)
+    assert after.name != before.name
+    assert after.labelled_hash != before.labelled_hash
+    assert identify(before.name, cache) == before.name, "what was trained on the older set stays"
+
+
+def test_a_label_file_that_keeps_its_size_and_time_is_another_set(tmp_path: Path) -> None:
+    save_mnist(tmp_path, 9)
+    cache, file = tmp_path / "cache", tmp_path / "MNIST" / "raw" / "train-labels-idx1-ubyte"
+    before = prepare(identify("mnist", cache, tmp_path), 32, cache, data_root=tmp_path)
+    content, times = bytearray(file.read_bytes()), file.stat()
+    content[-1] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    after = prepare(identify("mnist", cache, tmp_path), 32, cache, data_root=tmp_path)
+    assert after.name != before.name
+    assert after.labelled_hash != before.labelled_hash
+
+
 def test_an_interrupted_decoding_resumes(colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(images, "CHUNK", 10)
     name, whole = identify(str(colour_folder), tmp_path), prepare("photos", 32, tmp_path / "a", folder=colour_folder)
@@ -397,10 +428,10 @@ def test_a_damaged_array_is_decoded_again_and_said_once(
     assert note.endswith(f"{name} is decoded again")
 
 
-def test_labels_without_a_class_for_each_image_are_read_again(colour_folder: Path, tmp_path: Path) -> None:
+def test_labels_that_are_not_those_of_the_images_are_read_again(colour_folder: Path, tmp_path: Path) -> None:
     name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
     prepare(name, 32, cache, folder=colour_folder)
-    for wrong in (np.zeros(7, dtype=np.int64), np.full(60, 9), np.full(60, -1)):
+    for wrong in (np.zeros(7, dtype=np.int64), np.full(60, 9), np.full(60, -1), np.repeat([1, 0], 30)):
         np.save(cache / f"{name}-32-labels.npy", wrong)
         assert np.array_equal(prepare(name, 32, cache, folder=colour_folder).labels, np.repeat([0, 1], 30))
 

@@ -1,7 +1,6 @@
 """Features for scores: a fixed network with its preprocessing."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from trainables.errors import EnvironmentUserError
 from trainables.precision import exact_float32
 
 
@@ -97,13 +95,3 @@ def fold_normalisation(network: nn.Module, convolution: str, normalisation: str)
             fused = fuse_conv_bn_eval(conv.double().eval(), norm.double().eval()).float()
             setattr(module, convolution, fused)
             setattr(module, normalisation, nn.Identity())
-
-
-def require_file(path: Path, what: str) -> Path:
-    """Return `path`. Raises EnvironmentUserError if the weights file does not exist, or is no regular file."""
-    if not path.is_file():
-        raise EnvironmentUserError(
-            f"{what} not found at {path}; put it there, use --features imagenet (pip install 'sweeper[imagenet]'), or "
-            "sort the images into one subfolder per class and use --features classifier"
-        )
-    return path

@@ -29,6 +29,14 @@ class Moments:
         self._outer += other._outer
         return self
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return the sums by name."""
+        return {"sum": self._sum, "outer": self._outer}
+
+    def restore(self, n: int, total: np.ndarray, outer: np.ndarray) -> None:
+        """Take the sums of n features, as `state` returned them."""
+        self.n, self._sum, self._outer = n, total, outer
+
     @property
     def mean(self) -> np.ndarray:
         return np.asarray(self._sum / self.n)

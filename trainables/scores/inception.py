@@ -1,5 +1,7 @@
 """pytorch-fid's InceptionV3 and conventions, for the FID of the literature."""
 
+import sys
+from http.client import HTTPException
 from pathlib import Path
 
 import torch
@@ -7,9 +9,11 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from torchvision.models import inception_v3
 
-from trainables.errors import EnvironmentUserError
+from trainables.errors import DiskError, EnvironmentUserError, naming
+from trainables.extras import installation
 from trainables.files import file_hash
-from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation, require_file
+from trainables.locks import made_once
+from trainables.scores.features import TorchFeatures, as_colour, fold_normalisation
 
 
 class Inception(TorchFeatures):
@@ -18,7 +22,13 @@ class Inception(TorchFeatures):
     def __init__(self) -> None:
         from pytorch_fid.inception import InceptionV3
 
-        path = require_file(inception_weights(), "Inception's weights file (from pytorch-fid's releases)")
+        path = inception_weights()
+        if not path.is_file():
+            raise EnvironmentUserError(
+                f"Inception's weights are not at {path}; add --download, or put pytorch-fid's file there, or use "
+                f"--features imagenet ({installation('imagenet')}), or sort the images into one subfolder per class "
+                "and use --features classifier"
+            )
         try:
             network = InceptionV3(list(range(4)))
         except Exception as error:  # torch raises errors of many types for a damaged file
@@ -46,6 +56,29 @@ class RandomInception(TorchFeatures):
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
         resized = interpolate(as_colour(images).float(), size=(299, 299), mode="bilinear", align_corners=False)
         return {self.dims: self.network(resized)}, None
+
+
+def download_weights() -> None:
+    """Download the weights from pytorch-fid's release, if they are missing, and check their hash.
+
+    Raises EnvironmentUserError if they do not arrive, or differ.
+    """
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+
+    path = inception_weights()
+    with made_once(path) as is_missing:
+        if is_missing:
+            sha256 = path.stem.rpartition("-")[2]  # its first digits end the name
+            try:
+                with naming(path.parent):
+                    torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(path), sha256, progress=sys.stderr.isatty())
+            except DiskError:
+                raise
+            except (OSError, RuntimeError, HTTPException) as error:
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+                raise EnvironmentUserError(
+                    f"Inception's weights cannot be downloaded from {FID_WEIGHTS_URL} ({reason}); put them at {path}"
+                ) from None
 
 
 def inception_weights() -> Path:

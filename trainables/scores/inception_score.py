@@ -13,8 +13,8 @@ class InceptionScore:
 
     def __init__(self) -> None:
         self.n = 0
-        self._negative_entropy = 0.0
-        self._marginal: np.ndarray | float = 0.0
+        self.negative_entropy = 0.0
+        self.marginal: np.ndarray | float = 0.0
 
     def add(self, logits: np.ndarray) -> InceptionScore:
         """Add logits [N, K]. Return self."""
@@ -22,19 +22,19 @@ class InceptionScore:
         log_p = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
         p = np.exp(log_p)
         self.n += len(logits)
-        self._negative_entropy += float((p * log_p).sum())
-        self._marginal = self._marginal + p.sum(axis=0)
+        self.negative_entropy += float((p * log_p).sum())
+        self.marginal = self.marginal + p.sum(axis=0)
         return self
 
     def merge(self, other: InceptionScore) -> InceptionScore:
         self.n += other.n
-        self._negative_entropy += other._negative_entropy
-        self._marginal = self._marginal + other._marginal
+        self.negative_entropy += other.negative_entropy
+        self.marginal = self.marginal + other.marginal
         return self
 
     @property
     def value(self) -> float:
         # E_x Σ p log p − Σ m log m, with m the mean of p.
-        m = np.asarray(self._marginal) / self.n
+        m = np.asarray(self.marginal) / self.n
         entropy = -float((m * np.log(np.where(m > 0, m, 1.0))).sum())
-        return float(np.exp(self._negative_entropy / self.n + entropy))
+        return float(np.exp(self.negative_entropy / self.n + entropy))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +85,14 @@ def load_features(name: str, images: Images | None, cache: Path) -> Features:
     if origin := FEATURES.origin(name):  # an edited plug-in scores by another protocol
         network.name = f"{network.name}@{origin}"
     return network
+
+
+def download_weights(names: Iterable[str | None]) -> None:
+    """Download the weights that these networks need and this machine lacks. Raises EnvironmentUserError."""
+    if "inception" in names and not FEATURES.origin("inception"):
+        from trainables.scores import inception
+
+        inception.download_weights()
 
 
 def known_name(name: str, images: Images, cache: Path) -> str | None:

@@ -59,6 +59,9 @@ class DeviceTally(Tally):
         self._added += len(here)
         return self
 
+    def _add_sample(self, dims: int, features: np.ndarray) -> None:
+        self._features[dims].append(torch.from_numpy(features).to(self.device))
+
     def sample(self, dims: int) -> np.ndarray:
         return torch.cat(self._features[dims]).cpu().numpy()
 
@@ -80,6 +83,14 @@ class DeviceMoments(Moments):
         self.n += len(exact)
         self.total += exact.sum(0)
         self.outer += exact.T @ exact
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"sum": self.total.cpu().numpy(), "outer": self.outer.cpu().numpy()}
+
+    def restore(self, n: int, total: np.ndarray, outer: np.ndarray) -> None:
+        self.n = n
+        self.total.copy_(torch.from_numpy(total))
+        self.outer.copy_(torch.from_numpy(outer))
 
     @property
     def mean(self) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Score the generators of a sweep against its real images."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,15 +23,22 @@ BATCH = 1_000  # images that are rendered or read at a time
 class Scorer:
     """Scores of generators against one set of real images. Create one per process and set."""
 
-    def __init__(self, images: Images, cache: Path, features: str = "") -> None:
+    def __init__(
+        self,
+        images: Images,
+        cache: Path,
+        features: str = "",
+        tell: Callable[[int, int], None] = lambda done, total: None,
+    ) -> None:
         """features: the name of a network; by default that of the set. cache: a folder for the classifier and the
-        statistics of the real images. Raises EnvironmentUserError without weights.
+        statistics of the real images. tell: called with (real images done, in total) while the statistics are computed.
+        Raises EnvironmentUserError without weights.
         """
         self.images = images
         self.features: Features = load_features(features or images.features, images, cache)
         pixels = images.pixels
         path = cache / f"real-{images.hash}-{self.features.name}.safetensors"
-        self.reference = Reference.cached(path, make_tally(self.features, len(pixels)), batches(pixels))
+        self.reference = Reference.cached(path, make_tally(self.features, len(pixels)), batches(pixels), tell)
 
     @property
     def real(self) -> dict[str, float | None]:

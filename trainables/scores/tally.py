@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 from torch import nn
 
 from trainables.errors import SpoiledError, UserError
@@ -20,6 +22,8 @@ from trainables.scores.inception_score import InceptionScore
 from trainables.scores.kid import SAMPLE, kid, within
 from trainables.scores.sharpness import sharpness
 from trainables.tensors import check_finite, read_tensors, set_aside, write_tensors
+
+PART_SECONDS = 30.0  # between two parts of a long computation that are saved
 
 
 class Tally:
@@ -73,6 +77,35 @@ class Tally:
             self.add(batch)
         return self
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return all that `restore` needs to go on, by name."""
+        score = self.inception_score
+        arrays = {"numbers": np.array([self._added, self.sharpness, score.n, score.negative_entropy])}
+        arrays["marginal"] = np.atleast_1d(np.asarray(score.marginal, dtype=np.float64))
+        for d in self.dims:
+            arrays |= {f"{name}/{d}": array for name, array in self.moments[d].state().items()}
+            arrays[f"sample/{d}"] = self.sample(d)
+        return arrays
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> int:
+        """Go on from a state, bit for bit. Return how many images it has. Raises KeyError or ValueError if it is wrong.
+
+        Images are added in the same batches as before.
+        """
+        added, sharp, scored, entropy = map(float, arrays["numbers"])
+        sums = {d: [arrays[f"{name}/{d}"] for name in ("sum", "outer", "sample")] for d in self.dims}
+        if any((total.shape, outer.shape) != ((d,), (d, d)) for d, (total, outer, _) in sums.items()):
+            raise ValueError("it has sums of other shapes")
+        self._added, self.sharpness, score = int(added), sharp, self.inception_score
+        score.n, score.negative_entropy, score.marginal = int(scored), entropy, arrays["marginal"]
+        for d, (total, outer, sample) in sums.items():
+            self.moments[d].restore(self._added, total, outer)
+            self._add_sample(d, sample)
+        return self._added
+
+    def _add_sample(self, dims: int, features: np.ndarray) -> None:
+        self._sample[dims].append(features)
+
     def sample(self, dims: int) -> np.ndarray:
         """Return features [min(n, SAMPLE), dims]."""
         return np.concatenate(self._sample[dims])
@@ -117,10 +150,17 @@ class Reference:
         )
 
     @classmethod
-    def cached(cls, path: Path, tally: Tally, batches: Iterable[np.ndarray]) -> Reference:
+    def cached(
+        cls,
+        path: Path,
+        tally: Tally,
+        batches: Iterable[np.ndarray],
+        tell: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Reference:
         """Load a reference from `path`, or compute it by adding `batches` to `tally` and save it there.
 
-        A damaged file is set aside, and made again.
+        An interrupted computation resumes from its last part. A damaged file is set aside, and made again. tell: called
+        with (images done, images in total).
         """
         if path.exists():
             try:
@@ -129,7 +169,8 @@ class Reference:
                 note(f"{set_aside(error)}; the statistics are computed again")
         with made_once(path) as needed:
             if needed:
-                reference = cls.of(tally.add_all(batches))
+                with threadpool_limits(1, "blas"):  # the sums do not depend on the number of threads
+                    reference = cls.of(_add_in_parts(tally, batches, path.with_suffix(".partial.safetensors"), tell))
                 real_is = np.nan if reference.inception_score is None else reference.inception_score
                 arrays = {"facts": np.array([reference.n, reference.sharpness, real_is])}
                 for d, statistics in reference.statistics.items():
@@ -137,6 +178,7 @@ class Reference:
                     arrays |= {f"{name}/{d}": array for name, array in parts.items()}
                     arrays[f"sample/{d}"] = reference.samples[d]
                 write_tensors(path, arrays)
+                path.with_suffix(".partial.safetensors").unlink(missing_ok=True)
         return cls._load(path, tally)
 
     @classmethod
@@ -160,3 +202,25 @@ class Reference:
             sharpness=float(sharp),
             inception_score=None if np.isnan(real_is) else float(real_is),
         )
+
+
+def _add_in_parts(tally: Tally, batches: Iterable[np.ndarray], part: Path, tell: Callable[[int, int], None]) -> Tally:
+    """Add all batches. Save the state now and then at `part`, and begin with what is there."""
+    before = 0
+    if part.exists():
+        try:
+            before = tally.restore(read_tensors(part)[0])
+        except (SpoiledError, KeyError, ValueError) as error:
+            part.unlink()
+            note(f"{part} is damaged ({error}); the statistics begin anew")
+    seen, saved = 0, time.monotonic()
+    for batch in batches:
+        seen += len(batch)
+        if seen <= before:
+            continue
+        tally.add(batch)
+        tell(seen, tally.n)
+        if time.monotonic() - saved > PART_SECONDS:
+            write_tensors(part, tally.state())
+            saved = time.monotonic()
+    return tally

@@ -14,6 +14,7 @@ from sweeper.adding.command import AddRequest, add
 from sweeper.execution import job as jobs
 from sweeper.request import Request
 from sweeper.scheduling.sweep import Sweep
+from sweeper.session import Session
 from sweeper.store import Store
 from tests.sweeper.adding.generators import SIDE, onnx_file
 from trainables.scores.features import Activations
@@ -80,7 +81,8 @@ def added(made: Path, tmp_path: Path) -> Path:
 def run_students(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Sweep]:
     """Return a function that runs a sweep in this process, and returns it."""
 
-    def train(sweep: Sweep, store: Store, *_: Any) -> None:
+    def train(sweep: Sweep, session: Session, *_: Any) -> None:
+        store = session.store
         while (job := sweep.next()) is not None:
             sweep.start(job)
             jobs.run(job, sweep.manifest, store)

@@ -17,7 +17,7 @@ from sweeper.execution.samples import load_samples
 from sweeper.forecast.plan import PlanRequest
 from sweeper.forecast.plan import run as plan
 from sweeper.request import Request, resolve
-from sweeper.results import export, page
+from sweeper.results import choice, export, page
 from sweeper.results.comparison import Comparison
 from sweeper.results.table_text import as_text, caption, cells
 from sweeper.scheduling.sweep import Sweep
@@ -32,7 +32,7 @@ Run = Callable[..., Sweep]
 
 
 def test_the_record_has_what_can_be_read_from_the_file(added: Path) -> None:
-    teacher = Store(added / "runs").added("big")
+    teacher = Store(added / "runs").teachers.find("big")
     assert teacher is not None
     size = LATENTS * 3 * 64 * 64
     assert (teacher.parameters, teacher.macs, teacher.latent_size) == (size, size, LATENTS)
@@ -42,7 +42,7 @@ def test_the_record_has_what_can_be_read_from_the_file(added: Path) -> None:
 
 def test_images_are_those_of_the_generator_and_averaged_for_smaller_students(added: Path) -> None:
     store = Store(added / "runs")
-    teacher = store.added("big")
+    teacher = store.teachers.find("big")
     assert teacher is not None
     whole, half = (teacher_images(store, teacher.pinned, side) for side in (64, 32))
     z = whole.latents("bank", 5, 3)
@@ -71,7 +71,7 @@ def test_students_of_two_families_are_trained_shown_and_exported(added: Path, ru
     text = page.render_page(comparison, "sweeper report", {})
     assert "interpolation by the teacher, big" in text
     assert "which sweeper did not train" in text
-    target = export.find(store, comparison.table.rows[0].student.signature)  # type: ignore[union-attr]
+    target = choice.find(store, comparison.table.rows[0].student.signature)  # type: ignore[union-attr]
     export.write(target, added / "out", export.FORMATS, images=0)
     subprocess.run([sys.executable, "load.py"], cwd=added / "out", check=True)
     with Image.open(added / "out" / "made.png") as picture:
@@ -135,7 +135,7 @@ def test_without_real_images_scores_are_against_the_teacher_s_own(tmp_path: Path
 
 def test_the_same_generator_is_added_once_and_a_name_is_of_one_generator(added: Path, photos: Path) -> None:
     again = request(added / "big.onnx", added / "runs", dataset=str(photos), latent_law="uniform")
-    assert add(again) == Store(added / "runs").added("big")
+    assert add(again) == Store(added / "runs").teachers.find("big")
     onnx_file(added / "other.onnx", weight=0.5)
     with pytest.raises(UserError, match="has another teacher big already; give this one another --name"):
         add(dataclasses.replace(again, source=str(added / "other.onnx"), name="big"))

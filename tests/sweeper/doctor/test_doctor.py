@@ -32,7 +32,7 @@ from sweeper.doctor import nodes
 from sweeper.doctor.findings import of_node
 nodes.Examiner = module.Examiner
 ray.init(address=sys.argv[1], log_to_driver=False)
-driver, answers = nodes.examine_nodes(Path(sys.argv[2]), Path("data"), quick=True)
+driver, answers = nodes.examine_nodes(Path(sys.argv[2]), Path("data"))
 for answer in answers:
     print(*of_node(driver, answer))
 """
@@ -98,9 +98,9 @@ def test_a_run_checks_the_nodes_before_the_first_trial(sweeper: Callable[..., Do
 
     code = (
         "import sys\n"
-        "from dataclasses import replace; from sweeper.doctor import command, findings\n"
-        "of_node = command.of_node\n"
-        "command.of_node = lambda driver, node: of_node(driver, replace(node, error='', facts=replace(node.facts, "
+        "from dataclasses import replace; from sweeper.doctor import findings\n"
+        "of_node = findings.of_node\n"
+        "findings.of_node = lambda driver, node: of_node(driver, replace(node, error='', facts=replace(node.facts, "
         "launcher={'LOCAL_RANK': '0'})))\n"
         "from sweeper.__main__ import main; sys.argv[0] = 'sweeper'; main()"
     )

@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from sweeper.doctor.command import raise_first
-from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node
+from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node, raise_first
 from sweeper.doctor.machine import Facts, StoreFacts, Versions
 from trainables.errors import EnvironmentUserError
 
@@ -110,4 +109,12 @@ def test_a_cluster_without_gpus_is_a_note() -> None:
 
 def test_every_finding_is_one_line() -> None:
     bad = replace(HERE, launcher={"LOCAL_RANK": "0"}, no_cuda="no driver", wandb=False, inception=None)
+    bad = replace(bad, missing_extras=["onnx", "report"])
     assert all("\n" not in str(one) for one in of_machine(bad))
+
+
+def test_extras_that_are_not_installed_are_a_note() -> None:
+    assert not any("extras" in str(one) for one in of_machine(HERE))
+    (found,) = [one for one in of_machine(replace(HERE, missing_extras=["onnx", "report"])) if "extras" in one.text]
+    assert found.level is Level.NOTE
+    assert "pip install 'gan-sweeper[onnx,report]'" in found.text

@@ -9,13 +9,14 @@ from ray.exceptions import ActorDiedError, RayTaskError
 
 from sweeper.execution import pulse, searcher, tune
 from sweeper.execution.failures import ALIKE, DEATHS, ERRORS, UnexpectedError
-from sweeper.execution.resources import Machine, Share, Slots
+from sweeper.execution.nodes import Cluster
+from sweeper.execution.resources import Machine
 from sweeper.execution.searcher import JobSearcher, Stopped
 from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
 from tests.sweeper import replay, stores
 from tests.sweeper.execution.test_tune import actor_of, finish, make_searcher
-from trainables.errors import EnvironmentUserError, Interrupted
+from trainables.errors import EnvironmentUserError, Interrupted, LostClaimError
 
 
 def raised(place: str = "card.py:1", reason: str = "RuntimeError: CUDA error") -> RayTaskError:
@@ -168,17 +169,22 @@ def test_an_interruption_waits_for_the_jobs_that_have_trained_and_not_for_long(
         jobs.on_step()
 
 
-def test_a_share_that_fits_no_node_is_an_error_of_one_line(tmp_path: Path) -> None:
-    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0, nodes=((0.5, 0), (0.5, 0)), elastic=True))
-    assert jobs.suggest("a") is None
-    assert jobs.suggest("a") == "FINISHED"
-    assert "d=64 gan needs 1 CPUs on one node, and the nodes have 0.5 CPUs" in str(jobs.error)
-
-
-def test_a_share_fits_a_cluster_that_may_grow() -> None:
-    machine = Machine(cpus=1, gpus=0, nodes=((0.5, 0), (0.5, 0)), elastic=True)
-    assert Slots(machine, 4).fits(Share(1, 1))
-    assert not Slots(machine, None).fits(Share(1, 0))
+def test_a_command_that_has_lost_its_store_leaves_its_jobs_no_time_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(pulse, "stop_jobs", lambda: asked.append(True))
+    monkeypatch.setattr(pulse, "updates_of", lambda signatures: {})
+    monkeypatch.setattr(searcher, "SECONDS_BETWEEN_LOOKS", 0.0)
+    jobs = make_searcher(tmp_path, Machine(cpus=2, gpus=0))
+    with jobs.store.lock():
+        start(jobs, "a")
+        jobs.on_step()
+        (jobs.store.root / "driver.claim").unlink()
+        with pytest.raises(Stopped):
+            jobs.on_step()
+    assert isinstance(jobs.error, LostClaimError)
+    assert not asked
 
 
 def test_a_job_runs_once_its_process_has_started_and_waits_until_then(
@@ -196,7 +202,7 @@ def test_a_job_runs_once_its_process_has_started_and_waits_until_then(
     monkeypatch.setattr(pulse, "updates_of", lambda signatures: {})
     monkeypatch.setattr(searcher, "SECONDS_BETWEEN_LOOKS", 0.0)
     monkeypatch.setattr(searcher, "SECONDS_TO_START", 0.0)
-    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0), [Watching()])
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0), watchers=[Watching()])
     jobs.suggest("a")
     assert not started
     for _ in range(3):
@@ -235,7 +241,7 @@ def test_a_process_is_not_used_again_after_an_error_and_the_sweep_finishes(tmp_p
     jobs, order = make_searcher(tmp_path, Machine(cpus=2, gpus=0)), replay.Order()
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        tune.run(jobs.sweep, jobs.store, Machine(cpus=2, gpus=0), 2, [order], actor=Faulty)
+        tune.run(jobs.sweep, jobs.store, Cluster.of(Machine(cpus=2, gpus=0)), 2, [order], actor=Faulty)
     finally:
         ray.shutdown()
     assert jobs.sweep.finished()

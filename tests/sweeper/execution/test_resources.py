@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from sweeper.execution.experience import Experience, save_measured
-from sweeper.execution.resources import Machine, Share, Slots
+from sweeper.execution.nodes import Cluster
+from sweeper.execution.resources import Machine, Share
 from sweeper.execution.resources import share as allot
+from sweeper.execution.slots import Slots
 from sweeper.store import Store
 from tests.sweeper.stores import student, teacher
 from trainables.arithmetic import device_bytes
@@ -54,20 +56,20 @@ def test_a_measurement_replaces_the_estimate(tmp_path: Path) -> None:
     save_measured(store, "H100", spec, 30e9)
     save_measured(store, "H100", spec, 12e9)
     save_measured(store, "T4", spec, 70e9)
-    assert share(spec, H100, DIGITS, Experience.read(store, "H100")).gpus == 0.5, "the largest measurement on this GPU"
+    assert share(spec, H100, DIGITS, Experience.read(store)).gpus == 0.5, "the largest measurement on this GPU"
     blind = Machine(cpus=16, gpus=1, gpu_bytes=80e9, macs_per_second=1e13)
-    assert share(spec, blind, DIGITS, Experience.read(store, "")).gpus == 1.0, "the largest on any GPU"
+    assert share(spec, blind, DIGITS, Experience.read(store)).gpus == 1.0, "the largest on any GPU"
     other = student(2, lr=0.1, seed=3)
-    assert share(other, H100, DIGITS, Experience.read(store, "H100")).gpus == 0.5, "lr and seed take no memory"
-    assert share(student(2, batch_size=32), H100, DIGITS, Experience.read(store, "H100")).gpus == 1 / 16
+    assert share(other, H100, DIGITS, Experience.read(store)).gpus == 0.5, "lr and seed take no memory"
+    assert share(student(2, batch_size=32), H100, DIGITS, Experience.read(store)).gpus == 1 / 16
 
 
 def test_shares_of_an_older_store_are_read_by_the_generator_s_label(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.create()
     write_json(store.root / "shares.json", {"d=2": 0.25})
-    Experience.read(store, "H100").save_min_share(store, student(4), 0.5)
-    experience = Experience.read(store, "H100")
+    Experience.read(store).save_min_share(store, student(4), 0.5)
+    experience = Experience.read(store)
     assert share(student(2), H100, DIGITS, experience).gpus == share(teacher(2), H100, DIGITS, experience).gpus == 0.25
     assert share(student(4), H100, DIGITS, experience).gpus == 0.5
     assert share(teacher(4), H100, DIGITS, experience).gpus == 1 / 16, "only the student ran out of memory"
@@ -101,13 +103,8 @@ def test_shares_on_a_gpu_machine_fit_its_cpus() -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(None, 2), (1, 1), (5, 2)])
 def test_the_machine_or_the_limit_bounds_the_slots(limit: int | None, expected: int) -> None:
-    slots = Slots(LAPTOP, limit)
-    reserved = [slots.reserve(str(n), Share(cpus=1, gpus=0)) for n in range(4)]
-    assert reserved == [True] * expected + [False] * (4 - expected)
+    slots = Slots(Cluster.of(LAPTOP), limit)
+    placed = [slots.place(str(n), lambda machine: Share(cpus=1, gpus=0)) is not None for n in range(4)]
+    assert placed == [True] * expected + [False] * (4 - expected)
     slots.release("0")
-    assert slots.reserve("next", Share(cpus=1, gpus=0))
-
-
-def test_an_elastic_cluster_accepts_trials_up_to_the_limit() -> None:
-    slots = Slots(Machine(cpus=0, gpus=0, elastic=True), limit=3)
-    assert [slots.reserve(str(n), Share(cpus=1, gpus=0.5)) for n in range(4)] == [True, True, True, False]
+    assert slots.place("next", lambda machine: Share(cpus=1, gpus=0))

@@ -1,5 +1,7 @@
 """The searcher: order of its suggestions, failures, broken watchers, and no exception inside Tune."""
 
+import subprocess
+import sys
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,9 @@ from ray.tune.search import Searcher
 
 from sweeper.execution import tune
 from sweeper.execution.experience import Experience
-from sweeper.execution.resources import Machine, Slots
+from sweeper.execution.nodes import Cluster
+from sweeper.execution.resources import Machine
+from sweeper.execution.slots import Slots
 from sweeper.execution.tune import JobSearcher
 from sweeper.records import RungRecord
 from sweeper.scheduling.sweep import Job, Sweep
@@ -20,14 +24,14 @@ from tests.sweeper import replay, stores
 from trainables.arithmetic import footprint
 
 
-def make_searcher(folder: Path, machine: Machine, watchers: list[object] | None = None) -> JobSearcher:
+def make_searcher(folder: Path, *machines: Machine, watchers: list[object] | None = None) -> JobSearcher:
     store = Store(folder)
     store.create()
     specs = [stores.teacher(d, lr=0.001 * n) for d in (2, 64) for n in (1, 2, 3)]
     for spec in specs:
         store.add(spec)
     sweep = Sweep.read(stores.sweep(store, "teacher", [spec.signature for spec in specs]), store)
-    return JobSearcher(sweep, store, Slots(machine, None), watchers or [])  # type: ignore[arg-type]
+    return JobSearcher(sweep, store, Slots(Cluster.of(*machines), None), watchers or [])  # type: ignore[arg-type]
 
 
 def finish(searcher: JobSearcher, tune_id: str, fid: float) -> None:
@@ -83,7 +87,7 @@ def test_a_watcher_that_raises_is_reported_and_removed(tmp_path: Path, capsys: p
         def started(self, sweep: Sweep, job: Job) -> None:
             raise ZeroDivisionError("dark")
 
-    searcher = make_searcher(tmp_path, Machine(cpus=2, gpus=0), [Broken()])
+    searcher = make_searcher(tmp_path, Machine(cpus=2, gpus=0), watchers=[Broken()])
     for name in ("a", "b"):
         assert isinstance(searcher.suggest(name), dict)
         searcher.on_start(name)
@@ -109,14 +113,14 @@ def test_out_of_memory_doubles_the_share_until_it_fits_and_stores_it(
     ray.init(address="local", num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     try:
         order = replay.Order()
-        tune.run(searcher.sweep, searcher.store, machine, None, [order], actor=Greedy)
+        tune.run(searcher.sweep, searcher.store, Cluster.of(machine), None, [order], actor=Greedy)
     finally:
         ray.shutdown()
     assert searcher.sweep.finished()
     assert not searcher.sweep.failed
     assert {len(names) for names in searcher.sweep.finishers().values()} == {1}
     key = footprint(stores.teacher(64))
-    assert Experience.read(searcher.store, "").min_shares == {key: 0.5}
+    assert Experience.read(searcher.store).min_shares == {key: 0.5}
     printed = capfd.readouterr().err
     assert "d=64 gan ran out of memory on 0.125 of a GPU; retrying on 0.25" in printed
     assert "d=64 gan ran out of memory on 0.25 of a GPU; retrying on 0.5" in printed
@@ -140,7 +144,7 @@ def test_the_memory_of_a_job_is_stored_by_its_footprint(tmp_path: Path) -> None:
     assert isinstance(searcher.suggest("a"), dict)
     key = footprint(searcher.sweep.records[searcher.running["a"].signature].spec)
     searcher.on_trial_complete("a", {"done": True, "gpu_name": "H100", "gpu_bytes": 7e9})
-    assert Experience.read(searcher.store, "H100").measured == searcher.experience.measured == {key: 7e9}
+    assert Experience.read(searcher.store).by_gpu == searcher.experience.by_gpu == {"H100": {key: 7e9}}
 
 
 class Card:
@@ -200,8 +204,17 @@ def test_a_gpu_that_ray_does_not_count_prints_a_note(
     properties = type("Properties", (), {"name": "NVIDIA H100 80GB HBM3", "total_memory": 80e9})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    tune._machine({"CPU": 4.0}, elastic=False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0})
+    tune._this_machine()
     assert capsys.readouterr().err.count("note: torch sees a GPU and Ray counts none") == 1
-    machine = tune._machine({"CPU": 4.0, "GPU": 1.0}, elastic=False)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 4.0, "GPU": 1.0})
+    machine = tune._this_machine()
     assert capsys.readouterr().err == ""
     assert (machine.gpu_name, machine.gpu_bytes) == ("NVIDIA H100 80GB HBM3", 80e9)
+
+
+def test_ray_copies_no_folder_to_the_workers_under_uv_run() -> None:
+    code = "import sweeper.execution.tune; from ray._private import ray_constants as read; "
+    code += "print(read.RAY_ENABLE_UV_RUN_RUNTIME_ENV)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"

@@ -40,16 +40,21 @@ def test_27_configurations_and_eta_3_cost_81_updates_of_729() -> None:
     assert outcome.best == {"2": 1.0 / 27}
 
 
-@given(CURVES, st.integers(1, 12), st.booleans())
+@given(CURVES, st.integers(1, 12), st.booleans(), st.none() | st.integers(1, 12))
 @settings(max_examples=80, deadline=None)
 def test_no_schedule_beats_the_bound_and_s_does_not_depend_on_the_schedule(
-    curves: list[Curve], slots: int, speculates: bool
+    curves: list[Curve], slots: int, speculates: bool, limit: int | None
 ) -> None:
-    outcome = simulate(curves, LADDER, 3, slots, speculates=speculates)
+    outcome = simulate(curves, LADDER, 3, slots, speculates=speculates, max_concurrent=limit)
     assert outcome.makespan >= outcome.bound * (1 - 1e-9)
     assert outcome.sets == simulate(curves, LADDER, 3, 1).sets
     assert outcome.busy <= outcome.makespan * slots * (1 + 1e-9)
     assert speculates or outcome.speculative == 0
+
+
+def test_the_bound_knows_how_many_trials_run_at_once() -> None:
+    outcome = simulate(TWENTY_SEVEN, LADDER, 3, 100, max_concurrent=1)
+    assert outcome.bound == outcome.makespan == 81
 
 
 def test_speculation_fills_idle_slots_and_is_counted_separately() -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Browser
 
 import sweeper as package
 from sweeper.results.comparison import Comparison
-from sweeper.results.flat import flat
+from sweeper.results.lines import flat
 from sweeper.results.table_text import cells
 from sweeper.store import Store, dump
 from tests.conftest import Done

@@ -13,31 +13,34 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sweeper.execution.generators import load_generator
-from sweeper.records import Teacher
-from sweeper.results import export
+from sweeper.execution.job import scorer_of
+from sweeper.records import ONNX_FORMATS, Teacher
+from sweeper.results import choice, export, onnx_file, rescoring
 from sweeper.results.comparison import Comparison
+from sweeper.results.latency import Conditions
+from sweeper.results.lines import flat
 from sweeper.store import Store
 from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
+from trainables.files import file_hash
 from trainables.latents import latents
-from trainables.networks import build
 from trainables.rendering import render
-from trainables.shapes import FAMILIES
 
 FINAL = {"selection": (20.0, 8.0), "report": (21.0, 8.1)}
 
 
 @pytest.fixture(scope="module")
 def exported(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the exported student of d = 1 and seven samples."""
+    """Return a folder with the exported student of d = 1 in all formats, and seven samples."""
     folder = tmp_path_factory.mktemp("exported") / "mine"
-    export.write(export.choose(Comparison.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
+    export.write(choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1), folder, export.FORMATS, 7)
     return folder
 
 
@@ -50,21 +53,14 @@ def test_onnx_reproduces_torch_s_output_for_any_batch_size(exported: Path, finis
     manifest = Store(finished / "runs").sweep("mnist5k-students")
     assert manifest is not None
     generator = load_generator(Store(finished / "runs"), spec_of(exported)["signature"], manifest.updates).cpu()
-    for count in (1, 9):
+    for count in (1, 3, 9):
         z = latents("any", 0, count)
         with torch.inference_mode():
             expected = generator(torch.from_numpy(z)).numpy()
         (images,) = session.run(None, {"z": z})
         assert images.shape == (count, 1, 32, 32)
-        assert np.abs(images - expected).max() <= export.TOLERANCE
+        assert np.abs(images - expected).max() <= onnx_file.TOLERANCE
         assert np.abs(expected).max() > 0.01, "an output of zeros would pass"
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_onnx_reproduces_torch_s_output_of_every_family(family: str, tmp_path: Path) -> None:
-    spec = teacher(2, family=family)
-    facts = export._write_onnx(build(spec.generator), spec, tmp_path / "generator.onnx")
-    assert facts["difference"] <= export.TOLERANCE
 
 
 def test_the_weights_equal_the_store_s_and_their_metadata_has_the_spec(exported: Path, finished: Path) -> None:
@@ -89,6 +85,64 @@ def test_the_script_requires_neither_sweeper_nor_torch(exported: Path, tmp_path:
         assert np.asarray(picture).std() > 0
 
 
+@pytest.mark.parametrize("name", ["generator-fp16.onnx", "generator-int8.onnx"])
+def test_the_script_takes_the_name_of_another_file(exported: Path, tmp_path: Path, name: str) -> None:
+    subprocess.run([sys.executable, exported / "load.py", name], cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "made.png") as picture:
+        assert np.asarray(picture).std() > 0
+
+
+def test_fewer_bits_are_scored_again_once_and_kept(
+    exported: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    comparison = Comparison.read(Store(finished / "runs"), None, None)
+    target, sweep = choice.choose(comparison, 1), comparison.manifest
+    kept = {record.format: record for record in comparison.store.exports(target.spec.signature)}
+    assert list(kept) == list(ONNX_FORMATS)
+    scorer = scorer_of(sweep.dataset, sweep.image_size, sweep.features, comparison.store.root)
+    for name, record in kept.items():
+        file = exported / onnx_file.FILES[name]
+        assert (record.file, record.bytes) == (file_hash(file), file.stat().st_size)
+        if name == "onnx":
+            assert record.report == target.final.report
+        else:
+            assert record.report == scorer(onnx_file.OnnxGenerator(file), "report", sweep.n["report"])
+            assert record.report != target.final.report
+    lines = [line["format"] for line in flat(comparison.table)]
+    assert [name for name in lines if name] == list(ONNX_FORMATS)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("it was scored before")
+
+    monkeypatch.setattr(rescoring, "_report", fail)
+    export.write(target, tmp_path / "again", ("onnx-int8",), 0)
+    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == [
+        "README.md",
+        "export.json",
+        "generator-int8.onnx",
+        "load.py",
+        "spec.json",
+    ]
+
+
+def test_a_refused_int8_model_leaves_nothing(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    monkeypatch.setattr(onnx_file, "_to_int8", lambda source, law, path, batch: path.write_bytes(b"no model"))
+    with pytest.raises(UserError, match="onnx-int8: ONNX Runtime refuses the model"):
+        export.write(target, tmp_path / "out", ("onnx", "onnx-int8"), 0)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_batch_makes_static_files_and_a_script_that_uses_them(finished: Path, tmp_path: Path) -> None:
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    export.write(target, tmp_path, ("onnx",), 0, batch=3, conditions=Conditions(batch=3))
+    assert onnxruntime.InferenceSession(tmp_path / "generator.onnx").get_inputs()[0].shape == [3, 100]
+    subprocess.run([sys.executable, tmp_path / "load.py"], cwd=tmp_path, check=True)
+    with Image.open(tmp_path / "made.png") as picture:
+        assert picture.size == (18 * 32, 32)
+    assert "exactly 3 images at a time" in (tmp_path / "README.md").read_text()
+
+
 def test_samples_are_of_the_first_report_latents(exported: Path, finished: Path) -> None:
     files = sorted((exported / "samples").glob("*.png"))
     assert [file.name for file in files] == [f"{i}.png" for i in range(7)]
@@ -101,8 +155,8 @@ def test_samples_are_of_the_first_report_latents(exported: Path, finished: Path)
 
 
 def test_an_export_replaces_an_earlier_one_in_the_folder(finished: Path, tmp_path: Path) -> None:
-    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
-    export.write(target, tmp_path, export.FORMATS, 12)
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    export.write(target, tmp_path, ("safetensors", "onnx"), 12)
     export.write(target, tmp_path, ("safetensors",), 3)
     expected = ["README.md", "export.json", "generator.safetensors", "samples", "spec.json"]
     assert sorted(p.name for p in tmp_path.iterdir()) == expected
@@ -113,7 +167,7 @@ def test_an_export_replaces_an_earlier_one_in_the_folder(finished: Path, tmp_pat
 
 
 def test_an_export_replaces_only_what_an_export_wrote(finished: Path, tmp_path: Path) -> None:
-    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
     own = tmp_path / "own"
     (own / "samples").mkdir(parents=True)
     (own / "samples" / "1.png").write_bytes(b"my picture")
@@ -135,7 +189,7 @@ def test_an_export_replaces_only_what_an_export_wrote(finished: Path, tmp_path: 
 def test_a_failed_export_leaves_the_earlier_one(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
     export.write(target, tmp_path, ("safetensors",), 2)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -149,7 +203,7 @@ def test_a_failed_export_leaves_the_earlier_one(
 
 
 def test_a_listing_may_not_name_files_elsewhere(finished: Path, tmp_path: Path) -> None:
-    target = export.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
     (tmp_path / "precious.txt").write_text("mine")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / export.LISTING).write_text('{"../precious.txt": "x"}')
@@ -166,9 +220,18 @@ def test_the_card_states_scores_protocol_data_and_latency(exported: Path, finish
         assert score is not None
         assert f"{score['mean']:.2f} ± {score['std']:.2f}" in card
     protocol = comparison.manifest.protocols["report"]
-    for expected in (protocol, "mnist5k", " ms (one image", "ONNX Runtime"):
+    for expected in (protocol, "mnist5k", " ms per image (torch ", "onnxruntime ", "generator-int8.onnx |"):
         assert expected in card
     assert "{{" not in card
+    data = ModelCard(card).data
+    assert (data.license, data.pipeline_tag, data.datasets) == (
+        "unknown",
+        "unconditional-image-generation",
+        ["ylecun/mnist"],
+    )
+    found = {result.metric_name: result for result in data.eval_results}
+    assert found["FID"].metric_value == pytest.approx(student.scores["fid"]["mean"], abs=1e-4)
+    assert found["FID, onnx-int8"].metric_args["protocol"] == protocol
     assert "|  |" not in card
 
 
@@ -204,41 +267,41 @@ def store(tmp_path: Path) -> Store:
 
 
 def test_the_default_is_the_best_seed_of_the_limit_of_compression(store: Store) -> None:
-    target = export.choose(Comparison.read(store, None, None), None)
+    target = choice.choose(Comparison.read(store, None, None), None)
     assert (target.spec.d, target.spec.seed, target.name) == (4, 1, "mnist5k-student-d4")
 
 
 def test_a_width_or_a_signature_selects_another(store: Store) -> None:
     comparison = Comparison.read(store, None, None)
-    assert export.choose(comparison, 2).spec == student(2, seed=0)
-    assert export.find(store, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
+    assert choice.choose(comparison, 2).spec == student(2, seed=0)
+    assert choice.find(store, teacher(16).signature[:6]).name == "mnist5k-gan-d16"
 
 
 def test_an_error_names_the_available_trials(store: Store) -> None:
     comparison = Comparison.read(store, None, None)
     with pytest.raises(UserError, match="--d 8: no student of this width has finished; finished: d=2, d=4"):
-        export.choose(comparison, 8)
+        choice.choose(comparison, 8)
     with pytest.raises(NotYetError, match="has not finished, it is pruned"):
-        export.find(store, student(2, lr=0.5).signature)
+        choice.find(store, student(2, lr=0.5).signature)
     with pytest.raises(UserError, match="--trial zzzz matches 0 trials"):
-        export.find(store, "zzzz")
+        choice.find(store, "zzzz")
     without = replace(comparison, table=replace(comparison.table, limit=None))
     with pytest.raises(UserError, match="no student is within the tolerance of the teacher; add --d 4"):
-        export.choose(without, None)
+        choice.choose(without, None)
 
 
 def test_a_trial_of_several_sweeps_is_found_by_its_signature(store: Store) -> None:
     manifest = store.sweep("mnist5k-students")
     assert manifest is not None
     sweep(store, "student", manifest.signatures[:1], manifest.teacher, name="again")
-    assert export.find(store, student(4, seed=1).signature).spec.seed == 1
+    assert choice.find(store, student(4, seed=1).signature).spec.seed == 1
 
 
 def test_without_students_the_error_names_the_command_to_run(tmp_path: Path) -> None:
     store = Store(tmp_path)
     sweep(store, "teacher", [trial(store, teacher(16), 1.0, FINAL)])
     with pytest.raises(NotYetError, match="run `sweeper run students --teacher best` first"):
-        export.choose(Comparison.read(store, None, None), None)
+        choice.choose(Comparison.read(store, None, None), None)
 
 
 def test_an_export_calls_nobody_and_leaves_nothing_in_the_home_folder(
@@ -252,7 +315,8 @@ def test_an_export_calls_nobody_and_leaves_nothing_in_the_home_folder(
     weights = sweeper(*words, "--format", "safetensors", "-o", str(tmp_path / "weights"), cwd=tmp_path, **clean)
     assert weights.code == 0, weights.err
     assert "onnxruntime" not in weights.err
-    everything = sweeper(*words, "-o", str(tmp_path / "all"), cwd=tmp_path, **clean)
+    formats = ",".join(export.FORMATS)
+    everything = sweeper(*words, "--format", formats, "-o", str(tmp_path / "all"), cwd=tmp_path, **clean)
     assert everything.code == 0, everything.err
     assert "onnxruntime" in everything.err
     assert not [path for path in home.rglob("*") if "Microsoft" in str(path) or "onnxruntime" in str(path)]

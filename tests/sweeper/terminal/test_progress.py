@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
-from sweeper import run
+from sweeper import session
+from sweeper.execution.nodes import Cluster
 from sweeper.execution.resources import Machine
 from sweeper.records import Teacher
 from sweeper.scheduling.sweep import Job, Sweep
@@ -50,7 +51,7 @@ def teachers(tmp_path: Path) -> Sweep:
 
 
 def progress_of(sweep: Sweep, tmp_path: Path, **machine: float) -> Progress:
-    return Progress(sweep, Store(tmp_path), Machine(**{"cpus": 2, "gpus": 0, **machine}), slots=2)
+    return Progress(sweep, Store(tmp_path), Cluster.of(Machine(**{"cpus": 2, "gpus": 0, **machine})), slots=lambda: 2)
 
 
 def test_the_view_counts_states_and_shows_the_best_per_d(teachers: Sweep, tmp_path: Path) -> None:
@@ -101,7 +102,8 @@ def test_rungs_of_another_protocol_are_not_compared(tmp_path: Path) -> None:
     sweep(store, "teacher", [best], protocols=PROTOCOLS | {"rung": "other"})
     pinned = Teacher(best, 30, "w", "mnist5k-teachers", "best")
     students = Sweep.read(sweep(store, "student", [trial(store, student(2), 30.0)], pinned), store)
-    assert view.Baselines.of(students, store) == view.Baselines({}, ("d=2", 5.25))  # its own is of the students' protocol
+    # The teacher's own rung is of the students' protocol.
+    assert view.Baselines.of(students, store) == view.Baselines({}, ("d=2", 5.25))
 
 
 def test_failures_stay_in_the_view(teachers: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -133,11 +135,11 @@ def test_no_color_is_respected_in_a_terminal(teachers: Sweep, tmp_path: Path, mo
 
 
 def test_decoding_shows_a_bar_in_a_terminal_and_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    for terminal, expected in ((True, "decoding faces"), (False, "faces: 600 of 1,000 images are decoded")):
+    for terminal, expected in ((True, "faces: images decoded"), (False, "faces: 600 of 1,000 images are decoded")):
         console = Console(width=120, record=True, file=io.StringIO(), force_terminal=terminal)
-        monkeypatch.setattr(run, "console", console)
-        monkeypatch.setattr(run, "say", console.print)
-        monkeypatch.setattr(run, "SECONDS_BETWEEN_LINES", 0.0)
-        with run.decoding("faces") as tell:
-            tell(600, 1_000)
+        monkeypatch.setattr(session, "console", console)
+        monkeypatch.setattr(session, "say", console.print)
+        monkeypatch.setattr(session, "SECONDS_BETWEEN_LINES", 0.0)
+        with session.progress("faces") as tell:
+            tell("decoded", 600, 1_000)
         assert expected in console.export_text()

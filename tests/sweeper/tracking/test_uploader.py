@@ -15,10 +15,12 @@ import pytest
 
 from sweeper.records import RungRecord
 from sweeper.results.comparison import Comparison
-from sweeper.results.flat import flat
+from sweeper.results.lines import flat
 from sweeper.results.table_text import cells, columns
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
+from sweeper.tracking import project
+from sweeper.tracking.uploader import Ledger
 from tests.conftest import Done
 from tests.sweeper import stores
 from tests.sweeper.sent import differences, save_samples, server_content, store_with_samples
@@ -36,6 +38,17 @@ def synced(tmp_path_factory: pytest.TempPathFactory, sweeper: Callable[..., Done
         assert "6 runs are at" in done.out
         yield server, store
     assert not server.unknown, server.unknown[0]
+
+
+def test_two_uploaders_keep_what_the_other_one_has_written(tmp_path: Path) -> None:
+    first, second = Ledger(tmp_path), Ledger(tmp_path)
+    first.record("project", "a", "1")
+    first.save()
+    second.record("project", "b", "2")
+    second.save()
+    first.save()
+    for ledger in (first, Ledger(tmp_path)):
+        assert [ledger.get("project", run) for run in ("a", "b")] == ["1", "2"]
 
 
 def test_there_is_one_run_per_trial_and_one_per_table(synced: tuple[Server, Store]) -> None:
@@ -295,3 +308,11 @@ def committed(content: dict[str, Any]) -> dict[str, Any]:
         if status == "COMMITTED"
     }
     return {**content, "artifacts": sorted(artifacts)}
+
+
+def test_settings_that_this_wandb_does_not_know_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dict(project._SETTINGS)
+    monkeypatch.setitem(project._SETTINGS, "x_of_another_version", True)
+    settings = project._settings()
+    assert {name: getattr(settings, name) for name in known} == known
+    assert not hasattr(settings, "x_of_another_version")

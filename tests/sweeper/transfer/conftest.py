@@ -97,7 +97,6 @@ def contents(root: Path) -> dict[str, bytes]:
 
 def start_s3(**environment: str) -> tuple["subprocess.Popen[str]", str]:
     """Start a local S3 server. Return its process and the options of its URLs."""
-    pytest.importorskip("moto.server", reason="no moto: pip install 'moto[server]'")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -88,7 +88,9 @@ def relabelled(images: Images, labels: np.ndarray, classes: list[str]) -> Images
     shutil.copy(images.path, path)
     np.save(path.with_name("corrected-32-labels.npy"), labels.astype(np.int64))
     facts = json.loads(images.path.with_suffix(".json").read_text())
-    path.with_suffix(".json").write_text(json.dumps(facts | {"name": "corrected", "classes": classes}))
+    path.with_suffix(".json").write_text(
+        json.dumps(facts | {"name": "corrected", "classes": classes, "labels_hash": None})
+    )
     return prepare("corrected", 32, path.parent)
 
 

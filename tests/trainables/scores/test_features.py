@@ -1,6 +1,11 @@
 """Features: the digits' classifier, Inception from pytorch-fid's file, a network from a package, a custom network."""
 
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from unittest.mock import patch
 
 import numpy as np
@@ -14,7 +19,7 @@ from trainables.images import Images
 from trainables.scores.classifier import Classifier, classifier
 from trainables.scores.features import Activations
 from trainables.scores.inception import Inception, inception_weights
-from trainables.scores.loading import FEATURES, feature_network, load_features
+from trainables.scores.loading import FEATURES, download_weights, feature_network, load_features
 from trainables.scores.scorer import Scorer
 from trainables.scores.tally import Tally
 
@@ -83,7 +88,7 @@ def test_a_score_is_repeatable(scorer: Scorer) -> None:
 
 def test_missing_inception_weights_name_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth; put it there"):
+    with pytest.raises(EnvironmentUserError, match=r"pt_inception-2015-12-05-6726825d\.pth; add --download"):
         Inception()
 
 
@@ -93,6 +98,60 @@ def test_a_damaged_file_of_inception_s_weights_is_one_error(tmp_path: Path, monk
     inception_weights().write_bytes(b"PK half")
     with pytest.raises(EnvironmentUserError, match=r"does not load .* if it is not pytorch-fid's weights file"):
         Inception()
+
+
+@contextmanager
+def release(content: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Serve a file in place of pytorch-fid's release, under a name with the hash of b"weights"."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *words: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        Thread(target=server.serve_forever, args=[0.01], daemon=True).start()
+        name = f"pt_inception-{hashlib.sha256(b'weights').hexdigest()[:8]}.pth"
+        monkeypatch.setattr(reference, "FID_WEIGHTS_URL", f"http://127.0.0.1:{server.server_port}/{name}")
+        yield
+        server.shutdown()
+
+
+def test_inception_s_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with release(b"weights", monkeypatch):
+        download_weights(["classifier", None])
+        assert not inception_weights().exists()
+        download_weights(["inception"])
+        assert inception_weights().read_bytes() == b"weights"
+    download_weights(["inception"])  # nobody answers any more
+
+
+@pytest.mark.parametrize("content", [b"weight", b"", b"<html>"])
+def test_a_download_with_another_hash_is_not_kept(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with (
+        release(content, monkeypatch),
+        pytest.raises(EnvironmentUserError, match=r"cannot be downloaded from http.*invalid hash value"),
+    ):
+        download_weights(["inception"])
+    assert not list(tmp_path.rglob("*.p*"))
+
+
+def test_a_server_that_does_not_answer_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with release(b"weights", monkeypatch):
+        pass
+    with pytest.raises(EnvironmentUserError, match="Connection refused") as caught:
+        download_weights(["inception"])
+    assert str(inception_weights()) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def save_random_weights(path: Path) -> None:

@@ -1,5 +1,7 @@
 """The scores' sums on a device are those of numpy, to rounding."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +14,7 @@ from trainables.images import Images
 from trainables.latents import latents
 from trainables.rendering import render
 from trainables.scores import kid as on_host
-from trainables.scores import on_device
+from trainables.scores import on_device, tally
 from trainables.scores.features import TorchFeatures
 from trainables.scores.fid import Moments
 from trainables.scores.on_device import DeviceMoments, DeviceTally, make_tally
@@ -100,3 +102,43 @@ def test_nothing_is_copied_to_the_host_before_it_is_read() -> None:
         moments.add_tensor(torch.empty(3, 4, device=device))
         assert moments.outer.device.type == "cuda"
         assert on_device.sharpness(torch.empty(3, 3, 8, 8, dtype=torch.uint8, device=device)).device.type == "cuda"
+
+
+class Stopping(Pooled):
+    """Stops after two batches, once."""
+
+    stops, batches = True, 0
+
+    def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
+        self.batches += 1
+        if self.stops and self.batches > 2:
+            raise KeyboardInterrupt
+        return super().forward(images)
+
+
+@pytest.mark.parametrize("kind", [Tally, DeviceTally])
+def test_statistics_that_are_interrupted_resume_bit_for_bit(
+    kind: type[Tally], digits: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tally, "PART_SECONDS", -1.0)
+    pixels = digits.pixels[:50]
+    batches = [pixels[start : start + 10] for start in range(0, 50, 10)]
+    network, told = Stopping(), list[int]()
+    monkeypatch.setattr(Stopping, "stops", False)
+    Reference.cached(tmp_path / "whole.safetensors", kind(network, 50), batches)
+    network.batches = 0
+    monkeypatch.setattr(Stopping, "stops", True)
+    with pytest.raises(KeyboardInterrupt):
+        Reference.cached(tmp_path / "real.safetensors", kind(network, 50), batches)
+    monkeypatch.setattr(Stopping, "stops", False)
+    Reference.cached(tmp_path / "real.safetensors", kind(network, 50), batches, lambda done, _: told.append(done))
+    assert told == [30, 40, 50], "the first two batches were not computed again"
+    assert (tmp_path / "real.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert not list(tmp_path.glob("*.partial*"))
+
+
+def test_a_damaged_part_of_the_statistics_is_not_used(digits: Images, tmp_path: Path) -> None:
+    pixels = digits.pixels[:20]
+    (tmp_path / "real.partial.safetensors").write_bytes(b"damaged")
+    found = Reference.cached(tmp_path / "real.safetensors", Tally(Pooled(), 20), [pixels])
+    assert found.sharpness == Reference.of(Tally(Pooled(), 20).add(pixels)).sharpness
