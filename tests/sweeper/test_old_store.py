@@ -12,6 +12,7 @@ OLD = Path(__file__).with_name("store_before")
 
 
 ADDED = {"conditions", "family", "fresh", "diverged", "differences", "finished", "exports", "fits", "ms", "latency"}
+ADDED |= {"name", "reference", "pairs", "no_controls", "control_settings"}
 
 
 def without_added(value: Any) -> Any:
