@@ -11,6 +11,7 @@ import torch
 
 from trainables.bank import Bank
 from trainables.spec import TrialSpec
+from trainables.teacher_images import TeacherImages
 
 GPU = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if GPU else "cpu")
@@ -54,7 +55,7 @@ def spec_of(kind: str, d: int, d_discriminator: int, size: int = 32, channels: i
 def world(size: int, channels: int) -> tuple[np.ndarray, Bank]:
     """Return random real images, and a bank of random images."""
     pixels = np.random.default_rng(0).integers(0, 256, (4096, channels, size, size), dtype=np.uint8)
-    return pixels, Bank(Path("/dev/null"), 2048, lambda z: pixels[: len(z)])
+    return pixels, Bank(Path("/dev/null"), 2048, TeacherImages(lambda z: pixels[: len(z)]))
 
 
 def synchronize() -> None:

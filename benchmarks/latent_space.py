@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import load_generator
 from sweeper.results.comparison import Comparison
 from sweeper.store import Store
 from trainables.latents import latents

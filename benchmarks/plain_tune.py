@@ -222,7 +222,8 @@ def compare(store: Path, out: Path) -> None:
     """
     import torch
 
-    from sweeper.execution.job import load_generator, scorer_of
+    from sweeper.execution.generators import load_generator
+    from sweeper.execution.job import scorer_of
     from sweeper.store import Store
     from trainables.networks import build
     from trainables.shapes import GeneratorShape

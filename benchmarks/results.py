@@ -11,7 +11,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from sweeper.results.table import welch
+from sweeper.results.difference import welch
 
 FOLDER = Path(__file__).parent.parent / "docs" / "results"
 PAGE, IMAGES = FOLDER.with_suffix(".md"), FOLDER.parent / "images"

@@ -20,6 +20,7 @@ from trainables.rendering import render
 from trainables.scores.scorer import Scorer
 from trainables.shapes import GeneratorShape
 from trainables.spec import TrialSpec
+from trainables.teacher_images import TeacherImages
 from trainables.training import train
 
 WIDTHS = (2, 4, 8, 16, 32, 64)
@@ -43,7 +44,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = prepare("mnist5k", 32, Path(folder))
         scorer = Scorer(images, Path(folder))
-        bank = Bank(Path(folder) / "bank", 2_048, lambda z: render(build(GeneratorShape("dcgan", 4, 32, 1)), z))
+        bank = Bank(
+            Path(folder) / "bank", 2_048, TeacherImages(lambda z: render(build(GeneratorShape("dcgan", 4, 32, 1)), z))
+        )
         print("| space | trial | d | training to the first rung, s | scoring, s | ratio |\n|---|---|--:|--:|--:|--:|")
         for space in SPACES:
             for role in ("teacher", "student"):

@@ -6,11 +6,9 @@ One thread. CPU time of the thread, so that other processes count less. Medians 
 """
 
 import argparse
-import os
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import numpy as np
 from trainables import descent, networks
 from trainables.bank import Bank
 from trainables.spec import TrialSpec
+from trainables.teacher_images import TeacherImages
 from trainables.training import Rung, train
 
 FIELDS: dict[str, dict[str, Any]] = {
@@ -49,7 +48,7 @@ def turns(spec: TrialSpec) -> Iterator[Rung]:
     """Return a trial on random images that yields after every turn."""
     shape = (256, spec.channels, spec.image_size, spec.image_size)
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    bank = Bank(Path(os.devnull), len(pixels), lambda z: pixels)  # not a folder, so that the bank stays in memory
+    bank = Bank(None, len(pixels), TeacherImages(lambda z: pixels))
     return train(spec, range(UPDATES, 1_000_000, UPDATES), pixels=pixels, bank=bank)
 
 

@@ -24,7 +24,7 @@ OLD = 86_400.0  # seconds after which a temporary file of a process that cannot 
 _TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{6}\.tmp")
 _CHECKPOINT = re.compile(r"checkpoint(-[a-z0-9-]+)?\.safetensors(\.spoiled)?")
 _SHARD = re.compile(r"[0-9]{6}\.(npy|lock|lock\.lease|npy\.spoiled)")
-_BANK = re.compile(r"(?P<signature>[0-9a-f]{12})@[0-9]+-[0-9a-f]+")
+_BANK = re.compile(r"(?P<signature>[0-9a-f]{12})@[0-9]+-[0-9a-f]+(\.[0-9]+)?")
 _TRIAL_FILE = re.compile(
     r"record\.json|error\.txt|export-onnx(-fp16|-int8)?\.json|samples-[0-9]+\.png|(generator|discriminator)-[0-9]+\.safetensors(\.spoiled)?"
 )
@@ -119,7 +119,12 @@ def find(store: Store) -> list[Group]:
         Group(
             "teachers' images that no sweep uses",
             "a sweep with such a teacher renders them again",
-            [file for bank in _banks(store) if bank.name not in banks_in_use for file in _named(bank, _SHARD)],
+            [
+                file
+                for bank in _banks(store)
+                if bank.name.partition(".")[0] not in banks_in_use
+                for file in _named(bank, _SHARD)
+            ],
         ),
         Group(
             "trials that no sweep names",
@@ -143,7 +148,7 @@ def _trials(store: Store) -> list[str]:
 def _banks(store: Store) -> list[Path]:
     """Return the folders of teachers' images. Under SWEEPER_CACHE, which stores may share, those of this store."""
     folder = store.bank("any").parent
-    own = None if folder.is_relative_to(store.root) else set(_trials(store))
+    own = None if folder.is_relative_to(store.root) else {*_trials(store), *(t.id for t in store.teachers.all())}
     matches = [(_BANK.fullmatch(path.name), path) for path in _entries(folder)]
     return [path for match, path in matches if match and (own is None or match["signature"] in own)]
 

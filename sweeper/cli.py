@@ -15,6 +15,7 @@ from sweeper.choices import Device, Runtime, TableFormat, Wandb
 from sweeper.options import LOOK, TRAIN, USE, command
 from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
+from sweeper.teacher_cli import teacher_app
 from sweeper.wandb_cli import wandb_app
 from trainables.errors import DiskError, UserError
 from trainables.extras import require
@@ -197,6 +198,7 @@ def report_command(
         print(f"note: {left}: not written by `sweeper report`, or changed since; left as is", file=sys.stderr)
 
 
+app.add_typer(teacher_app, name="teacher", rich_help_panel=TRAIN)
 app.add_typer(wandb_app, name="wandb", rich_help_panel=LOOK)
 app.add_typer(store_app, name="store", rich_help_panel=USE)
 
@@ -340,10 +342,8 @@ def _written_to(output: Path) -> Iterator[None]:
     """Report an output that cannot be written in one line. Raises UserError. Let errors of other files pass."""
     try:
         yield
-    except DiskError:
-        raise
     except OSError as error:
         place, failed = output.absolute(), Path(error.filename or "")
-        if place not in (failed, *failed.parents) and failed.parent != place.parent:
+        if isinstance(error, DiskError) or (place not in (failed, *failed.parents) and failed.parent != place.parent):
             raise
         raise UserError(f"{output} cannot be written ({error.strerror}); name another place with -o") from None

@@ -65,7 +65,9 @@ SetOption = Annotated[
         help="Set a field of the search space. Several values make a grid. Repeat the option for more fields.",
     ),
 ]
-TeacherOption = Annotated[str, _training(metavar="TEACHER", help="Teacher of the students: best, d=N or a signature.")]
+TeacherOption = Annotated[
+    str, _training(metavar="TEACHER", help="Teacher of the students: best, d=N, a signature or an added one's name.")
+]
 PrecisionOption = Annotated[
     Precision | None,
     _training(

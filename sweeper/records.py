@@ -1,5 +1,7 @@
 """The records of the store: what each JSON file holds, and which values are valid."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -8,8 +10,9 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field
 
 from trainables.datasets import METRICS
-from trainables.reading import STRICT, Count, Line, Name, Number, Seconds, Size, one_of
+from trainables.reading import MAX_COUNT, STRICT, Count, Line, Name, Number, Seconds, Size, one_of
 from trainables.scores.protocol import Score
+from trainables.shapes import LATENT_LAWS, LatentLaw
 from trainables.spec import ROLES, TrialSpec
 
 T = TypeVar("T")
@@ -137,15 +140,81 @@ class TrialRecord:
 class Teacher:
     """The teacher of a student sweep, pinned by signature, updates and weights."""
 
-    signature: Name
-    updates: Count
+    signature: Name  # of its trial; of an added teacher its id
+    updates: Annotated[int, Field(ge=0, le=MAX_COUNT)]  # 0: it was added
     weights: Name
-    sweep: Name  # the teacher sweep that it was selected from; its trials are the controls
-    by: Line  # the value of --teacher: best, d=N or a signature
+    sweep: Name | None  # the teacher sweep that it was selected from; its trials are the controls. None: it was added
+    by: Line  # the value of --teacher: best, d=N, a signature, or the name of an added teacher
 
     @property
     def name(self) -> str:
         return f"{self.signature}@{self.updates}-{self.weights}"
+
+
+@dataclass(frozen=True)
+class TeacherScores:
+    """The scores of an added teacher by the protocols of one image size."""
+
+    rung: dict[str, Score]
+    selection: dict[str, Score]
+    report: dict[str, Score]
+
+    def __post_init__(self) -> None:
+        if not all("fid" in scores for scores in (self.rung, self.selection, self.report)):
+            raise ValueError("no FID of the teacher")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddedTeacher:
+    """A teacher that sweeper did not train: a generator as ONNX, or pairs of latents and images."""
+
+    name: Name
+    source: Name  # hash of what was added
+    kind: Annotated[str, one_of("onnx", "torch", "pairs")]  # of what was added; the store keeps ONNX or pairs
+    files: dict[Name, Name]  # name → hash, of its files in the store
+    latent_size: Count
+    latent_law: Annotated[str, one_of(*LATENT_LAWS)]
+    latent_bound: Number | None
+    low: Number  # of the generator's values
+    high: Number
+    label: int | None  # the class of its images, if it takes one
+    channels: Count
+    image_size: Count  # the side of its own images
+    parameters: Size | None  # None: not known
+    macs: Size | None  # multiply-accumulates per image
+    pairs: Size  # 0 for a generator
+    dataset: Name  # that it is scored against
+    own: Size  # number of its own images that are this data set; 0 for real images
+    metric: Annotated[str, one_of(*METRICS)]
+    features: Name
+    n: Annotated[dict[str, Count], ByPurpose]  # purpose → images per score of its students, by default
+    scores: list[TeacherScores]
+    command: Line
+    __pydantic_config__ = STRICT
+
+    @property
+    def id(self) -> str:
+        """12 hex digits that name its images: the content that was added, its latents, range and class."""
+        facts = [self.source, self.latent_size, self.latent_law, self.latent_bound, self.low, self.high, self.label]
+        return _digest(facts)
+
+    @property
+    def law(self) -> LatentLaw:
+        """How its latents are drawn."""
+        return LatentLaw(self.latent_size, self.latent_law, self.latent_bound)
+
+    @property
+    def pinned(self) -> Teacher:
+        """The teacher of a student sweep."""
+        return Teacher(self.id, 0, _digest(self.files), None, self.name)
+
+    def scores_by(self, report: str) -> TeacherScores | None:
+        """Return the scores by a protocol of the report."""
+        return next((scores for scores in self.scores if scores.report["fid"]["protocol"] == report), None)
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
-from sweeper.records import CHECKPOINT_SECONDS, Manifest, Teacher
+from sweeper.records import CHECKPOINT_SECONDS, AddedTeacher, Manifest, Teacher
 from sweeper.scheduling.selection import resolve_teacher
-from sweeper.spaces import Space, as_list, expand, load_space, override
+from sweeper.spaces import Space, as_list, expand, load_space, override, without
 from sweeper.store import Store
 from trainables.dataset_identity import identify
 from trainables.errors import UserError
+from trainables.objectives import Part
 from trainables.reading import MAX_NAME, is_name
-from trainables.spec import DEFAULTS, TrialSpec, check_type
+from trainables.spec import DEFAULTS, IMAGE_SIZES, TrialSpec, check_type
+from trainables.teacher_images import for_students
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
 say = console.print
@@ -60,11 +62,12 @@ class ResolvedRequest:
     space: Space
     shared: dict[str, Any]  # fields that have one value in a sweep, which students have from their teacher
     teacher: Teacher | None  # for students: the pinned teacher
-    source: Manifest | None  # the teacher's sweep
+    known: TrialSpec | AddedTeacher | None  # what the teacher is
+    source: Manifest | AddedTeacher | None  # what students take their data set and features from: the teacher's sweep
 
     @property
     def name(self) -> str:
-        return self.request.name or f"{self.dataset}-{self.request.role}s"
+        return self.request.name or _default_name(self.request.role, self.dataset, self.known)
 
     @property
     def image_size(self) -> int:
@@ -93,9 +96,7 @@ class ResolvedRequest:
             channels=channels,
             teacher=self.teacher.name if self.teacher else None,
             fixed={**self.shared, **precision},
-            teacher_discriminator=(
-                self.store.require(self.teacher.signature).spec.d_discriminator if self.teacher else None
-            ),
+            teacher_discriminator=self.known.d_discriminator if isinstance(self.known, TrialSpec) else None,
         )
 
 
@@ -116,58 +117,124 @@ def resolve(request: Request) -> ResolvedRequest:
     dataset = (
         identify(request.dataset, store.datasets, request.data_root, request.download) if request.dataset else None
     )
-    teacher, source = None, None
+    teacher, known, source = None, None, None
     if request.role == "student":
         teacher, source = _teacher(request, store, dataset)
-        dataset = source.dataset
+        known, dataset = store.taught_by(teacher), source.dataset
     if dataset is None:
         raise UserError("run teachers needs a data set; try `sweeper run teachers --dataset mnist5k`")
-    space = _space(request, dataset)
-    shared = _shared(space, store.require(teacher.signature).spec if teacher else None)
-    resolved = ResolvedRequest(request, store, dataset, folder, space, shared, teacher, source)
-    resolved.specs(channels=1)  # raises for a wrong value in the space
+    space = _space(request, dataset, known)
+    shared = _shared(space, known)
+    if known is not None:
+        space = _served(space, request, known, shared["image_size"])
+    resolved = ResolvedRequest(request, store, dataset, folder, space, shared, teacher, known, source)
+    specs = resolved.specs(channels=1)  # raises for a wrong value in the space
+    if isinstance(known, AddedTeacher) and known.pairs:
+        most, wanted = for_students(known.pairs, known.own), max(spec.latents or 0 for spec in specs)
+        if wanted > most:
+            raise UserError(f"latents={wanted}: {known.name} has {most} pairs for students; add --set latents={most}")
     return resolved
 
 
-def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest]:
-    """Return the teacher that an existing sweep has pinned, else the one that --teacher selects; and its sweep."""
+def default_side(own: int) -> int:
+    """Return the image size of students, unless they ask for a smaller one. own: the side of the teacher's images."""
+    return max(size for size in IMAGE_SIZES if own % size == 0)
+
+
+def _default_name(role: str, dataset: str, known: TrialSpec | AddedTeacher | None) -> str:
+    return f"{known.name if isinstance(known, AddedTeacher) else dataset}-{role}s"
+
+
+def _served(space: Space, request: Request, known: TrialSpec | AddedTeacher, side: int) -> Space:
+    """Return the space without the losses that this teacher cannot serve. Say which they are.
+
+    Raises UserError if --set names one, or if none is left.
+    """
+    lacks: dict[Part, str] = {}
+    if isinstance(known, AddedTeacher):
+        lacks[Part.TEACHER] = f"{known.name} has no discriminator"
+        if known.own:
+            lacks[Part.REAL] = f"{known.name} was added without a data set of real images"
+    elif side != known.image_size:
+        lacks[Part.TEACHER] = f"the teacher's discriminator is for images of {known.image_size}×{known.image_size}"
+    served, left_out = without(space, lacks)
+    typed = [text.partition("=") for text in request.assignments]
+    named = {f"{key}={value}" for key, _, values in typed for value in values.split(",")}
+    refused = [choice for choice in left_out if choice in named]
+    if refused or (left_out and not served.grids):
+        choice = (refused or list(left_out))[0]
+        raise UserError(f"{choice}: {left_out[choice]}; use --set loss=mse, or another loss without it")
+    for reason in dict.fromkeys(left_out.values()):
+        choices = ", ".join(choice for choice, why in left_out.items() if why == reason)
+        say(f"{reason}: {choices} is left out")
+    return served
+
+
+def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest | AddedTeacher]:
+    """Return the teacher that an existing sweep has pinned, else the one that --teacher selects; and its source."""
+    if (added := store.teachers.find(request.teacher)) is not None:
+        if dataset not in (None, added.dataset):
+            raise UserError(f"--dataset {request.dataset}: {added.name} was added with {added.dataset}; leave it out")
+        return added.pinned, added
     datasets = {m.dataset for m in store.sweeps() if m.role == "teacher"}
     dataset_of_name = dataset or (datasets.pop() if len(datasets) == 1 else None)
     name = request.name or f"{dataset_of_name}-students"
     old = store.sweep(name)
-    if old is None or old.teacher is None or old.teacher.by != request.teacher or dataset not in (None, old.dataset):
+    pinned = old.teacher if old is not None else None
+    if old is None or pinned is None or pinned.by != request.teacher or dataset not in (None, old.dataset):
         return resolve_teacher(store, request.teacher, dataset)
-    source = store.require_sweep(old.teacher.sweep)
+    if pinned.sweep is None:
+        raise UserError(f"{name} has the teacher {pinned.by}, which {store.root} does not hold; restore it")
+    source = store.require_sweep(pinned.sweep)
     # A better teacher is only reported, so that extending the teacher sweep does not change this one.
     with suppress(UserError):
         current, _ = resolve_teacher(store, request.teacher, dataset)
-        if current != old.teacher:
+        if current != pinned:
             say(
-                f"{name} keeps its teacher {old.teacher.signature}; `{request.teacher}` is now {current.signature}. "
+                f"{name} keeps its teacher {pinned.signature}; `{request.teacher}` is now {current.signature}. "
                 f"For a sweep with that teacher, add --name {name}-{current.signature[:4]}"
             )
-    return old.teacher, source
+    return pinned, source
 
 
-def _space(request: Request, dataset: str) -> Space:
-    """Return the search space with the request's overrides."""
-    space = override(load_space(dataset, request.role, request.space), request.assignments, request.role)
+def _space(request: Request, dataset: str, known: TrialSpec | AddedTeacher | None) -> Space:
+    """Return the search space with the request's overrides.
+
+    Students of a teacher without a discriminator for their images have a space of their own. Those of an added teacher
+    are scored with as many images as it.
+    """
+    sizes = {text for text in request.assignments if text.startswith("image_size=")}
+    smaller = isinstance(known, TrialSpec) and bool(sizes - {f"image_size={known.image_size}"})
+    name = "added" if smaller or isinstance(known, AddedTeacher) else dataset
+    space = load_space(name, request.role, request.space)
+    if isinstance(known, AddedTeacher) and request.space is None:
+        n = known.n
+        space = dataclasses.replace(space, n_rung=n["rung"], n_selection=n["selection"], n_report=n["report"])
+    space = override(space, request.assignments, request.role)
     return dataclasses.replace(
         space, eta=request.eta or space.eta, rungs=space.rungs if request.rungs is None else request.rungs
     )
 
 
-def _shared(space: Space, teacher: TrialSpec | None) -> dict[str, Any]:
-    """Return the fields that have one value in a sweep. Raises UserError for several, or another than the teacher's."""
+def _shared(space: Space, known: TrialSpec | AddedTeacher | None) -> dict[str, Any]:
+    """Return the fields that have one value in a sweep. Raises UserError for several, or another than the teacher's.
+
+    Only the image size may be smaller than the teacher's: students then learn from the averaged image.
+    """
     shared = {}
     for name in ("image_size", "latent_size", "latent_law", "latent_bound"):
-        default = getattr(teacher, name) if teacher else DEFAULTS[name]
+        default = getattr(known, name) if known else DEFAULTS[name]
+        if known and name == "image_size":
+            default = default_side(known.image_size)
         values = {value for grid in space.grids for value in as_list(grid.get(name, default))} or {default}
         if len(values) > 1:
             listed = ", ".join(map(str, values))
             raise UserError(f"{name}={listed}: a sweep has one; run one sweep per {name}, each with its own --name")
         (shared[name],) = values
         check_type(name, shared[name])
-        if teacher and shared[name] != default:
+        if known and name == "image_size" and (shared[name] not in IMAGE_SIZES or known.image_size % shared[name]):
+            sizes = ", ".join(str(size) for size in IMAGE_SIZES if known.image_size % size == 0)
+            raise UserError(f"image_size={shared[name]}: of the teacher's {known.image_size} students have {sizes}")
+        if known and name != "image_size" and shared[name] != default:
             raise UserError(f"{name}={shared[name]}: the teacher has {default}; leave {name} out")
     return shared

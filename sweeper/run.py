@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from sweeper import weights
 from sweeper.clean import remove_temporary
-from sweeper.records import FinalRecord, Manifest, Teacher
+from sweeper.pinned import check_comparable, check_weights
+from sweeper.records import AddedTeacher, Manifest, Teacher
 from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
@@ -24,6 +25,7 @@ from trainables.datasets import DATASETS
 from trainables.errors import EnvironmentUserError, SpoiledError, UserError
 from trainables.extras import require
 from trainables.images import Images, prepare
+from trainables.own_images import prepare_own
 from trainables.scores.loading import FEATURES, download_weights, known_name
 from trainables.spec import TrialSpec
 
@@ -40,17 +42,7 @@ def run(request: Request) -> int:
     with store.lock(say), ExitStack() as stack, progress(resolved.dataset) as tell:
         remove_temporary(store)
         session = Session(request, store, stack)
-        if session.is_shared and not is_prepared(resolved):
-            prepare_on_worker(resolved, session, tell)
-        images = prepare(
-            resolved.dataset,
-            resolved.image_size,
-            store.datasets,
-            folder=resolved.folder,
-            data_root=request.data_root,
-            download=request.download,
-            tell=partial(tell, "decoded"),
-        )
+        images = _prepare(resolved, session, tell)
         specs = resolved.specs(images.channels)
         if request.download:
             download_weights({resolved.features(images.features), *(spec.loss_features for spec in specs)})
@@ -61,14 +53,14 @@ def run(request: Request) -> int:
             _check_grows(old, specs, resolved.teacher)
         manifest = _manifest(resolved, images, specs, old, partial(tell, "scored"))
         if resolved.source:
-            _check_comparable(manifest, resolved.source, store)
+            check_comparable(manifest, resolved.source, store)
         for spec in specs:
             if store.trial(spec.signature) is None:
                 store.add(spec)
         _drop_lost_trials(manifest, old, store)
         sweep = Sweep.read(manifest, store)
         if resolved.teacher and not sweep.finished():
-            _check_weights(resolved.teacher, store)
+            check_weights(resolved.teacher, store)
         _announce(_read_previous(old, store) if old else None, sweep)
         for plugin in plugins.LOADED.values():
             store.save_plugin(plugin)
@@ -78,6 +70,27 @@ def run(request: Request) -> int:
             if trained:
                 _train(sweep, session, watchers)
             return _conclude(sweep, store, request, trained)
+
+
+def _prepare(resolved: ResolvedRequest, session: Session, tell: Callable[[str, int, int], None]) -> Images:
+    """Return the sweep's data set, decoded, or the images of a teacher that was added without one."""
+    store, size, known, request = resolved.store, resolved.image_size, resolved.known, resolved.request
+    if isinstance(known, AddedTeacher) and known.own:
+        from sweeper.execution.generators import teacher_images
+
+        images = teacher_images(store, known.pinned, size)
+        return prepare_own(known.dataset, size, store.datasets, images, known.own, known.channels, known.features)
+    if session.is_shared and not is_prepared(resolved):
+        prepare_on_worker(resolved, session, tell)
+    return prepare(
+        resolved.dataset,
+        size,
+        store.datasets,
+        folder=resolved.folder,
+        data_root=request.data_root,
+        download=request.download,
+        tell=partial(tell, "decoded"),
+    )
 
 
 def _scoring(
@@ -153,46 +166,6 @@ def _plugins(specs: list[TrialSpec], dataset: str, features: str) -> list[str]:
     origins = {origin for spec in specs if spec.plugin for origin in spec.plugin.split("+")}
     origins |= {origin for origin in (DATASETS.origin(registered_name(dataset)), FEATURES.origin(features)) if origin}
     return sorted(origins)
-
-
-def _check_comparable(students: Manifest, teachers: Manifest, store: Store) -> None:
-    """Raise UserError if the table could not compare students with teachers. Warn if their budgets differ."""
-    if students.features != teachers.features:
-        raise UserError(
-            f"--features {students.features}: {teachers.name} uses {teachers.features}; leave --features out"
-        )
-    if students.updates != teachers.updates:
-        say(
-            f"[yellow]unequal budgets[/yellow]: students {students.updates} updates, controls {teachers.updates}; "
-            f"for a fair table add --set updates={teachers.updates}, or train teachers with updates={students.updates}"
-        )
-    if students.n["report"] != teachers.n["report"]:
-        raise UserError(
-            f"n_report={students.n['report']}: {teachers.name} was scored with {teachers.n['report']} images, and FID "
-            f"depends on their number; add --set n_report={teachers.n['report']}"
-        )
-    assert students.teacher is not None
-    protocol = students.protocols["report"]
-    if not any(final.report["fid"]["protocol"] == protocol for final in _finals(students.teacher, store)):
-        raise UserError(
-            f"the teacher's scores are by {teachers.protocols['report']}, and its students' would be by {protocol}; "
-            f"run `{teachers.command}` first: it scores the teachers again, without training them"
-        )
-
-
-def _finals(teacher: Teacher, store: Store) -> list[FinalRecord]:
-    """Return the final records of a pinned teacher, one per protocol."""
-    finals = store.require(teacher.signature).finals
-    return [final for final in finals if (final.updates, final.weights) == (teacher.updates, teacher.weights)]
-
-
-def _check_weights(teacher: Teacher, store: Store) -> None:
-    """Raise UserError if a network of the teacher is missing, or is not the recorded one."""
-    try:
-        for final in _finals(teacher, store):
-            weights.check(store, teacher.signature, final)
-    except SpoiledError as error:
-        raise weights.with_advice(store, teacher.signature, error) from None
 
 
 def _drop_lost_trials(manifest: Manifest, old: Manifest | None, store: Store) -> None:

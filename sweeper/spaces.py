@@ -19,7 +19,7 @@ from typing import Any
 from trainables import plugins
 from trainables.dataset_identity import registered_name
 from trainables.errors import UserError
-from trainables.objectives import GAMES, LOSSES
+from trainables.objectives import GAMES, LOSSES, Part
 from trainables.registry import registering_refused
 from trainables.spec import DEFAULTS, FIELDS, REVISION, TrialSpec, irrelevant, parse, plugin_of, shown
 
@@ -147,6 +147,31 @@ def override(space: Space, assignments: Sequence[str], role: str) -> Space:
             keys = ", ".join(sorted((set(FIELDS) | set(SETTINGS)) - _SWEEP_FIELDS))
             raise UserError(f"--set {assignment}: {key!r} is unknown; the keys are {keys}")
     return dataclasses.replace(space, grids=grids, **settings)
+
+
+def without(space: Space, lacks: Mapping[Part, str]) -> tuple[Space, dict[str, str]]:
+    """Return the space without the values that need what a teacher lacks, and these as FIELD=VALUE → why.
+
+    lacks: Part → why. A grid of which nothing is left is dropped.
+    """
+
+    def why(name: str, value: Any) -> str | None:
+        if name == "loss":
+            loads = LOSSES[value].loads if value in LOSSES else frozenset()
+            return next((reason for part, reason in lacks.items() if part in loads), None)
+        return lacks.get(Part.TEACHER) if value == "teacher" else None
+
+    grids: list[Grid] = []
+    left_out: dict[str, str] = {}
+    for grid in space.grids:
+        kept = dict(grid)
+        for name in {"loss", "discriminator_start"} & set(grid):
+            reasons = {value: reason for value in as_list(grid[name]) if (reason := why(name, value))}
+            left_out |= {f"{name}={value}": reason for value, reason in reasons.items()}
+            kept[name] = [value for value in as_list(grid[name]) if value not in reasons]
+        if [] not in kept.values():
+            grids.append(kept)
+    return dataclasses.replace(space, grids=grids), left_out
 
 
 def expand(

@@ -5,13 +5,14 @@ runs/
   driver.claim                  while a command trains: its process and host; renewed every few seconds
   datasets/                     one uint8 array per set and size
   scores/                       classifiers, and statistics of the real images
-  bank/TEACHER/                 the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
+  bank/TEACHER[.SIDE]/          the teacher's images by latent index, in shards; under SWEEPER_CACHE if that is set
   sweeps/NAME.json              manifests
   trials/SIGNATURE/record.json  spec, rung records, final scores
                   /checkpoint-*.safetensors (trainables.checkpoint), /error.txt (the traceback of a failed job)
                   /generator-UPDATES.safetensors, /discriminator-UPDATES.safetensors
                   /samples-UPDATES.png   from the same latents for every trial
                   /export-FORMAT.json    scores of the exported generator
+  teachers/NAME/record.json     an added teacher, with /generator.onnx, or /z.npy and /images.npy, and /samples.png
   measured/HASH.json            latencies and file sizes on one machine
   plugins/NAME-HASH/NAME.py     copies of the plug-ins that the sweeps use
   live/SWEEP.json               the running trials, for `sweeper status --watch`
@@ -28,14 +29,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from sweeper.added import AddedTeachers
 from sweeper.records import (
     ONNX_FORMATS,
+    AddedTeacher,
     ExportRecord,
     FinalRecord,
     Manifest,
     Measurement,
     RungRecord,
     StoreFacts,
+    Teacher,
     TrialFile,
     TrialRecord,
 )
@@ -61,6 +65,7 @@ class Store:
         """
         self.root = Path(os.path.realpath(root))  # as resolve(), without an error for a loop of symbolic links
         self.datasets, self.scores = self.root / "datasets", self.root / "scores"
+        self.teachers = AddedTeachers(self.root / "teachers", self.check_claim)
         self._claim: Claim | None = None  # while this process is the command that trains
         self._token = token
         facts = self._facts()
@@ -149,9 +154,10 @@ class Store:
 
     # Paths that other modules write to.
 
-    def bank(self, teacher: str) -> Path:
-        """Return a teacher's bank folder: under SWEEPER_CACHE (a node's local disk) if set, else in the store."""
-        return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / teacher
+    def bank(self, teacher: str, side: int | None = None) -> Path:
+        """Return a bank's folder: under SWEEPER_CACHE (a node's local disk) if set. side: if below the teacher's own."""
+        name = teacher if side is None else f"{teacher}.{side}"
+        return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / name
 
     def checkpoint(self, signature: str) -> Path:
         """Return the path of a trial's checkpoints; trainables.checkpoint adds their updates to the name."""
@@ -250,6 +256,15 @@ class Store:
         """
         path = self._trial(signature) / "record.json"
         return path.stat().st_mtime_ns if path.exists() else 0
+
+    def taught_by(self, teacher: Teacher) -> TrialSpec | AddedTeacher:
+        """Return what a pinned teacher is: the spec of its trial, or the added teacher. Raises UserError."""
+        if teacher.sweep is not None:
+            return self.require(teacher.signature).spec
+        added = self.teachers.find(teacher.by)
+        if added is None or added.pinned != teacher:
+            raise UserError(f"{self.root} holds no teacher {teacher.by} with the id {teacher.signature}; restore it")
+        return added
 
     # Exports. One file each, so that several commands can write while another trains.
 

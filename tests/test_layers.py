@@ -10,15 +10,16 @@ ROOT = Path(__file__).parents[1]
 # From the bottom to the top: a file imports its own layer and those before it.
 LAYERS = (
     ("trainables",),
-    ("sweeper.spaces", "sweeper.records", "sweeper.store", "sweeper.weights"),
+    ("sweeper.spaces", "sweeper.records", "sweeper.added", "sweeper.store", "sweeper.weights"),
     ("sweeper.scheduling",),
     ("sweeper.execution", "sweeper.request"),
     ("sweeper.forecast", "sweeper.results"),
     ("sweeper.terminal", "sweeper.tracking", "sweeper.score", "sweeper.transfer", "sweeper.doctor", "sweeper.clean"),
     ("sweeper.session",),
-    ("sweeper.run",),
+    ("sweeper.run", "sweeper.pinned"),
+    ("sweeper.adding",),
     ("sweeper.choices", "sweeper.options", "sweeper.budget_options", "sweeper.panels"),
-    ("sweeper.store_cli", "sweeper.wandb_cli"),
+    ("sweeper.store_cli", "sweeper.teacher_cli", "sweeper.wandb_cli"),
     ("sweeper.cli",),
     ("sweeper.__main__",),
 )

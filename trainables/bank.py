@@ -1,16 +1,15 @@
 """The teacher's images by latent index, rendered once and shared by all trials as memory-mapped files."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from trainables.errors import SpoiledError
-from trainables.latents import PAPER, latents
 from trainables.locks import locked
 from trainables.notes import note
-from trainables.shapes import LatentLaw
+from trainables.teacher_images import TeacherImages
 from trainables.tensors import map_array, set_aside, write_array
 
 STREAM = "bank"
@@ -26,24 +25,20 @@ class Bank:
     """
 
     def __init__(
-        self,
-        folder: Path | None,
-        count: int,
-        render: Callable[[np.ndarray], np.ndarray],
-        shape: tuple[int, int, int] | None = None,
-        law: LatentLaw = PAPER,
+        self, folder: Path | None, count: int, teacher: TeacherImages, shape: tuple[int, int, int] | None = None
     ) -> None:
-        """folder: one per teacher; None: shards stay in memory. render: latents [N, law.size] → uint8 images
-        [N, C, H, W]. shape: [C, H, W] of the images; a shard of another shape is rendered again.
+        """folder: one per teacher and size; None: the bank stays in memory.
+
+        shape: [C, H, W] of the images; a shard of another shape is rendered again.
         """
-        self.folder, self.count, self.render, self.shape, self.law = folder, count, render, shape, law
-        self.z = latents(STREAM, 0, count, law)
+        self.folder, self.count, self.teacher, self.shape = folder, count, teacher, shape
+        self.z = teacher.latents(STREAM, 0, count)
         self._shards: dict[int, np.ndarray] = {}
 
     def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of the latents and images of these indices (int64 [N]).
 
-        z: float32 [N, law.size]; images: uint8 [N, C, H, W].
+        z: float32 [N, latent_size]; images: uint8 [N, C, H, W].
         """
         positions = [divmod(index, SHARD) for index in indices.tolist()]
         self._load_shards(sorted({number for number, _ in positions}))
@@ -105,7 +100,7 @@ class Bank:
             return None
 
     def _render(self, number: int) -> np.ndarray:
-        return self.render(latents(STREAM, number * SHARD, SHARD, self.law))
+        return self.teacher.images(STREAM, number * SHARD, SHARD)
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -133,7 +133,7 @@ def _is_damaged(images: Images, size: int) -> bool:
             len(labels) != n or not 0 <= labels.min() <= labels.max() < len(images.classes or ())
         ):
             raise SpoiledError(_labels_path(path), "is damaged: it has not one class for each image")
-        if images.labels_hash not in (None, _hash(labels)):
+        if labels is not None and images.labels_hash not in (None, _hash(labels)):
             raise SpoiledError(_labels_path(path), "is not the file that was recorded")
         if path.stat().st_mtime_ns > record.stat().st_mtime_ns and file_hash(path) != images.hash:
             raise SpoiledError(path, "is not the file that was recorded")
@@ -232,9 +232,7 @@ def _create_array(path: Path, shape: tuple[int, ...]) -> None:
 
 def _require_folder(folder: Path | None, name: str, size: int) -> Path:
     if folder is None:
-        raise UserError(
-            f"{name} is not decoded at {size}×{size} yet; run `sweeper run teachers --dataset FOLDER` with its folder"
-        )
+        raise UserError(f"{name} is not decoded at {size}×{size} yet; name its folder with --dataset")
     return folder
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -73,6 +73,14 @@ def write_array(path: Path, array: np.ndarray) -> None:
 
 
 def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
+    """Memory-map an npy file, read-only. Raises SpoiledError, and OSError if the file cannot be read."""
+    array = map_file(path)
+    if array.dtype != dtype or array.ndim != ndim:
+        raise SpoiledError(path, f"is damaged: it has type {array.dtype} and shape {list(array.shape)}")
+    return array
+
+
+def map_file(path: Path) -> np.ndarray:
     """Memory-map an npy file, read-only. If it ends with its SHA-256, the whole file is read once to verify it.
 
     Raises SpoiledError, and OSError if the file cannot be read.
@@ -84,8 +92,6 @@ def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
         raise
     except Exception:  # numpy raises errors of many types for a damaged header
         raise SpoiledError(path, "is damaged: it is no complete npy file") from None
-    if array.dtype != dtype or array.ndim != ndim:
-        raise SpoiledError(path, f"is damaged: it has type {array.dtype} and shape {list(array.shape)}")
     size, found = array.offset + array.nbytes, path.stat().st_size
     if found == size + _DIGEST_BYTES:
         with open(path, "rb") as file:
@@ -94,6 +100,15 @@ def map_array(path: Path, dtype: type[np.generic], ndim: int) -> np.ndarray:
     elif found != size:
         raise SpoiledError(path, "is damaged: its size is not that of its array")
     return np.asarray(array)
+
+
+def write_images(path: Path, shape: tuple[int, int, int, int], chunks: Iterable[np.ndarray]) -> None:
+    """Write uint8 images [n, C, H, W] as an npy file of this shape, a chunk at a time."""
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for chunk in chunks:
+            file.write(np.ascontiguousarray(chunk, dtype=np.uint8).data)
 
 
 def check_finite(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

@@ -6,11 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import save_file
 from torch import nn
 
 from sweeper import weights
+from sweeper.execution.generators import load_generator, load_network, teacher_images
 from sweeper.execution.samples import SAMPLES, save_samples
 from sweeper.records import CHECKPOINT_SECONDS, FinalRecord, Manifest, RungRecord, Teacher, TrialRecord
 from sweeper.scheduling.sweep import Job
@@ -20,15 +20,12 @@ from trainables.errors import NotFiniteError, SpoiledError, UserError
 from trainables.files import file_hash, replacing
 from trainables.images import prepare
 from trainables.latents import latents
-from trainables.networks import build, memory_format
 from trainables.objectives import Part
 from trainables.rendering import render
 from trainables.scores.loading import load_features
 from trainables.scores.scorer import Scorer
-from trainables.shapes import DiscriminatorShape, GeneratorShape
 from trainables.spec import TrialSpec
 from trainables.step import Extras, TeacherNetworks
-from trainables.tensors import check_finite, read_tensors
 from trainables.training import Rung, train
 
 
@@ -59,7 +56,7 @@ def run(
         scores = scorer(rung.generator, "rung", sweep.n["rung"], spec.law)
         selection = scorer(rung.generator, "selection", sweep.n["selection"], spec.law) if final else {}
         report = scorer(rung.generator, "report", sweep.n["report"], spec.law) if final else {}
-        samples = render(rung.generator, latents("picture", 0, SAMPLES, spec.law))
+        samples = render(rung.generator, _picture_latents(spec, sweep, store))
     except NotFiniteError:
         record = RungRecord(rung.updates, rung.seconds, _finite(rung.losses), {}, diverged=True)
         store.add(spec, rung=record)
@@ -73,6 +70,13 @@ def run(
     # Write the rung record last: a rung that has a record is not trained again.
     store.add(spec, rung=record)
     return record
+
+
+def _picture_latents(spec: TrialSpec, sweep: Manifest, store: Store) -> np.ndarray:
+    """Return the latents of the trial's samples: a student's are its teacher's."""
+    if sweep.teacher is None:
+        return latents("picture", 0, SAMPLES, spec.law)
+    return teacher_images(store, sweep.teacher, spec.image_size).latents("picture", 0, SAMPLES)
 
 
 def _train(
@@ -137,38 +141,6 @@ def _save_weights(spec: TrialSpec, rung: Rung, store: Store) -> dict[str, str]:
     return hashes
 
 
-def load_generator(store: Store, signature: str, updates: int, recorded: str | None = None) -> nn.Module:
-    """Load a finished trial's generator in eval mode.
-
-    recorded: the hash of its weights; by default that of its newest final record at these updates.
-    Raises UserError if its file is missing, damaged, or not the recorded one.
-    """
-    trial = store.require(signature)
-    hashes = [final.weights for final in trial.finals if final.updates == updates]
-    recorded = recorded or (hashes[-1] if hashes else None)
-    return _load(store, signature, "generator", trial.spec.generator, updates, recorded)
-
-
-def _load(
-    store: Store,
-    signature: str,
-    name: str,
-    shape: GeneratorShape | DiscriminatorShape,
-    updates: int,
-    recorded: str | None,
-) -> nn.Module:
-    network, path = build(shape), store.weights(signature, name, updates)
-    try:
-        arrays, _ = read_tensors(path, like=network.state_dict(), recorded=recorded)
-        if recorded is None:
-            check_finite(path, arrays)
-    except SpoiledError as error:
-        raise weights.with_advice(store, signature, error) from None
-    network.load_state_dict({key: torch.from_numpy(array) for key, array in arrays.items()})
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return network.to(device).to(memory_format=memory_format(shape, device)).eval()
-
-
 def extras_of(spec: TrialSpec, sweep: Manifest, scorer: Scorer, store: Store) -> Extras:
     """Load what the trial's loss needs beside images: the teacher's networks, a feature network.
 
@@ -197,7 +169,7 @@ def _teacher_networks(store_root: Path, teacher: Teacher) -> TeacherNetworks:
     finals = [f for f in record.finals if (f.updates, f.weights) == (updates, teacher.weights)]
     recorded = finals[-1].discriminator if finals else None  # None in older stores, too
     generator = load_generator(store, teacher.signature, updates, teacher.weights)
-    discriminator = _load(store, teacher.signature, "discriminator", shape, updates, recorded)
+    discriminator = load_network(store, teacher.signature, "discriminator", shape, updates, recorded)
     return TeacherNetworks(generator.requires_grad_(False), discriminator.requires_grad_(False))
 
 
@@ -215,18 +187,15 @@ def scorer_of(
 
 
 @lru_cache(maxsize=2)
-def _bank(store_root: Path, teacher: Teacher, count: int) -> Bank:
+def _bank(store_root: Path, teacher: Teacher, count: int, side: int) -> Bank:
     store = Store(store_root)
-
-    def images_of(z: np.ndarray) -> np.ndarray:
-        return render(load_generator(store, teacher.signature, teacher.updates, teacher.weights), z)
-
-    spec = store.require(teacher.signature).spec
-    image = spec.channels, spec.image_size, spec.image_size
-    return Bank(store.bank(teacher.name), count, images_of, image, spec.law)
+    known = store.taught_by(teacher)
+    smaller = side if side != known.image_size else None
+    folder = store.bank(teacher.name, smaller)
+    return Bank(folder, count, teacher_images(store, teacher, side), (known.channels, side, side))
 
 
 def bank_of(sweep: Manifest, store: Store, count: int) -> Bank:
     """Return the bank of the sweep's teacher: its images of the first `count` latents."""
     assert sweep.teacher is not None
-    return _bank(store.root, sweep.teacher, count)
+    return _bank(store.root, sweep.teacher, count, sweep.image_size)

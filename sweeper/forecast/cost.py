@@ -23,6 +23,7 @@ from trainables.objectives import Part
 from trainables.reading import read_record
 from trainables.scores.loading import FEATURES
 from trainables.spec import TrialSpec
+from trainables.teacher_images import TeacherImages
 
 VERSION = 3  # of the file of timings
 BUDGET = 60.0  # seconds that the timings of one plan take, approximately
@@ -144,6 +145,14 @@ class TimedCosts:
             return Cost(**self.timings[key]).seconds_per_image
         points = [(float(other.generator.macs), cost.seconds_per_image) for other, cost in self._timed()]
         return extrapolate(points, _rate(points), spec.generator.macs)
+
+    def seconds_per_teacher_image(self, name: str, images: TeacherImages) -> float:
+        """Return the seconds that an added teacher takes for one image, alone on its device. name: its id and hash."""
+        key = f"teacher {name}"
+        if key not in self.timings:
+            self.report("timing the teacher")
+            self._save(key, timing.time_teacher(images))
+        return float(self.timings[key])
 
     def seconds_per_feature(self, features: str, spec: TrialSpec, share: float) -> float:
         """Return the seconds that a feature network takes for one image of the spec's size, alone on its device."""

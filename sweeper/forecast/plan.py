@@ -18,6 +18,7 @@ from sweeper.forecast.cost import TableCosts, TimedCosts
 from sweeper.forecast.curves import Curve
 from sweeper.forecast.simulator import Outcome, simulate
 from sweeper.forecast.timing import Cost
+from sweeper.records import AddedTeacher
 from sweeper.request import Request, ResolvedRequest, choose_cluster, resolve, say
 from sweeper.scheduling.successive_halving import Step
 from sweeper.scheduling.sweep import Sweep
@@ -52,9 +53,13 @@ def run(request: PlanRequest) -> None:
     if request.price is not None and not math.isfinite(request.price):
         raise UserError(f"--price {request.price}: not a finite number; try --price 1.5")
     resolved = resolve(request.sweep)
-    store, teacher = resolved.store, resolved.teacher
-    channels, features = describe(resolved.dataset, resolved.image_size, store.datasets, resolved.folder)
-    teacher_spec = store.require(teacher.signature).spec if teacher else None
+    store = resolved.store
+    known, source = resolved.known, resolved.source
+    if known is not None and source is not None:
+        channels, features = known.channels, source.features
+    else:
+        channels, features = describe(resolved.dataset, resolved.image_size, store.datasets, resolved.folder)
+    teacher_spec = known if isinstance(known, TrialSpec) else None
     costs: TimedCosts | TableCosts
     if request.gpu_type:
         costs = TableCosts(request.gpu_type, request.throughputs or TABLE, teacher_spec)
@@ -138,7 +143,7 @@ def _plan(
         simulate(curves, ladder, eta, capacity, recorded=recorded, max_concurrent=limit, confirm=confirm)
         for eta in (resolved.eta, 1)
     )
-    bank = _bank_seconds(resolved, specs, costs)
+    bank, bank_known = _bank_seconds(resolved, specs, costs)
     seconds = pruned.makespan + bank
     money = request.price * (seconds / 3600) * (machine.gpus or 1) if request.price is not None else None
     return {
@@ -156,7 +161,7 @@ def _plan(
         "seconds": seconds,
         "seconds_without_pruning": unpruned.makespan + bank,
         "lower_bound_seconds": (pruned.bound or 0.0) + bank,
-        "bank_seconds": bank,
+        "bank_seconds": bank if bank_known else None,
         "money": money,
         "gpu_bytes": machine.gpu_bytes if machine.gpus else None,
         "basis": costs.basis,
@@ -238,14 +243,25 @@ def _recorded(
     return scores, Counter({shape.label: len(sweep.confirmed(shape)) for shape in sweep.strata})
 
 
-def _bank_seconds(resolved: ResolvedRequest, specs: list[TrialSpec], costs: TimedCosts | TableCosts) -> float:
-    """Return the seconds that one trial takes to render the missing images of the teacher's bank."""
-    if resolved.teacher is None:
-        return 0.0
+def _bank_seconds(
+    resolved: ResolvedRequest, specs: list[TrialSpec], costs: TimedCosts | TableCosts
+) -> tuple[float, bool]:
+    """Return the seconds that one trial takes to render the missing images of the bank, and whether they are known."""
+    teacher, known, side = resolved.teacher, resolved.known, resolved.image_size
+    if teacher is None or known is None:
+        return 0.0, True
     count = max((spec.latents or 0 for spec in specs), default=0)
-    images = missing(resolved.store.bank(resolved.teacher.name), count)
-    teacher = resolved.store.require(resolved.teacher.signature).spec
-    return images * costs.seconds_per_image(teacher, 1.0) if images else 0.0
+    images = missing(resolved.store.bank(teacher.name, side if side != known.image_size else None), count)
+    if not images or (isinstance(known, AddedTeacher) and known.pairs):
+        return 0.0, True
+    if isinstance(known, TrialSpec):
+        return images * costs.seconds_per_image(known, 1.0), True
+    if isinstance(costs, TableCosts):
+        return images * (known.macs or 0) / costs.card.macs_per_second, known.macs is not None
+    from sweeper.execution.generators import teacher_images
+
+    own = teacher_images(resolved.store, teacher, known.image_size)
+    return images * costs.seconds_per_teacher_image(teacher.name, own), True
 
 
 def _show(plan: dict[str, Any]) -> None:
@@ -288,6 +304,8 @@ def _show(plan: dict[str, Any]) -> None:
     )
     if plan["bank_seconds"]:
         console.print(f"{_duration(plan['bank_seconds'])} of this is for rendering the teacher's images")
+    if plan["bank_seconds"] is None:
+        console.print("[yellow]the teacher's multiply-accumulates are unknown[/yellow]: its images are not counted")
     if plan["money"] is not None:
         console.print(f"[bold]{plan['money']:,.2f}[/bold] at that price")
     console.print(f"{plan['basis']}; {_accuracy(plan['uncertainty'], plan['timed'])}")

@@ -15,6 +15,7 @@ import numpy as np
 from trainables.latents import latents
 from trainables.objectives import Part
 from trainables.spec import TrialSpec
+from trainables.teacher_images import TeacherImages
 
 if TYPE_CHECKING:
     from trainables.step import Extras
@@ -48,7 +49,7 @@ def time_trial(spec: TrialSpec, teacher: TrialSpec | None) -> Cost:
 
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (256, spec.channels, spec.image_size, spec.image_size), dtype=np.uint8)
-    bank = Bank(None, len(pixels), lambda z: pixels, law=spec.law)
+    bank = Bank(None, len(pixels), TeacherImages(lambda z: pixels, spec.law))
     # Time the adversarial phase, which most updates of a joint student are in.
     spec = dataclasses.replace(spec, warmup=0)
 
@@ -78,6 +79,11 @@ def time_features(features: str, spec: TrialSpec) -> float:
     network = _untrained_features(features, spec.channels)
     shape = (spec.channels, spec.image_size, spec.image_size)
     return _seconds_each(lambda n: network(np.zeros((n, *shape), dtype=np.uint8)), many=50)
+
+
+def time_teacher(images: TeacherImages) -> float:
+    """Return the seconds of an added teacher for one image."""
+    return _seconds_each(lambda n: images.images("calibration", 0, n), many=100)
 
 
 def _seconds_each(call: Callable[[int], object], many: int) -> float:

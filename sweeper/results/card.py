@@ -51,7 +51,8 @@ def text(target: ExportTarget, exports: list[Export], conditions: Conditions, ba
         updates=final.updates,
         weights=final.weights,
         shape=shape,
-        ratio=teacher.parameters / shape.parameters if teacher else None,
+        ratio=teacher.parameters / shape.parameters if teacher and teacher.parameters else None,
+        reference=comparison.table.reference,
         scores=final.report,
         names=_NAMES,
         seeds=student.seeds if student else 1,
@@ -68,7 +69,7 @@ def text(target: ExportTarget, exports: list[Export], conditions: Conditions, ba
         opset=onnx_file.OPSET,
         batch=batch,
         conditions=f"{conditions}; {latency.machine(conditions.device)}",
-        commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)],
+        commands=comparison.commands,
         version=__version__,
     )
 

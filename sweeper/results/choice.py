@@ -65,10 +65,14 @@ def _target(comparison: Comparison, sweep: Sweep, signature: str) -> ExportTarge
     return ExportTarget(comparison, sweep, sweep.records[signature].spec, final)
 
 
+def _next(comparison: Comparison) -> str:
+    return comparison.manifest.command if comparison.distilled else "sweeper run students --teacher best"
+
+
 def _find_student(comparison: Comparison, d: int | None, best: bool) -> tuple[Sweep, str]:
     sweep = comparison.distilled
     if sweep is None or not sweep.finishers():
-        raise NotYetError(f"{comparison.name} has no finished student; run `sweeper run students --teacher best` first")
+        raise NotYetError(f"{comparison.name} has no finished student; run `{_next(comparison)}` first")
     rows, limit = [row for row in comparison.table.rows if row.student and row.fits], comparison.table.limit
     labels = ", ".join(row.label for row in rows)
     if not rows:

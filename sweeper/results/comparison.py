@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean
 
+from sweeper.added import SAMPLE_SHEET
 from sweeper.records import Manifest, RungRecord
 from sweeper.results.latency import Conditions
 from sweeper.results.table import Table, build
-from sweeper.scheduling.selection import controls_of
+from sweeper.scheduling.selection import control_sweep, controls_of
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.errors import NotYetError, UserError
@@ -21,7 +23,7 @@ class Comparison:
     """A compression table, and the sweeps that it joins."""
 
     store: Store
-    controls: Sweep  # the teacher sweep; its best trial is the teacher, the best of each d are the controls
+    controls: Sweep | None  # a teacher sweep; the best of each d are the controls. None: the students have none
     distilled: Sweep | None  # the student sweep, if there is one
     table: Table
 
@@ -31,12 +33,14 @@ class Comparison:
         return cls.of(store, *find(store, dataset, name))
 
     @classmethod
-    def of(cls, store: Store, teachers: Manifest, students: Manifest | None) -> "Comparison":
-        """Read the comparison of these sweeps."""
-        controls = controls_of(store, teachers, students)
+    def of(cls, store: Store, teachers: Manifest | None, students: Manifest | None) -> "Comparison":
+        """Read the comparison of these sweeps. One of them may be None."""
         distilled = Sweep.read(students, store) if students else None
-        whole = controls if controls.manifest == teachers else Sweep.read(teachers, store)
-        finished = whole.finished() and (distilled is None or distilled.finished())
+        finished, controls = distilled is None or distilled.finished(), None
+        if teachers is not None:
+            controls = controls_of(store, teachers, students)
+            whole = controls if controls.manifest == teachers else Sweep.read(teachers, store)
+            finished = finished and whole.finished()
         return cls(store, controls, distilled, build(store, controls, distilled, finished=finished))
 
     def with_latencies(self, conditions: Conditions) -> "Comparison":
@@ -47,7 +51,7 @@ class Comparison:
     @property
     def manifest(self) -> Manifest:
         """Return the student sweep's manifest if there is one, else the teacher sweep's. It names the comparison."""
-        return (self.distilled or self.controls).manifest
+        return self.sweeps[0].manifest
 
     @property
     def name(self) -> str:
@@ -60,13 +64,28 @@ class Comparison:
 
     @property
     def sweeps(self) -> list[Sweep]:
-        """Return the student sweep, if there is one, and the teacher sweep."""
-        return [self.distilled, self.controls] if self.distilled else [self.controls]
+        """Return the student sweep and the teacher sweep, where there is one."""
+        return [sweep for sweep in (self.distilled, self.controls) if sweep is not None]
+
+    @property
+    def commands(self) -> list[str]:
+        """Return the commands that made the sweeps, in their order."""
+        name = self.table.teacher.name if self.table.teacher else None
+        added = self.store.teachers.find(name) if name else None
+        return [*([added.command] if added else []), *(sweep.manifest.command for sweep in reversed(self.sweeps))]
 
 
-def find(store: Store, dataset: str | None, name: str | None) -> tuple[Manifest, Manifest | None]:
-    """Return the (teacher sweep, student sweep or None) that a table joins. Raises NotYetError, UserError."""
+Joined = tuple[Manifest | None, Manifest | None]  # teacher sweep, student sweep; one of them may be None
+
+
+def find(store: Store, dataset: str | None, name: str | None) -> Joined:
+    """Return the sweeps that a table joins. Raises NotYetError, UserError."""
     sweeps = [m for m in store.sweeps() if dataset in (None, m.dataset) and name in (None, m.name)]
+    added = store.teachers.all()
+    if not sweeps and added:
+        raise NotYetError(
+            f"{store.root} holds no such sweep; run `sweeper run students --teacher {added[0].name}` first"
+        )
     if not sweeps:
         raise NotYetError(
             f"{store.root} holds no such sweep; run `sweeper run teachers --dataset {dataset or 'mnist5k'}` first"
@@ -78,11 +97,9 @@ def find(store: Store, dataset: str | None, name: str | None) -> tuple[Manifest,
     return joined(store, (students or sweeps)[0])
 
 
-def joined(store: Store, sweep: Manifest) -> tuple[Manifest, Manifest | None]:
-    """Return the (teacher sweep, student sweep or None) that the comparison of a sweep joins."""
-    if sweep.teacher is None:
-        return sweep, None
-    return store.require_sweep(sweep.teacher.sweep), sweep
+def joined(store: Store, sweep: Manifest) -> Joined:
+    """Return the sweeps that the comparison of a sweep joins."""
+    return (sweep, None) if sweep.teacher is None else (control_sweep(store, sweep), sweep)
 
 
 @dataclass(frozen=True)
@@ -177,11 +194,11 @@ def _fid(scores: dict[str, float]) -> float:
 
 @dataclass(frozen=True)
 class Sample:
-    """A trial whose samples are shown, and the updates at which they were drawn."""
+    """A trial or an added teacher whose samples are shown, and the updates at which they were drawn."""
 
     kind: str  # teacher, mse student, joint student, control …
-    shape: GeneratorShape
-    signature: str
+    name: str  # of its shape, or of an added teacher
+    picture: Path
     updates: int
     finished: bool  # at its sweep's budget; else pruned, paused or running
     chosen: bool  # whether the table shows this trial's scores
@@ -196,18 +213,22 @@ def samples(comparison: Comparison) -> list[Sample]:
     store, teacher, controls = comparison.store, comparison.table.teacher, comparison.controls
     students = learning_curves(comparison.distilled) if comparison.distilled else []
     if teacher:
-        shape = store.require(teacher.signature).spec.generator
-        chosen.append(Sample("teacher", shape, teacher.signature, teacher.updates, True, True))
+        added = store.teachers.folder(teacher.name) / SAMPLE_SHEET if teacher.name else None
+        picture = added or store.samples(teacher.signature, teacher.updates)
+        chosen.append(Sample("teacher", teacher.label, picture, teacher.updates, True, True))
     for shape in comparison.shapes():
         if comparison.distilled and shape in comparison.distilled.strata:
-            chosen += _best_of_each_loss(comparison.distilled, shape, students)
-        trials = controls.best(shape) if shape in controls.strata else None
-        if trials and not (teacher and teacher.signature in trials):
-            chosen.append(Sample("control", shape, trials[0], controls.manifest.updates, True, True))
+            chosen += _best_of_each_loss(store, comparison.distilled, shape, students)
+        trials = controls.best(shape) if controls and shape in controls.strata else None
+        if controls and trials and not (teacher and teacher.signature in trials):
+            updates = controls.manifest.updates
+            chosen.append(Sample("control", shape.label, store.samples(trials[0], updates), updates, True, True))
     return chosen
 
 
-def _best_of_each_loss(sweep: Sweep, shape: GeneratorShape, students: list[LearningCurve]) -> Iterator[Sample]:
+def _best_of_each_loss(
+    store: Store, sweep: Sweep, shape: GeneratorShape, students: list[LearningCurve]
+) -> Iterator[Sample]:
     chosen = sweep.best(shape)
     by_loss: dict[str, list[LearningCurve]] = {}
     for curve in students:
@@ -218,8 +239,8 @@ def _best_of_each_loss(sweep: Sweep, shape: GeneratorShape, students: list[Learn
             by_loss[loss], key=lambda c: (c.trials != chosen, -c.points[-1][0], c.points[-1][1]["fid"], c.trials)
         )
         updates = curve.points[-1][0]
-        kind = f"{loss} student"
-        yield Sample(kind, shape, curve.trials[0], updates, updates == sweep.manifest.updates, curve.trials == chosen)
+        finished, picture = updates == sweep.manifest.updates, store.samples(curve.trials[0], updates)
+        yield Sample(f"{loss} student", shape.label, picture, updates, finished, curve.trials == chosen)
 
 
 @dataclass(frozen=True)
@@ -240,8 +261,7 @@ def chosen_curves(comparison: Comparison) -> list[ChosenCurve]:
     curves = []
     protocols = {sweep.manifest.protocols["rung"] for sweep in comparison.sweeps}
     teacher = comparison.table.teacher if len(protocols) == 1 else None
-    if teacher:
-        record = comparison.store.require(teacher.signature)
+    if teacher and comparison.controls and (record := comparison.store.trial(teacher.signature)):
         curves.append(_chosen_curve("teacher", record.spec, comparison.controls, record.rungs))
     for row in comparison.table.rows:
         for kind, entry, sweep in (

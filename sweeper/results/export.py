@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import nn
 
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import load_generator
 from sweeper.execution.samples import image_of
 from sweeper.records import ONNX_FORMATS, ExportRecord
 from sweeper.results import card, latency, onnx_file

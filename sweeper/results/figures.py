@@ -33,13 +33,14 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | No
     score: fid or is. latency: label of a shape, such as d=8, → seconds per image on a CPU. If given, it is one more
     choice for the x axis.
     """
-    points = _final_points(comparison, score)
+    points = [point for point in _final_points(comparison, score) if point["parameters"] is not None]
     figure = go.Figure()
     sizes = {"parameters": "parameters", "macs": "multiply-accumulates per image"}
+    values: dict[str, list[float | None]]  # None: not known
     values = {"parameters": [p["parameters"] for p in points], "macs": [p["macs"] for p in points]}
     if latency:
         sizes["latency"] = "CPU latency, ms per image"
-        values["latency"] = [1000 * latency[p["label"]] for p in points]
+        values["latency"] = [1000 * latency[p["label"]] if p["label"] in latency else None for p in points]
     kinds = [kind for kind in ("control", "student", "teacher") if any(p["kind"] == kind for p in points)]
     for kind in kinds:
         indices = [i for i, p in enumerate(points) if p["kind"] == kind]
@@ -70,7 +71,7 @@ def pareto(comparison: Comparison, score: str, latency: Mapping[str, float] | No
         figure.add_hline(
             y=bound,
             line={"dash": "dash", "width": 1, "color": COLOURS["teacher"]},
-            annotation_text=f"within {limit.tolerance:.0%} of the teacher: from {limit.label}, {limit.ratio:.1f}:1",
+            annotation_text=f"within {limit.tolerance:.0%} of the teacher: from {limit.text}",
             annotation_position="bottom left",
             annotation_y=math.log10(bound) if score == "fid" else bound,  # on a logarithmic axis Plotly takes log10
         )
@@ -113,14 +114,15 @@ def _final_points(comparison: Comparison, score: str) -> list[dict[str, Any]]:
         if entry and (value := entry.scores[score]):
             size = {"label": entry.label, "parameters": entry.parameters, "macs": entry.macs}
             points.append(size | {"kind": kind, "mean": value["mean"], "std": value["std"]})
-    return sorted(points, key=lambda p: (p["parameters"], p["kind"]))
+    return sorted(points, key=lambda p: (p["parameters"] is None, p["parameters"], p["kind"]))
 
 
-def _front(points: list[tuple[float, dict[str, Any]]], score: str) -> list[tuple[float, dict[str, Any]]]:
+def _front(points: list[tuple[float | None, dict[str, Any]]], score: str) -> list[tuple[float, dict[str, Any]]]:
     """Return the Pareto front of (size, point): no other point is both at most as large and better."""
     sign, front = (1 if score == "fid" else -1), []
     best = float("inf")
-    for x, point in sorted(points, key=lambda item: (item[0], sign * item[1]["mean"])):
+    known = [(x, point) for x, point in points if x is not None]
+    for x, point in sorted(known, key=lambda item: (item[0], sign * item[1]["mean"])):
         if sign * point["mean"] < best:
             best = sign * point["mean"]
             front.append((x, point))

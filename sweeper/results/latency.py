@@ -21,6 +21,8 @@ from sweeper.records import Measurement
 from sweeper.store import Store
 from trainables.errors import DiskError, EnvironmentUserError
 from trainables.extras import require
+from trainables.latents import latents
+from trainables.onnx_generator import OnnxGenerator
 from trainables.shapes import GeneratorShape, LatentLaw
 
 _SECONDS = 0.5  # of measuring
@@ -136,6 +138,12 @@ def _measure_torch(shape: GeneratorShape, conditions: Conditions) -> tuple[float
     finally:
         torch.set_num_threads(threads)
     return seconds, sum(value.numel() * value.element_size() for value in generator.state_dict().values())
+
+
+def onnx_latency(generator: OnnxGenerator) -> float:
+    """Return the seconds per image of an added teacher in ONNX Runtime, one image at a time on one thread."""
+    z = latents("latency", 0, 1, LatentLaw(generator.latent_size))
+    return _time(lambda: generator(z))
 
 
 def _time(run: Callable[[], Any]) -> float:

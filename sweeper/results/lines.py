@@ -5,8 +5,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sweeper.records import SCORES
+from sweeper.results.difference import Difference
 from sweeper.results.exported import Export
-from sweeper.results.table import Difference, Entry, Row, Table
+from sweeper.results.table import Entry, Row, Table
 
 
 @dataclass(frozen=True)

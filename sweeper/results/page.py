@@ -18,22 +18,24 @@ from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from sweeper import __version__
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import ONNX, load_generator, teacher_images
 from sweeper.execution.samples import image_of, load_samples
 from sweeper.results import figures, latency, table_text
 from sweeper.results.comparison import Comparison, samples
 from sweeper.results.lines import flat
 from sweeper.results.sheet import sample_label
-from sweeper.results.table import TOLERANCE, Table
+from sweeper.results.table import TOLERANCE, Entry, Table
 from sweeper.results.templates import fill
 from sweeper.scheduling.sweep import State, Sweep
 from trainables.errors import UserError
 from trainables.files import replacing
 from trainables.latents import latents
+from trainables.onnx_generator import OnnxGenerator
 from trainables.reading import checked
 from trainables.rendering import render
 from trainables.scores.protocol import streams
 from trainables.shapes import LatentLaw, label
+from trainables.teacher_images import PairsError
 
 TILES = 12  # images per row
 TABLE_SUFFIXES = {"csv": "csv", "md": "md", "latex": "tex"}  # format of the table → suffix of its file
@@ -92,7 +94,7 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
     shapes = sorted({shape for sweep in comparison.sweeps for shape in sweep.strata})
     by_torch = latency.Conditions(runtime="torch")
     measured = {shape.label: latency.measured(comparison.store, shape, "torch", by_torch) for shape in shapes}
-    seconds = {name: found.milliseconds / 1000 for name, found in measured.items()}
+    seconds = {name: found.milliseconds / 1000 for name, found in measured.items()} | _teacher_latency(comparison)
     table = comparison.table
     return fill(
         "page.html.j2",
@@ -109,13 +111,23 @@ def render_page(comparison: Comparison, command: str, tables: Mapping[str, str])
         strips=_strips(comparison),
         interpolations=_interpolations(comparison),
         protocols=_protocols(comparison),
-        commands=[sweep.manifest.command for sweep in reversed(comparison.sweeps)] + [command],
+        commands=[*comparison.commands, command],
         latencies=", ".join(f"{name}: {1000 * value:.2f} ms" for name, value in seconds.items()),
         machine=f"{by_torch}; {latency.machine()}",
         version=__version__,
         listed=json.dumps(dict(tables)),
         plotly=get_plotlyjs(),
     )
+
+
+def _teacher_latency(comparison: Comparison) -> dict[str, float]:
+    """Return the name and latency of an added teacher, unless it consists of pairs."""
+    teacher = comparison.table.teacher
+    added = comparison.store.teachers.find(teacher.name) if teacher and teacher.name else None
+    if added is None or added.pairs:
+        return {}
+    path = comparison.store.teachers.folder(added.name) / ONNX
+    return {added.name: latency.onnx_latency(OnnxGenerator(path, added.label))}
 
 
 def _rows(table: Table) -> list[dict[str, Any]]:
@@ -133,7 +145,7 @@ def _rows(table: Table) -> list[dict[str, Any]]:
         {
             "cells": list(zip_longest(texts, [line[key] for key in keys])),
             "teacher": line["teacher"],
-            "limit": label(line["family"], line["d"]) == limit and not line["teacher"] and not line["format"],
+            "limit": not (line["teacher"] or line["format"]) and label(line["family"], line["d"]) == limit,
         }
         for texts, line in zip(table_text.cells(table), flat(table), strict=True)
     ]
@@ -164,7 +176,8 @@ def _charts(comparison: Comparison, seconds: dict[str, float]) -> dict[str, dict
             if has_is:
                 drawn["alpha-is"] = ("Inception Score over alpha", figures.alpha(comparison, "is"))
         drawn["rungs-students"] = ("Rungs: students", figures.rungs(comparison, "student"))
-    drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(comparison, "teacher"))
+    if comparison.controls:
+        drawn["rungs-controls"] = ("Rungs: teachers and controls", figures.rungs(comparison, "teacher"))
     drawn["curves"] = ("Learning curves", figures.curves(comparison))
     drawn["blur"] = ("Blur", figures.blur(comparison))
     return {
@@ -191,7 +204,7 @@ def _strips(comparison: Comparison) -> list[dict[str, Any]]:
     """Return rows of samples from the same latents: the teacher's, then those of each d."""
     strips = []
     for sample in samples(comparison):
-        tiles = load_samples(comparison.store.samples(sample.signature, sample.updates), TILES)
+        tiles = load_samples(sample.picture, TILES)
         if tiles:
             name = sample_label(sample)
             strips.append(
@@ -217,17 +230,28 @@ def _interpolations(comparison: Comparison) -> list[dict[str, str]]:
     strips = []
     for kind, entry in entries:
         if entry:
-            law = comparison.store.require(entry.signature).spec.law
-            z = _interpolate(latents("picture", 0, 2, law), TILES, law)
             name = f"{kind}, {entry.label}"
             try:
-                generator = load_generator(comparison.store, entry.signature, entry.updates)
+                strip = _data_uri(map(image_of, _between(comparison, entry)))
             except UserError:  # the store was copied without its weights
                 strips.append({"label": f"{name}: its weights are missing or damaged", "alt": "", "uri": ""})
                 continue
-            strip = _data_uri(map(image_of, render(generator, z)))
+            except PairsError:
+                strips.append({"label": f"{name}: pairs have no image between two latents", "alt": "", "uri": ""})
+                continue
             strips.append({"label": name, "alt": f"interpolation by the {name}", "uri": strip})
     return strips
+
+
+def _between(comparison: Comparison, entry: Entry) -> np.ndarray:
+    """Return the images of TILES latents between two: uint8 [TILES, C, H, W]. Raises UserError, PairsError."""
+    store, students = comparison.store, comparison.distilled
+    if entry.name and students and students.manifest.teacher:
+        images = teacher_images(store, students.manifest.teacher, students.manifest.image_size)
+        return images.render(_interpolate(images.latents("picture", 0, 2), TILES, images.law))
+    law = store.require(entry.signature).spec.law
+    z = _interpolate(latents("picture", 0, 2, law), TILES, law)
+    return render(load_generator(store, entry.signature, entry.updates), z)
 
 
 def _interpolate(ends: np.ndarray, steps: int, law: LatentLaw) -> np.ndarray:

@@ -11,17 +11,14 @@ _SCALE, _LABEL, _GAP = 2, 270, 4
 
 
 def sample_label(sample: Sample) -> str:
-    """Return the kind and shape, such as `joint student, d=2`, and the updates of a trial that has not finished."""
+    """Return the kind and size, such as `joint student, d=2`, and the updates of a trial that has not finished."""
     stopped = "" if sample.finished else f", at {sample.updates:,} updates"
-    return f"{sample.kind}, {sample.shape.label}{stopped}"
+    return f"{sample.kind}, {sample.name}{stopped}"
 
 
 def draw_sheet(comparison: Comparison) -> None:
     """Write a sheet to `store.picture(name)`: one trial per row, one latent per column. Write none without samples."""
-    rows = [
-        (sample_label(s), load_samples(comparison.store.samples(s.signature, s.updates), COLUMNS))
-        for s in samples(comparison)
-    ]
+    rows = [(sample_label(sample), load_samples(sample.picture, COLUMNS)) for sample in samples(comparison)]
     rows = [(label, tiles) for label, tiles in rows if tiles]
     if rows:
         with replacing(comparison.store.picture(comparison.name)) as temporary:
@@ -30,12 +27,13 @@ def draw_sheet(comparison: Comparison) -> None:
 
 def sheet(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
     """Draw labelled rows of COLUMNS tiles."""
-    side = rows[0][1][0].width * _SCALE + _GAP
+    width = max(tile.width for _, tiles in rows for tile in tiles) * _SCALE  # that of a teacher may be the largest
+    side = width + _GAP
     image = Image.new("RGB", (_LABEL + COLUMNS * side, len(rows) * side), "white")
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=16)
     for y, (label, tiles) in enumerate(rows):
         pen.text((8, y * side + side // 2), label, fill="black", font=font, anchor="lm")
         for x, tile in enumerate(tiles):
-            large = tile.resize([s * _SCALE for s in tile.size], Image.Resampling.NEAREST)
+            large = tile.resize((width, width), Image.Resampling.NEAREST)
             image.paste(large, (_LABEL + x * side, y * side))
     return image

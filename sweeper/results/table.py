@@ -1,11 +1,11 @@
 """The compression table as data: per shape the student's and the control's scores, and the ratio to the teacher."""
 
-import math
 from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean, stdev
 from typing import Any
 
-from sweeper.records import SCORES, FinalRecord, Manifest
+from sweeper.records import SCORES, AddedTeacher, FinalRecord, Manifest, TeacherScores
+from sweeper.results.difference import Difference, welch
 from sweeper.results.exported import Export, Exports
 from sweeper.results.latency import DEFAULT, Conditions
 from sweeper.scheduling.sweep import State, Sweep
@@ -22,11 +22,11 @@ TOLERANCE = 0.10  # of the teacher's score; the limit of compression is the smal
 class Entry:
     """One configuration: the teacher, or a row's student or control."""
 
-    signature: str  # of the first seed
-    family: str
-    d: int
-    parameters: int
-    macs: int
+    signature: str  # of the first seed; of an added teacher its id
+    family: str  # of an added teacher: onnx, torch or pairs
+    d: int | None  # None, as the counts below, for an added teacher: it has none, or it is not known
+    parameters: int | None
+    macs: int | None
     updates: int
     loss: str  # the game of a regularly trained GAN
     alpha: float | None
@@ -38,24 +38,11 @@ class Entry:
     conditions: dict[str, int | float | str]  # what should be equal in a row; empty for the teacher
     scores: dict[str, Score | None]  # on the report latents; of several seeds their mean and standard deviation
     exports: list[Export] = field(default_factory=list)  # of its trials, in fewer bits
+    name: str | None = None  # of an added teacher
 
     @property
     def label(self) -> str:
-        return label(self.family, self.d)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """The student's mean score minus the control's, with Welch's 95% confidence interval over seeds."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def beyond(self) -> bool:
-        """Return whether the interval excludes zero."""
-        return self.low > 0 or self.high < 0
+        return self.name or label(self.family, self.d or 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +53,7 @@ class Row:
     d: int
     parameters: int
     macs: int
-    ratio: float | None  # the teacher's parameters over this shape's
+    ratio: float | None  # the teacher's parameters over this shape's; None if they are not known
     student: Entry | None
     control: Entry | None
     differences: dict[str, Difference | None]  # by score; None unless both sides have two seeds or more, fresh or not
@@ -89,13 +76,18 @@ class Limit:
 
     family: str
     d: int
-    ratio: float
+    ratio: float | None
     tolerance: float
     metric: str
 
     @property
     def label(self) -> str:
         return label(self.family, self.d)
+
+    @property
+    def text(self) -> str:
+        """Return the size, and the ratio if it is known: `d=4, 5.1:1`."""
+        return self.label if self.ratio is None else f"{self.label}, {self.ratio:.1f}:1"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +102,10 @@ class Table:
     limit: Limit | None
     finished: bool  # whether both sweeps are; else scores may still change
     latency: str | None = None  # how latencies were measured, and where
+    reference: int | None = None  # images of the teacher's own that stand for real ones; None: real images
+    pairs: int | None = None  # of which the teacher consists, if it does
+    no_controls: str | None = None  # why there are none
+    control_settings: str | None = None  # with which `sweeper run teachers` trains them
 
     def as_json(self) -> dict[str, Any]:
         """Return what `sweeper table --format json` prints."""
@@ -127,45 +123,65 @@ class Table:
 
 def build(
     store: Store,
-    controls: Sweep,
+    controls: Sweep | None,
     distilled: Sweep | None,
     *,
     finished: bool,
     conditions: Conditions = DEFAULT,
 ) -> Table:
-    """Join a teacher sweep, which holds the controls, with a student sweep.
+    """Join a teacher sweep, which holds the controls, with a student sweep; one of them may be None.
 
     finished: whether both are. conditions: of the latencies that are shown, as far as the store has them.
     """
-    metric, exports = controls.manifest.metric, Exports(store, conditions)
-    teacher = _teacher(store, controls, distilled.manifest if distilled else None, exports)
-    shapes = {shape for shape in controls.strata if teacher is None or shape.label != teacher.label}
-    shapes |= set(distilled.strata) if distilled else set()
+    manifest = (controls or distilled).manifest  # type: ignore[union-attr] # one of them is there
+    metric, exports = manifest.metric, Exports(store, conditions)
+    pinned = distilled.manifest.teacher if distilled else None
+    added = store.teachers.find(pinned.by) if pinned and pinned.sweep is None else None
+    teacher = _teacher(store, controls, distilled, exports)
+    shapes = set(distilled.strata) if distilled else set()
+    if controls:
+        shapes |= {shape for shape in controls.strata if teacher is None or shape.label != teacher.label}
     rows = [_row(shape, controls, distilled, teacher, exports) for shape in sorted(shapes)]
+    own = added.own if added else 0
+    no_controls = None if controls else "no real images" if own else "none trained"
+    settings = _settings(store, distilled.manifest) if distilled and no_controls and not own else None
     return Table(
-        dataset=controls.manifest.dataset,
+        dataset=manifest.dataset,
         metric=metric,
-        real=controls.manifest.real,
+        real=manifest.real,
         teacher=teacher,
         rows=rows,
         limit=limit_of(rows, teacher, metric, TOLERANCE),
         finished=finished,
         latency=exports.latency,
+        reference=own or None,
+        pairs=(added.pairs if added else 0) or None,
+        no_controls=no_controls,
+        control_settings=settings,
     )
 
 
+def _settings(store: Store, students: Manifest) -> str:
+    """Return what the trials of a control sweep have in common with the students."""
+    assert students.teacher is not None
+    law = store.taught_by(students.teacher).law
+    settings = [f"image_size={students.image_size}", f"n_report={students.n['report']}", f"latent_size={law.size}"]
+    settings += [f"latent_law={law.name}"] + ([f"latent_bound={law.bound:g}"] if law.bound is not None else [])
+    return " ".join(f"--set {setting}" for setting in settings)
+
+
 def _row(
-    shape: GeneratorShape, controls: Sweep, distilled: Sweep | None, teacher: Entry | None, exports: Exports
+    shape: GeneratorShape, controls: Sweep | None, distilled: Sweep | None, teacher: Entry | None, exports: Exports
 ) -> Row:
     student = _entry_of(distilled, shape, exports) if distilled else None
-    control = _entry_of(controls, shape, exports)
+    control = _entry_of(controls, shape, exports) if controls else None
     comparable(fid for entry in (student, control, teacher) if entry and (fid := entry.scores["fid"]))
     return Row(
         family=shape.family,
         d=shape.d,
         parameters=shape.parameters,
         macs=shape.macs,
-        ratio=teacher.parameters / shape.parameters if teacher else None,
+        ratio=teacher.parameters / shape.parameters if teacher and teacher.parameters else None,
         student=student,
         control=control,
         differences={name: _difference(student, control, name) for name in SCORES},
@@ -179,39 +195,53 @@ def _difference(student: Entry | None, control: Entry | None, name: str) -> Diff
     return welch(ours, student.seeds, theirs, control.seeds) if ours and theirs else None
 
 
-def welch(ours: Score, our_seeds: int, theirs: Score, their_seeds: int) -> Difference | None:
-    """Return the difference of two means over seeds, with Welch's interval. None with fewer than two seeds a side."""
-    from scipy.stats import t  # here, because it takes longer to import than a small table to build
-
-    if min(our_seeds, their_seeds) < 2 or ours["std"] is None or theirs["std"] is None:
-        return None
-    sides = ((ours["std"] ** 2 / our_seeds, our_seeds), (theirs["std"] ** 2 / their_seeds, their_seeds))
-    squared = sum(error for error, _ in sides)  # the variance of the difference
-    freedom = sum(error**2 / (seeds - 1) for error, seeds in sides)
-    degrees = squared**2 / freedom if squared else math.inf
-    mean, margin = ours["mean"] - theirs["mean"], float(t.ppf(0.975, degrees)) * math.sqrt(squared)
-    return Difference(mean=mean, low=mean - margin, high=mean + margin)
-
-
-def _teacher(store: Store, controls: Sweep, students: Manifest | None, exports: Exports) -> Entry | None:
+def _teacher(store: Store, controls: Sweep | None, distilled: Sweep | None, exports: Exports) -> Entry | None:
     """Return the teacher that the student sweep pins; without students the best trial by selection scores."""
-    if students is not None and students.teacher is not None:
-        pinned = students.teacher
-        record = store.require(pinned.signature)
-        finals = [f for f in record.finals if f.updates == pinned.updates and f.weights == pinned.weights]
-        scored = [f for f in finals if f.report["fid"]["protocol"] == students.protocols["report"]]
-        if not scored:
+    if distilled is not None and distilled.manifest.teacher is not None:
+        students, pinned = distilled.manifest, distilled.manifest.teacher
+        known, report = store.taught_by(pinned), students.protocols["report"]
+        if isinstance(known, AddedTeacher) and (scores := known.scores_by(report)):
+            return _added(known, scores)
+        scored = []
+        if isinstance(known, TrialSpec):
+            finals = store.require(pinned.signature).finals
+            own = [f for f in finals if f.updates == pinned.updates and f.weights == pinned.weights]
+            scored = [f for f in own if f.report["fid"]["protocol"] == report]
+        if not scored or isinstance(known, AddedTeacher):
             raise NotYetError(
                 f"the teacher {pinned.name} has no scores by its students' protocol; run `{students.command}`"
             )
-        of_it = exports.of(record.spec.generator, [(pinned.signature, scored[0])])
-        return replace(_entry(record.spec, scored), exports=of_it)
+        of_it = exports.of(known.generator, [(pinned.signature, scored[0])])
+        return replace(_entry(known, scored), exports=of_it)
+    if controls is None:
+        return None
     ranked = [trials for shape in controls.finishers() if (trials := controls.best(shape))]
     if not ranked:
         return None
     trials = max(ranked, key=controls.quality)
     spec, finals = _of(controls, trials)
     return replace(_entry(spec, finals), exports=exports.of(spec.generator, zip(trials, finals, strict=True)))
+
+
+def _added(teacher: AddedTeacher, scores: TeacherScores) -> Entry:
+    return Entry(
+        signature=teacher.id,
+        family=teacher.kind,
+        d=None,
+        parameters=teacher.parameters,
+        macs=teacher.macs,
+        updates=0,
+        loss="added",
+        alpha=None,
+        d_discriminator=None,
+        discriminator_parameters=None,
+        seeds=1,
+        fresh=False,
+        diverged=0,
+        conditions={},
+        scores={name: scores.report.get(name) for name in SCORES},
+        name=teacher.name,
+    )
 
 
 def _entry_of(sweep: Sweep, shape: GeneratorShape, exports: Exports) -> Entry | None:
@@ -287,13 +317,13 @@ def _over_seeds(scores: list[Score]) -> Score:
 
 
 def limit_of(rows: list[Row], teacher: Entry | None, metric: str, tolerance: float) -> Limit | None:
-    """Return the student with the fewest parameters, less than the teacher's, whose score is near enough to its."""
+    """Return the student with the fewest parameters, less than the teacher's if they are known, that is near enough."""
     target = teacher.scores[metric] if teacher else None
     if teacher is None or target is None:
         return None
     for row in sorted(rows, key=lambda row: row.parameters):
         score = row.student.scores[metric] if row.student else None
-        if not row.fits or score is None or row.ratio is None or row.parameters >= teacher.parameters:
+        if not row.fits or score is None or (teacher.parameters is not None and row.parameters >= teacher.parameters):
             continue
         if metric == "is":
             within = score["mean"] >= target["mean"] * (1 - tolerance)

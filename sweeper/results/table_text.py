@@ -31,16 +31,19 @@ def cells(table: Table) -> list[list[str]]:
 
 
 def _cells(table: Table, line: Line) -> list[str]:
-    export = line.export
-    sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d), f"{line.size.parameters:,}"]
-    ratio = "1:1" if line.is_teacher else f"{line.ratio:.1f}:1" if line.ratio else "—"
+    export, known = line.export, line.size.parameters
+    parameters = "—" if known is None else f"{known:,}"
+    sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d or "—"), parameters]
+    ratio = "1:1" if line.is_teacher and known is not None else f"{line.ratio:.1f}:1" if line.ratio else "—"
     kilobytes = [f"{export.bytes / 1000:,.0f}" if export else "—"] if _has_exports(table) else []
     milliseconds = [f"{line.ms:.{3 if line.ms < 1 else 1}f}" if line.ms else "—"] if _has_latencies(table) else []
-    scores = [text for name in score_order(table) for text in _pair(line, name)]
+    scores = [text for name in score_order(table) for text in _pair(table, line, name)]
     if export:
         last = [_export_name(line, export), "—"]
     elif line.is_teacher:
-        last = ["teacher", str(line.control.d_discriminator) if line.control else "—"]
+        teacher = line.control
+        name = f"teacher {teacher.name}" if teacher and teacher.name else "teacher"
+        last = [name, str((teacher and teacher.d_discriminator) or "—")]
     else:
         last = [_training(line.student), _discriminators(line.student, line.control)]
     return [*sizes, ratio, *kilobytes, *milliseconds, *scores, *last]
@@ -54,9 +57,11 @@ def _export_name(line: Line, export: Export) -> str:
     return f"{export.format} {export.signature[:6]}" if several else export.format
 
 
-def _pair(line: Line, name: str) -> tuple[str, str]:
+def _pair(table: Table, line: Line, name: str) -> tuple[str, str]:
     """Return the student's and the control's score. A star marks the one that is better beyond the interval."""
     student, control = _score(line.student, name), _score(line.control, name)
+    if table.no_controls and line.control is None:
+        return student, table.no_controls
     difference = line.differences.get(name)
     if difference is None or not difference.beyond:
         return student, control
@@ -106,6 +111,15 @@ def _discriminators(student: Entry | None, control: Entry | None) -> str:
 def caption(table: Table) -> str:
     """Return the data set, protocol, flags and limit of compression, in one line."""
     parts = [f"{table.dataset}: student (Stu.) against a regularly trained GAN of the same d (Reg.)"]
+    if table.reference:
+        parts.append(
+            f"scores compare with {table.reference:,} images of the teacher's own, of latents that nothing else uses: "
+            "there are no real images"
+        )
+    elif table.no_controls:
+        parts.append(f"no controls: `sweeper run teachers` with {table.control_settings} trains them")
+    if table.pairs:
+        parts.append(f"the teacher is {table.pairs:,} pairs, and its scores are of these images")
     if not table.finished:
         parts.append("unfinished: trials are still to be trained, and scores may change")
     score = table.teacher.scores["fid"] if table.teacher else None
@@ -137,9 +151,7 @@ def caption(table: Table) -> str:
     if table.latency:
         parts.append(f"ms per image: {table.latency}")
     if limit := table.limit:
-        parts.append(
-            f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.label}, {limit.ratio:.1f}:1"
-        )
+        parts.append(f"limit of compression (within {limit.tolerance:.0%} of the teacher): {limit.text}")
     return "; ".join(parts)
 
 

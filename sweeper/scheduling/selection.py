@@ -8,6 +8,22 @@ from sweeper.store import Store
 from trainables.errors import MissingPluginError, NotYetError, UserError
 
 
+def control_sweep(store: Store, students: Manifest) -> Manifest | None:
+    """Return the teacher sweep whose trials are the controls of a student sweep: that of its teacher.
+
+    If the teacher was added, or its images are larger than its students', return a sweep with the students' latents
+    that is scored by their protocol: one of equal budget if there is one, ties by name. None without such a sweep.
+    """
+    assert students.teacher is not None
+    own = store.require_sweep(students.teacher.sweep) if students.teacher.sweep else None
+    if own is not None and own.image_size == students.image_size:
+        return own
+    report, law = students.protocols["report"], store.taught_by(students.teacher).law
+    scored = [m for m in store.sweeps() if m.role == "teacher" and m.protocols["report"] == report]
+    alike = [m for m in scored if store.require(m.signatures[0]).spec.law == law]
+    return min(alike, key=lambda m: (m.updates != students.updates, m.name), default=None)
+
+
 def controls_of(store: Store, teachers: Manifest, students: Manifest | None) -> Sweep:
     """Return the teacher sweep cut at the students' budget, if it has finishers there; else the whole sweep.
 
@@ -31,7 +47,7 @@ def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher
     if not sweeps:
         raise NotYetError(
             f"{store.root} holds no teacher sweep{f' of {dataset}' if dataset else ''}; "
-            f"run `sweeper run teachers --dataset {dataset or 'mnist5k'}` first"
+            f"run `sweeper run teachers --dataset {dataset or 'mnist5k'}` first{_or_added(store)}"
         )
     datasets = sorted({m.dataset for m in sweeps})
     if len(datasets) > 1 and _is_by_score(by):
@@ -54,13 +70,22 @@ def resolve_teacher(store: Store, by: str, dataset: str | None) -> tuple[Teacher
         )
     candidates = [(sweep, trial) for sweep in finished for trial in _candidates(sweep, by)]
     if not candidates:
-        raise UserError(f"--teacher {by}: no finished teacher matches; use best, d=N (N in {ds}) or a signature")
+        raise UserError(
+            f"--teacher {by}: no finished teacher matches; use best, d=N (N in {ds}), a signature or "
+            f"the name of an added teacher"
+        )
     if _is_by_score(by) and len({sweep.manifest.protocols["selection"] for sweep, _ in candidates}) > 1:
         raise UserError(f"--teacher {by}: the teacher sweeps were scored by different protocols; name a signature")
     sweep, trial = min(candidates, key=lambda c: (-c[0].quality([c[1]]), c[1]))
     final = sweep.final(trial)
     assert final is not None
     return Teacher(trial, final.updates, final.weights, sweep.manifest.name, by), sweep.manifest
+
+
+def _or_added(store: Store) -> str:
+    """Name the teachers that were added, for messages."""
+    names = " or ".join(f"--teacher {teacher.name}" for teacher in store.teachers.all())
+    return f", or name an added teacher with {names}" if names else ""
 
 
 def _is_by_score(by: str) -> bool:

@@ -14,8 +14,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from sweeper.records import AddedTeacher
 from sweeper.results.comparison import rung_of
-from sweeper.scheduling.selection import controls_of
+from sweeper.scheduling.selection import control_sweep, controls_of
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import Store
 from trainables.reading import STRICT, Line, Name, Seconds, read_record
@@ -53,20 +54,28 @@ class Baselines:
     """FID on the rung latents of the finished trials that students are compared with."""
 
     controls: dict[GeneratorShape, dict[int, float]]  # shape → updates → FID
-    teacher: tuple[GeneratorShape, float] | None  # shape, FID
+    teacher: tuple[str, float] | None  # name of its shape, or of an added teacher; FID
 
     @classmethod
     def of(cls, sweep: Sweep, store: Store) -> "Baselines":
         """Return a student sweep's baselines. They are empty for a teacher sweep, and if the rung protocols differ."""
-        pinned = sweep.manifest.teacher
-        teachers = store.sweep(pinned.sweep) if pinned else None
-        if pinned is None or teachers is None or teachers.protocols["rung"] != sweep.manifest.protocols["rung"]:
+        pinned, protocol = sweep.manifest.teacher, sweep.manifest.protocols["rung"]
+        if pinned is None:
             return cls({}, None)
-        controls, record = controls_of(store, teachers, sweep.manifest), store.require(pinned.signature)
+        known = store.taught_by(pinned)
+        if isinstance(known, AddedTeacher):
+            rungs = [scores.rung["fid"] for scores in known.scores]
+            name, fids = known.name, [fid["mean"] for fid in rungs if fid["protocol"] == protocol]
+        else:
+            rung = store.require(pinned.signature).rung(pinned.updates, protocol)
+            name, fids = known.generator.label, [rung.scores["fid"]["mean"]] if rung and rung.scores else []
+        teacher = (name, fids[0]) if fids else None
+        teachers = control_sweep(store, sweep.manifest)
+        if teachers is None or teachers.protocols["rung"] != protocol:
+            return cls({}, teacher)
+        controls = controls_of(store, teachers, sweep.manifest)
         chosen = {shape: trials[0] for shape in controls.strata if (trials := controls.best(shape))}
-        fids = {shape: _fids(controls, trial) for shape, trial in chosen.items()}
-        rung = record.rung(pinned.updates, teachers.protocols["rung"])
-        return cls(fids, (record.spec.generator, rung.scores["fid"]["mean"]) if rung and rung.scores else None)
+        return cls({shape: _fids(controls, trial) for shape, trial in chosen.items()}, teacher)
 
 
 def _fids(sweep: Sweep, trial: str) -> dict[int, float]:
@@ -79,8 +88,8 @@ def draw(sweep: Sweep, baselines: Baselines, live: Live) -> RenderableType:
     """Return the whole view."""
     parts: list[RenderableType] = [_states(sweep, baselines, live), _rung_counts(sweep)]
     if baselines.teacher:
-        shape, fid = baselines.teacher
-        parts.append(Text(f"the teacher, {shape.label}: FID {fid:.2f}"))
+        name, fid = baselines.teacher
+        parts.append(Text(f"the teacher, {name}: FID {fid:.2f}"))
     if live.capacity:
         parts.append(Text(f"{live.used:g} of {live.capacity:g} {live.unit} in use; {time_left(live.seconds_left)}"))
     now = time.time()

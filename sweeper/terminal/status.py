@@ -34,7 +34,10 @@ def show(store: Store) -> None:
         print_line(f"[bold]{manifest.name}[/bold]: {len(sweep.records)} trials, {states}")
         if not sweep.finished() and not live.running:
             print_line(f"  continue with `{escape(manifest.command)}`")
-    if not manifests:
+    added = store.teachers.all()
+    for teacher in added:
+        print_line(f"[bold]{teacher.name}[/bold]: an added teacher, for `--teacher {teacher.name}`")
+    if not manifests and not added:
         print_line(escape(f"{store.root} holds no sweep yet; start one with `sweeper run teachers --dataset mnist5k`"))
 
 

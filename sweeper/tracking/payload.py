@@ -173,7 +173,7 @@ def _final(sweep: Manifest, record: TrialRecord) -> dict[str, Any]:
 def table(store: Store, sweep: Manifest) -> Upload | None:
     """Return the run with a sweep's table (plain numbers, printed cells, pictures), or None if there is no table."""
     teachers, students = joined(store, sweep)
-    if DISABLED in (teachers.wandb, sweep.wandb):  # the table shows scores of both sweeps
+    if DISABLED in (teachers.wandb if teachers else None, sweep.wandb):  # the table shows scores of both sweeps
         return None
     try:
         built = Comparison.of(store, teachers, students).table

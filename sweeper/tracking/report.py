@@ -47,7 +47,6 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
     table = Comparison.of(store, teachers, with_students).table
     numbers = flat(table)
     students = f"Group = '{sweep.name}' and JobType = 'student'"
-    controls = f"Group = '{teachers.name}' and JobType = 'teacher'"
 
     def runs(name: str, filters: str) -> Any:
         return wr.Runset(entity="", project=project.name, name=name, filters=filters)
@@ -60,9 +59,10 @@ def build(store: Store, sweep: Manifest, project: Project) -> Any:
 
     in_rows = {kind: [line[f"{kind}_signature"] for line in numbers] for kind in ("student", "control")}
     chosen = {kind: [signature for signature in column if signature] for kind, column in in_rows.items()}
-    teacher = [table.teacher.signature] if table.teacher else []
+    teacher = [table.teacher.signature] if table.teacher and not table.teacher.name else []
     sets = [runs("students", students)] if sweep.teacher else []
-    sets.append(runs("controls", controls))
+    if teachers:
+        sets.append(runs("controls", f"Group = '{teachers.name}' and JobType = 'teacher'"))
     if teacher:
         sets.append(runs("teacher", ids_of(teacher)))
     fid, parameters = wr.SummaryMetric("report/fid"), wr.Config("parameters")
@@ -121,9 +121,10 @@ def run(folder: Path, dataset: str | None, name: str | None) -> str:
     require("wandb", "sweeper wandb report")
     store = Store(folder)
     teachers, students = find(store, dataset, name)
-    sweep = students or teachers
-    for manifest in (teachers, sweep):
+    manifests = [manifest for manifest in (students, teachers) if manifest is not None]
+    for manifest in manifests:
         sent_sweeps(store, manifest.name)  # raises UserError for a disabled sweep
+    sweep = manifests[0]
     os.environ.update(wandb_environment(store.root))
     try:
         project = Project()

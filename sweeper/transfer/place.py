@@ -21,7 +21,7 @@ from trainables.files import replacing
 INDEX = "transfers.json"
 # What moves. The bank is a cache: the teacher renders it again. live/ and driver.claim belong to a running command, and
 # wandb/ to a machine.
-FOLDERS = ("datasets", "scores", "sweeps", "trials", "plugins", "measured", "pictures", "reports")
+FOLDERS = ("datasets", "scores", "sweeps", "trials", "teachers", "plugins", "measured", "pictures", "reports")
 FILES = ("shares.json", "memory.json")
 _UNFINISHED = re.compile(r"\.tmp$|\.lock(\.lease)?$|\.partial\.")  # of trainables.files, .locks and .images
 _CHUNK = 4 << 20

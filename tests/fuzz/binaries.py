@@ -31,6 +31,7 @@ from trainables.dataset_identity import identify
 from trainables.errors import SpoiledError
 from trainables.images import prepare
 from trainables.networks import build
+from trainables.teacher_images import TeacherImages
 from trainables.tensors import map_array, read_tensors, write_array, write_tensors
 from trainables.training import Rung
 
@@ -203,10 +204,10 @@ def read_a_shard(seed: int, folder: Path) -> None:
     def teacher(z: np.ndarray) -> np.ndarray:
         return (np.abs(z[:, :16]) * 50).astype(np.uint8).reshape(-1, 1, 4, 4)
 
-    Bank(folder, 10, teacher)(np.arange(10))
+    Bank(folder, 10, TeacherImages(teacher))(np.arange(10))
     put(shard_path(folder, 0), rng)
     with limited():
-        z, images = Bank(folder, 10, teacher, (1, 4, 4))(np.arange(10))
+        z, images = Bank(folder, 10, TeacherImages(teacher), (1, 4, 4))(np.arange(10))
     assert np.array_equal(images, teacher(z))
 
 

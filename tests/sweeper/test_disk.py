@@ -21,6 +21,7 @@ from trainables.bank import SHARD, Bank
 from trainables.datasets import DATASETS, Dataset, Source
 from trainables.errors import DiskError
 from trainables.images import Images, prepare
+from trainables.teacher_images import TeacherImages
 
 Call = Callable[..., Done]
 FULL = r"{}.*: No space left on device; free some space"
@@ -69,18 +70,18 @@ def test_a_disk_that_is_full_in_the_middle_keeps_what_is_decoded(tmp_path: Path,
 def test_a_shard_on_a_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "1m") as disk:
         filler = fill(disk, leave=20_000)
-        _, images = Bank(disk / "bank", SHARD, teacher)(np.arange(SHARD))
+        _, images = Bank(disk / "bank", SHARD, TeacherImages(teacher))(np.arange(SHARD))
         assert not list(disk.glob("bank/*.npy"))
         assert not list(disk.glob("bank/.*.tmp"))
         filler.unlink()
-        assert np.array_equal(Bank(disk / "bank", SHARD, teacher)(np.arange(SHARD))[1], images)
+        assert np.array_equal(Bank(disk / "bank", SHARD, TeacherImages(teacher))(np.arange(SHARD))[1], images)
         assert list(disk.glob("bank/*.npy"))
 
 
 def test_a_checkpoint_on_a_full_disk(tmp_path: Path, digits: Images) -> None:
     """The trial goes on from the checkpoint before, bit for bit."""
     spec = spec_of(role="teacher", d_discriminator=2)
-    bank = Bank(tmp_path / "bank", 50, teacher)
+    bank = Bank(tmp_path / "bank", 50, TeacherImages(teacher))
     whole = weights(run(spec, [12], digits, bank)[0])
     with small_disk(tmp_path / "disk", "8m") as disk:
         path = disk / "trial" / "checkpoint.safetensors"

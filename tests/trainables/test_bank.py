@@ -16,6 +16,7 @@ from tests.trainables.test_tensors import KINDS, instead
 from trainables import notes, tensors
 from trainables.bank import SHARD, STREAM, Bank, missing, shard_path
 from trainables.latents import latents
+from trainables.teacher_images import TeacherImages
 
 
 def teacher(z: np.ndarray) -> np.ndarray:
@@ -38,7 +39,7 @@ class CountingTeacher:
 
 def test_each_shard_is_rendered_once_and_images_match_their_latents(tmp_path: Path) -> None:
     counting, count = CountingTeacher(), 3 * SHARD - 5
-    for bank in (Bank(tmp_path, count, counting), Bank(tmp_path, count, counting)):
+    for bank in (Bank(tmp_path, count, TeacherImages(counting)), Bank(tmp_path, count, TeacherImages(counting))):
         for seed in range(9):
             indices = random_indices(count, seed=seed)
             z, images = bank(indices)
@@ -49,16 +50,16 @@ def test_each_shard_is_rendered_once_and_images_match_their_latents(tmp_path: Pa
 
 def test_a_larger_bank_reuses_the_shards_of_a_smaller_one(tmp_path: Path) -> None:
     counting = CountingTeacher()
-    Bank(tmp_path, 10, counting)(np.arange(10))
+    Bank(tmp_path, 10, TeacherImages(counting))(np.arange(10))
     assert (missing(tmp_path, 10), missing(tmp_path, SHARD + 1)) == (0, SHARD)
-    Bank(tmp_path, 2 * SHARD, counting)(np.arange(2 * SHARD))
+    Bank(tmp_path, 2 * SHARD, TeacherImages(counting))(np.arange(2 * SHARD))
     assert counting.calls == [SHARD, SHARD]
 
 
 @given(st.lists(st.integers(0, 2 * SHARD - 1), min_size=1, max_size=50))
 @settings(max_examples=25, deadline=None)
 def test_a_batch_holds_the_latents_and_images_of_its_indices(indices: list[int]) -> None:
-    bank = Bank(Path(os.devnull) / "bank", 2 * SHARD, teacher)
+    bank = Bank(Path(os.devnull) / "bank", 2 * SHARD, TeacherImages(teacher))
     z, images = bank(np.array(indices))
     assert np.array_equal(images, teacher(latents(STREAM, 0, 2 * SHARD)[indices]))
     images[:] = 0  # a batch is a copy: writing to it does not change the bank
@@ -71,8 +72,8 @@ def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path, mon
 
     monkeypatch.setattr(np, "save", full)
     monkeypatch.setattr(notes, "notes", [])
-    bank, counting = Bank(tmp_path, 3 * SHARD, CountingTeacher()), CountingTeacher()
-    bank.render = counting
+    counting = CountingTeacher()
+    bank = Bank(tmp_path, 3 * SHARD, TeacherImages(counting))
     for seed in range(3):
         z, images = bank(random_indices(3 * SHARD, seed=seed))
         assert np.array_equal(images, teacher(z))
@@ -86,7 +87,7 @@ def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path, mon
 def test_a_bank_without_a_folder_stays_in_memory_and_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(notes, "notes", [])
     counting = CountingTeacher()
-    bank = Bank(None, 100, counting)
+    bank = Bank(None, 100, TeacherImages(counting))
     for seed in range(2):
         bank(random_indices(100, seed=seed))
     assert counting.calls == [SHARD]
@@ -98,7 +99,7 @@ def test_a_damaged_shard_is_rendered_again_and_said_once(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(notes, "notes", [])
-    Bank(tmp_path, 10, teacher)(np.arange(10))
+    Bank(tmp_path, 10, TeacherImages(teacher))(np.arange(10))
     path = shard_path(tmp_path, 0)
     if what == "another shape":
         np.save(path, np.zeros((SHARD, 1, 8, 8), dtype=np.uint8))
@@ -109,7 +110,7 @@ def test_a_damaged_shard_is_rendered_again_and_said_once(
     else:
         instead(path, what)
     for _ in range(2):
-        z, images = Bank(tmp_path, 10, teacher, (1, 4, 4))(np.arange(10))
+        z, images = Bank(tmp_path, 10, TeacherImages(teacher), (1, 4, 4))(np.arange(10))
         assert np.array_equal(images, teacher(z))
     if what != "a link to nothing":
         (note,) = notes.notes
@@ -120,13 +121,13 @@ def test_a_damaged_shard_is_rendered_again_and_said_once(
 def test_a_shard_of_an_older_version_has_no_checksum_and_is_used(tmp_path: Path) -> None:
     np.save(shard_path(tmp_path, 0), teacher(latents(STREAM, 0, SHARD)))
     counting = CountingTeacher()
-    z, images = Bank(tmp_path, 10, counting)(np.arange(10))
+    z, images = Bank(tmp_path, 10, TeacherImages(counting))(np.arange(10))
     assert np.array_equal(images, teacher(z))
     assert not counting.calls
 
 
 def test_a_shard_is_verified_once_in_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Bank(tmp_path, 10, teacher)(np.arange(10))
+    Bank(tmp_path, 10, TeacherImages(teacher))(np.arange(10))
     reads: list[Path] = []
     verify = tensors._digest
 
@@ -135,18 +136,18 @@ def test_a_shard_is_verified_once_in_a_process(tmp_path: Path, monkeypatch: pyte
         return verify(file, size)
 
     monkeypatch.setattr(tensors, "_digest", noting)
-    bank = Bank(tmp_path, 10, teacher)
+    bank = Bank(tmp_path, 10, TeacherImages(teacher))
     for _ in range(3):
         bank(np.arange(10))
     assert reads == [shard_path(tmp_path, 0)]
 
 
 def test_a_deleted_shard_stays_mapped_where_it_is_open_and_is_rendered_again_elsewhere(tmp_path: Path) -> None:
-    first = Bank(tmp_path, 10, teacher)
+    first = Bank(tmp_path, 10, TeacherImages(teacher))
     _, images = first(np.arange(10))
     shutil.rmtree(tmp_path)
     assert np.array_equal(first(np.arange(10))[1], images)
-    assert np.array_equal(Bank(tmp_path, 10, teacher)(np.arange(10))[1], images)
+    assert np.array_equal(Bank(tmp_path, 10, TeacherImages(teacher))(np.arange(10))[1], images)
 
 
 def slow_teacher(z: np.ndarray) -> np.ndarray:
@@ -157,7 +158,7 @@ def slow_teacher(z: np.ndarray) -> np.ndarray:
 
 
 def read_bank(folder: Path) -> None:
-    bank = Bank(folder, 4 * SHARD, slow_teacher)
+    bank = Bank(folder, 4 * SHARD, TeacherImages(slow_teacher))
     for seed in range(20):
         z, images = bank(random_indices(4 * SHARD, seed=seed))
         assert np.array_equal(images, teacher(z))

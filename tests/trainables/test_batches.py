@@ -13,6 +13,7 @@ from trainables import bank as banks
 from trainables import batches, resident
 from trainables.bank import Bank
 from trainables.batches import BankBatches, RealBatches
+from trainables.teacher_images import TeacherImages
 
 CPU = torch.device("cpu")
 RANDOM = np.random.default_rng(0)
@@ -32,7 +33,11 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 @pytest.fixture
 def bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bank:
     monkeypatch.setattr(banks, "SHARD", 16)
-    return Bank(tmp_path / "bank", 50, lambda z: (z[:, :1, None, None] * 40 % 256).astype(np.uint8).repeat(4, axis=3))
+    return Bank(
+        tmp_path / "bank",
+        50,
+        TeacherImages(lambda z: (z[:, :1, None, None] * 40 % 256).astype(np.uint8).repeat(4, axis=3)),
+    )
 
 
 @pytest.mark.parametrize("fields", [TEACHER, WGAN, {**JOINT, "latents": 50}])

@@ -19,6 +19,7 @@ from trainables import batches as data
 from trainables import graphs, networks, resident, training
 from trainables.bank import Bank
 from trainables.rendering import render
+from trainables.teacher_images import TeacherImages
 from trainables.training import train
 
 KINDS = [TEACHER, WGAN, MSE, {**JOINT, "ema": 0.9}]
@@ -31,7 +32,7 @@ class RungReached(Exception):
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    bank = Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(built.generator(1, seed=9), z))
+    bank = Bank(tmp_path_factory.mktemp("bank"), 50, TeacherImages(lambda z: render(built.generator(1, seed=9), z)))
     bank(np.arange(50))  # render before tensors are fake
     return bank
 

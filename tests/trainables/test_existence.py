@@ -13,6 +13,7 @@ from trainables.bank import Bank
 from trainables.existence import exists
 from trainables.locks import made_once
 from trainables.reading import read_record
+from trainables.teacher_images import TeacherImages
 from trainables.tensors import read_file
 
 
@@ -83,6 +84,6 @@ def test_a_shard_of_another_host_is_not_rendered_again(mount: Path) -> None:
         raise AssertionError("it was rendered again")
 
     assert not (mount / "bank").exists()
-    Bank(mount.parent / "other", 10, teacher)(np.arange(10))
+    Bank(mount.parent / "other", 10, TeacherImages(teacher))(np.arange(10))
     (mount.parent / "other").rename(mount / "bank")
-    Bank(mount / "bank", 10, rendered_again)(np.arange(10))
+    Bank(mount / "bank", 10, TeacherImages(rendered_again))(np.arange(10))

@@ -15,6 +15,7 @@ from trainables.batches import BankBatches, RealBatches
 from trainables.graphs import WARM_UP, is_capturable
 from trainables.images import Images
 from trainables.rendering import render
+from trainables.teacher_images import TeacherImages
 
 KINDS = [TEACHER, {**WGAN, "n_critic": 3}, MSE, {**MSE, "ema": 0.9}, {**JOINT, "ema": 0.9}, {**TEACHER, "d": 8}]
 KINDS += [{**TEACHER, "precision": "bf16"}, {**PERCEPTUAL, "fade": 4}]
@@ -39,7 +40,7 @@ class Captures:
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
-    return Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(built.generator(1, seed=9), z))
+    return Bank(tmp_path_factory.mktemp("bank"), 50, TeacherImages(lambda z: render(built.generator(1, seed=9), z)))
 
 
 @pytest.fixture

@@ -447,7 +447,7 @@ def test_an_array_that_was_replaced_after_it_was_decoded_is_decoded_again(colour
 def test_a_damaged_array_without_its_folder_is_an_error_that_asks_for_it(colour_folder: Path, tmp_path: Path) -> None:
     name, cache = identify(str(colour_folder), tmp_path / "cache"), tmp_path / "cache"
     prepare(name, 32, cache, folder=colour_folder).path.write_bytes(b"")
-    with pytest.raises(UserError, match="is not decoded at 32×32 yet; run `sweeper run teachers --dataset FOLDER`"):
+    with pytest.raises(UserError, match="is not decoded at 32×32 yet; name its folder with --dataset"):
         prepare(name, 32, cache)
     assert prepare(name, 32, cache, folder=colour_folder).pixels.shape == (60, 3, 32, 32)
 

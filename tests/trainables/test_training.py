@@ -19,6 +19,7 @@ from trainables.objectives import GAMES, LOSSES
 from trainables.rendering import render, to_uint8
 from trainables.spec import TrialSpec, needed
 from trainables.step import Extras, TeacherNetworks
+from trainables.teacher_images import TeacherImages
 from trainables.training import Rung, train
 
 TEACHER: dict[str, Any] = {"role": "teacher", "d_discriminator": 2}
@@ -61,7 +62,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Bank:
     teacher = built.generator(1, seed=9).requires_grad_(False)
     for parameter in teacher.parameters():
         parameter.mul_(20)
-    return Bank(tmp_path_factory.mktemp("bank"), 50, lambda z: render(teacher, z))
+    return Bank(tmp_path_factory.mktemp("bank"), 50, TeacherImages(lambda z: render(teacher, z)))
 
 
 def run(
@@ -193,7 +194,7 @@ def test_training_from_the_bank_equals_rendering_in_every_step(digits: Images, b
             return self.z[indices], self.render(self.z[indices])
 
     spec = spec_of(role="student", loss="joint", alpha=0.1, d_discriminator=1, teacher="t", latents=50)
-    uncached = UncachedBank(bank.folder, bank.count, bank.render)
+    uncached = UncachedBank(bank.folder, bank.count, bank.teacher)
     assert same(weights(run(spec, [8], digits, uncached)[-1]), weights(run(spec, [8], digits, bank)[-1]))
 
 

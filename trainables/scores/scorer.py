@@ -15,6 +15,7 @@ from trainables.scores.on_device import make_tally
 from trainables.scores.protocol import Score, protocol, streams
 from trainables.scores.tally import Reference
 from trainables.shapes import LatentLaw
+from trainables.teacher_images import TeacherImages
 
 BATCH = 1_000  # images that are rendered or read at a time
 
@@ -50,17 +51,23 @@ class Scorer:
     def protocol(self, purpose: str, n: int) -> str:
         return protocol(self.features, self.features.dims, self.images.hash, purpose, n, len(streams(purpose)))
 
-    def __call__(self, generator: nn.Module, purpose: str, n: int, law: LatentLaw = PAPER) -> dict[str, Score]:
+    def __call__(
+        self, generator: nn.Module | TeacherImages, purpose: str, n: int, law: LatentLaw = PAPER
+    ) -> dict[str, Score]:
         """Return fid, is (if the features have classes) and sharpness of n images per set of latents; kid in a report.
 
-        purpose: rung (for pruning), selection, or report (three sets of latents). law: of the generator's latents.
-        Raises NotFiniteError if an image is NaN or infinite.
+        purpose: rung (for pruning), selection, or report (three sets of latents). law: of a network's latents.
+        Raises NotFiniteError if an image of a network is NaN or infinite.
         """
         values: dict[str, list[float]] = {}
         for stream in streams(purpose):
             tally = make_tally(self.features, n)
             for start in range(0, n, BATCH):
-                tally.add_rendered(generator, latents(stream, start, min(BATCH, n - start), law))
+                count = min(BATCH, n - start)
+                if isinstance(generator, TeacherImages):
+                    tally.add(generator.images(stream, start, count))
+                else:
+                    tally.add_rendered(generator, latents(stream, start, count, law))
             values.setdefault("fid", []).append(tally.fid(self.reference, self.features.dims))
             values.setdefault("sharpness", []).append(tally.sharpness)
             if tally.inception_score.n:

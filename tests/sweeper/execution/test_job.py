@@ -12,7 +12,7 @@ from torch import nn
 
 from sweeper import weights
 from sweeper.execution import job as jobs
-from sweeper.execution.job import load_generator
+from sweeper.execution.generators import load_generator
 from sweeper.records import FinalRecord, Manifest, Teacher
 from sweeper.scheduling.sweep import Job
 from sweeper.store import Store

@@ -81,12 +81,12 @@ def test_a_learning_curve_ends_at_the_last_rung_that_all_seeds_reached(tmp_path:
 
 
 def test_samples_are_of_teacher_mse_joint_and_control_and_state_the_updates_of_pruned_ones(store: Store) -> None:
-    shown = [(s.kind, s.shape.d, s.updates, s.finished, s.chosen) for s in samples(Comparison.read(store, None, None))]
+    shown = [(s.kind, s.name, s.updates, s.finished, s.chosen) for s in samples(Comparison.read(store, None, None))]
     assert shown == [
-        ("teacher", 16, 30, True, True),
-        ("mse student", 2, 10, False, False),
-        ("joint student", 2, 30, True, True),
-        ("control", 2, 30, True, True),
+        ("teacher", "d=16", 30, True, True),
+        ("mse student", "d=2", 10, False, False),
+        ("joint student", "d=2", 30, True, True),
+        ("control", "d=2", 30, True, True),
     ]
 
 

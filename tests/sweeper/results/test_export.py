@@ -18,7 +18,8 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sweeper.execution.job import load_generator, scorer_of
+from sweeper.execution.generators import load_generator
+from sweeper.execution.job import scorer_of
 from sweeper.records import ONNX_FORMATS, Teacher
 from sweeper.results import choice, export, onnx_file, rescoring
 from sweeper.results.comparison import Comparison

@@ -102,7 +102,8 @@ def test_rungs_of_another_protocol_are_not_compared(tmp_path: Path) -> None:
     sweep(store, "teacher", [best], protocols=PROTOCOLS | {"rung": "other"})
     pinned = Teacher(best, 30, "w", "mnist5k-teachers", "best")
     students = Sweep.read(sweep(store, "student", [trial(store, student(2), 30.0)], pinned), store)
-    assert view.Baselines.of(students, store) == view.Baselines({}, None)
+    # The teacher's own rung is of the students' protocol.
+    assert view.Baselines.of(students, store) == view.Baselines({}, ("d=2", 5.25))
 
 
 def test_failures_stay_in_the_view(teachers: Sweep, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,1 @@
+"""How does a generator that sweeper did not train become a teacher?"""
