@@ -75,6 +75,11 @@ def test_a_plain_folder_of_the_same_name_is_no_package(tmp_path: Path, monkeypat
     assert missing_extras() == ["runs"]
     with pytest.raises(EnvironmentUserError, match=r"it needs folder_of_runs, which is not .*, or leave it"):
         require("runs", "it", "leave it")
+    monkeypatch.setitem(EXTRAS, "runs", ("folder_of_runs", "none", "no_other"))
+    with pytest.raises(
+        EnvironmentUserError, match="it needs folder_of_runs, none and no_other, which are not installed"
+    ):
+        require("runs", "it")
 
 
 @cache
