@@ -155,7 +155,7 @@ class Store:
     # Paths that other modules write to.
 
     def bank(self, teacher: str, side: int | None = None) -> Path:
-        """Return a bank's folder: under SWEEPER_CACHE (a node's local disk) if set. side: if below the teacher's own."""
+        """Return a bank's folder, under SWEEPER_CACHE (a node's local disk) if set. side: if below the teacher's."""
         name = teacher if side is None else f"{teacher}.{side}"
         return Path(os.environ.get("SWEEPER_CACHE") or self.root) / "bank" / name
 
