@@ -75,6 +75,11 @@ def test_a_plain_folder_of_the_same_name_is_no_package(tmp_path: Path, monkeypat
     assert missing_extras() == ["runs"]
     with pytest.raises(EnvironmentUserError, match=r"it needs folder_of_runs, which is not .*, or leave it"):
         require("runs", "it", "leave it")
+    monkeypatch.setitem(EXTRAS, "runs", ("folder_of_runs", "none", "no_other"))
+    with pytest.raises(
+        EnvironmentUserError, match="it needs folder_of_runs, none and no_other, which are not installed"
+    ):
+        require("runs", "it")
 
 
 @cache
@@ -121,7 +126,7 @@ def test_the_extras_are_those_of_the_project() -> None:
         assert set().union(*map(distributions, modules)) == declared(extras[name])
     listed = set(re.findall(r"[a-z]+", extras["all"][0].partition("[")[2]))
     assert listed == set(extras) - {"all", "dev"}
-    assert f"{DISTRIBUTION}[all]" in extras["dev"]
+    assert f"{DISTRIBUTION}[{','.join(sorted(EXTRAS))}]" in extras["dev"]
 
 
 def test_only_two_files_import_an_extra_where_they_begin_and_no_file_begins_with_these() -> None:

@@ -21,8 +21,9 @@ def require(extra: str, purpose: str, instead: str = "") -> None:
     """
     missing = [module for module in EXTRAS[extra] if not _is_installed(module)]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
-        text = f"{purpose} needs {' and '.join(missing)}, which {verb} not installed; {installation(extra)}"
+        *others, last = missing
+        named = f"{', '.join(others)} and {last}, which are" if others else f"{last}, which is"
+        text = f"{purpose} needs {named} not installed; {installation(extra)}"
         raise EnvironmentUserError(f"{text}, or {instead}" if instead else text)
 
 

@@ -23,7 +23,7 @@ from torch import nn
 from sweeper.execution.job import _save_weights
 from sweeper.records import FinalRecord
 from sweeper.store import Store
-from tests.fuzz.case import limited, run
+from tests.fuzz.case import import_all, limited, run
 from tests.sweeper import stores
 from trainables import checkpoint
 from trainables.bank import Bank, shard_path
@@ -91,6 +91,7 @@ class Case:
 @cache
 def _whole() -> Path:
     """Return a folder with a store of one finished teacher and one scored data set, and samples to score."""
+    import_all()
     folder = Path(tempfile.mkdtemp(prefix="sweeper-whole-"))
     store, rng = Store(folder / "runs"), np.random.default_rng(0)
     stores.sweep(store, "teacher", [SPEC.signature])
