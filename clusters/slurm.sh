@@ -19,7 +19,7 @@ venv=${SWEEPER_VENV:-$HOME/sweeper-venv} # where `pip install '.[cluster]'` was 
 source "$venv/bin/activate"
 (($# > 0)) || { echo "usage: sbatch $0 sweeper run teachers …" >&2; exit 2; }
 
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+read -r head < <(scontrol show hostnames "$SLURM_JOB_NODELIST") # with `| head` scontrol may die of a closed pipe
 port=$((20000 + SLURM_JOB_ID % 20000)) # two jobs may share a node
 address="$head:$port"
 export RAY_ENABLE_UV_RUN_RUNTIME_ENV=0 RAY_USAGE_STATS_ENABLED=0

@@ -191,7 +191,7 @@ def test_training_from_the_bank_equals_rendering_in_every_step(digits: Images, b
 
     class UncachedBank(Bank):
         def __call__(self, indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            return self.z[indices], self.render(self.z[indices])
+            return self.z[indices], self.teacher.render(self.z[indices])
 
     spec = spec_of(role="student", loss="joint", alpha=0.1, d_discriminator=1, teacher="t", latents=50)
     uncached = UncachedBank(bank.folder, bank.count, bank.teacher)
