@@ -70,7 +70,7 @@ def session(slots: int | None, improve: Callable[[Machine], Machine] = lambda ma
     """Connect to the Ray cluster at RAY_ADDRESS, else start a local one, for the time of the block.
 
     slots: the most concurrent trials. improve: adds the throughput of its GPU to a machine.
-    Raises EnvironmentUserError if there is no cluster.
+    Raises EnvironmentUserError if there is no cluster, or if Ray does not start.
     """
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -86,11 +86,15 @@ def session(slots: int | None, improve: Callable[[Machine], Machine] = lambda ma
             else:
                 cpus = max(usable_cpus(), slots or 1)
                 ray.init(address="local", num_cpus=cpus, include_dashboard=False, **quiet)
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except Exception as error:  # on a busy machine Ray gives up its own start by an error of no other type
+        _shut_down(set(interruption.descendants()) - others)
+        folder.cleanup()
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        if not address:
+            raise EnvironmentUserError(f"Ray does not start here: {reason}; run the same command again") from None
         raise EnvironmentUserError(
-            f"no Ray cluster at {address or 'local'}: {reason}; start one, set RAY_AUTH_TOKEN if it has a token, or "
-            "leave out --address and RAY_ADDRESS"
+            f"no Ray cluster at {address}: {reason}; start one, set RAY_AUTH_TOKEN if it has a token, or leave out "
+            "--address and RAY_ADDRESS"
         ) from None
     joined: RayCluster | None = None
     try:

@@ -1,6 +1,7 @@
 """Clusters: a sweep runs on an existing cluster."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import pytest
 from sweeper.execution import tune
 from tests import faults
 from tests.conftest import TINY, Done
+from trainables.errors import EnvironmentUserError
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,20 @@ def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done],
     done = sweeper(*command, cwd=fresh)
     assert done.code == 5
     assert "no Ray cluster at 127.0.0.1:1" in done.err.splitlines()[-1]
+
+
+def test_a_ray_that_does_not_start_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that is too busy: Ray then raises an Exception of no other type."""
+
+    def give_up(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "5" * 64)
+    monkeypatch.setattr(tune.ray, "init", give_up)
+    line = "Ray does not start here: The current node timed out during startup; run the same command again"
+    with pytest.raises(EnvironmentUserError, match=re.escape(line)), tune.session(1):
+        pass
 
 
 @pytest.mark.long

@@ -140,11 +140,12 @@ def kill_and_restart(folder: Path, rng: random.Random, kills: int, longest: floa
             with faults.Command(words, folder) as command:
                 what = faults.kill_at_random(command, rng, longest) if killed < kills else ""
                 killed += bool(what)
-                print(
-                    f"{time.monotonic():.0f} s: kill {killed} of {kills}: {what or 'none, it has finished'}", flush=True
-                )
                 code, err = command.wait(1_200)
-                assert not (left := command.wait_until_gone(60)), f"an orphan stays: {left}"
+                ended = time.monotonic()
+                # Ray's agents wait up to a minute for the rest of Ray, if that was killed while it started.
+                assert not (left := command.wait_until_gone(150)), f"an orphan stays: {left}"
+                gone = f"exit {code}, all gone after {time.monotonic() - ended:.0f} s"
+                print(f"kill {killed} of {kills}: {what or 'none, it has finished'}; {gone}", flush=True)
             assert "Traceback" not in err, err
             if code == 0:
                 break
