@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from playwright.sync_api import Browser
 
 import sweeper as package
+from sweeper.results import latency
 from sweeper.results.comparison import Comparison
 from sweeper.results.lines import flat
-from sweeper.results.table_text import cells
+from sweeper.results.table_text import cells, columns
 from sweeper.store import Store, dump
 from tests.conftest import Done
 from tests.wandb_server import Server
@@ -26,8 +28,14 @@ def numbers(rows: list[dict[str, Any]], names: list[str]) -> list[dict[str, floa
 
 
 def test_page_json_wandb_and_dataframe_show_equal_numbers(
-    finished: Path, sweeper: Callable[..., Done], browser: Browser, wandb_server: Server, tmp_path: Path
+    finished: Path,
+    sweeper: Callable[..., Done],
+    browser: Browser,
+    wandb_server: Server,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(latency, "_here", [])  # what other tests measured in this process is not in the store
     # The terminal's JSON, and the plain numbers of its CSV.
     built = Comparison.read(Store(finished / "runs"), None, None).table
     assert json.loads(sweeper("table", "--format", "json", cwd=finished).out) == json.loads(dump(built.as_json()))
@@ -57,9 +65,10 @@ def test_page_json_wandb_and_dataframe_show_equal_numbers(
         "all => all.map(tr => [...tr.cells].map(td => [td.textContent, td.dataset.value ?? null]))"
     )
     page.close()
+    first_scores = columns(built).index("IS (Stu.)")  # sizes of exports stand before the scores, where there are any
+    places = [0, 1, 2, *range(first_scores, first_scores + len(SCORES))]
     names = ["d", "parameters", "ratio", *SCORES]
-    sort_keys = [
-        {name: math.nan if v is None else v for name, (_, v) in zip(names, row, strict=False)} for row in cells_of_page
-    ]
+    values = [[math.nan if row[place][1] is None else row[place][1] for place in places] for row in cells_of_page]
+    sort_keys = [dict(zip(names, row, strict=True)) for row in values]
     assert numbers(sort_keys, names) == numbers(terminal, names)
     assert [[text for text, _ in row] for row in cells_of_page] == cells(built)

@@ -99,7 +99,8 @@ def test_samples_have_alternative_texts_and_the_rows_of_the_paper_s_figure_11(op
     teacher, *students, control = (alt.removeprefix("12 samples of the ") for alt, _ in rows[:5])
     assert teacher.startswith("teacher, d=")
     assert [name.partition(",")[0] for name in students] == ["mse student", "joint student", "perceptual student"]
-    assert sum("at 8 updates" in name for name in students) == 2, "one of the four configurations finished"
+    pruned = sum("at 8 updates" in name for name in students)
+    assert pruned in (1, 2), "of four configurations one finishes, and a free slot may finish another"
     assert control.startswith("control, d="), "a control of the teacher's d would be the teacher"
     assert control[-1] != teacher[-1]
     assert {ratio for _, ratio in rows} == {float(pages.TILES)}
