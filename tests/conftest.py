@@ -38,6 +38,14 @@ class Done:
     err: str
 
 
+# The files that take longest and wait most. They start first, so that no process of pytest-xdist ends with one alone.
+SLOWEST = ("test_reliability.py", "test_cluster.py", "test_run.py", "test_export.py", "test_page.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in SLOWEST)
+
+
 @pytest.fixture(scope="session")
 def sweeper() -> Callable[..., Done]:
     """Return a function that runs the console script: `sweeper("table", cwd=folder)`."""
