@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.markup import escape
 
 from sweeper.scheduling.sweep import State, Sweep
 from sweeper.store import TUNE_FOLDER, Store
@@ -22,11 +21,13 @@ from trainables.files import is_abandoned
 OLD = 86_400.0  # seconds after which a temporary file of a process that cannot be seen from here is taken for abandoned
 # Names that sweeper gives. What has another name is never deleted.
 _TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{6}\.tmp")
-_CHECKPOINT = re.compile(r"checkpoint(-[a-z0-9-]+)?\.safetensors(\.spoiled)?")
-_SHARD = re.compile(r"[0-9]{6}\.(npy|lock|lock\.lease|npy\.spoiled)")
+_SPOILED = re.compile(r".+\.(safetensors|npy|json)\.spoiled")  # of trainables.tensors.set_aside
+_UNFINISHED = re.compile(r".+\.partial\.(safetensors|npy|json)")  # data sets and statistics
+_CHECKPOINT = re.compile(r"checkpoint(-[a-z0-9-]+)?\.safetensors")
+_SHARD = re.compile(r"[0-9]{6}\.(npy|lock|lock\.lease)")
 _BANK = re.compile(r"(?P<signature>[0-9a-f]{12})@[0-9]+-[0-9a-f]+(\.[0-9]+)?")
 _TRIAL_FILE = re.compile(
-    r"record\.json|error\.txt|export-onnx(-fp16|-int8)?\.json|samples-[0-9]+\.png|(generator|discriminator)-[0-9]+\.safetensors(\.spoiled)?"
+    r"record\.json|error\.txt|export-onnx(-fp16|-int8)?\.json|samples-[0-9]+\.png|(generator|discriminator)-[0-9]+\.safetensors"
 )
 _SIGNATURE = re.compile(r"[0-9a-f]{12}")
 
@@ -61,12 +62,12 @@ def run(store: Store, yes: bool, command: str) -> None:
 
     Raises UserError if a sweep trains in the store, or if it cannot be written.
     """
-    say = Console(highlight=False, soft_wrap=True).print
+    say = Console(highlight=False, markup=False, soft_wrap=True).print
     if not yes:
         groups = find(store)
         _show(groups, say)
         if groups:
-            say(f"nothing is deleted yet; `{escape(command)} --yes` deletes it")
+            say(f"nothing is deleted yet; `{command} --yes` deletes it")
         return
     with store.lock():
         groups = find(store)
@@ -106,6 +107,21 @@ def find(store: Store) -> list[Group]:
     unnamed = [s for s in _trials(store) if s not in members and s not in teachers]
     groups = [
         Group("temporary files of processes that ended", "nothing", list(_temporary_files(store, OLD))),
+        Group(
+            "damaged files that were set aside",
+            "nothing that sweeper can read",
+            [file for folder in _folders(store) for file in _named(folder, _SPOILED)],
+        ),
+        Group(
+            "unfinished data sets and statistics, a day old",
+            "a command that needs them begins them again",
+            [
+                file
+                for folder in (store.datasets, store.scores)
+                for file in _named(folder, _UNFINISHED)
+                if time.time() - _modified(file) > OLD
+            ],
+        ),
         Group(
             "checkpoints of finished trials",
             "a longer budget, or other scores, train them from the start",
@@ -158,15 +174,20 @@ def _temporary_files(store: Store, old: float) -> Iterator[Path]:
 
     old: seconds since the last write to a file of another host. Tune's temporary folders are among them.
     """
-    trials = _entries(store.root / "trials")
-    folders = [store.root, *_entries(store.root), *trials, *_banks(store), store.root / "datasets" / "known"]
-    for folder in dict.fromkeys(folders):
+    for folder in _folders(store):
         for file in _named(folder, _TEMPORARY):
             if is_abandoned(file.name) or time.time() - _modified(file) > old:
                 yield file
     for folder in _entries(Path(tempfile.gettempdir())):
         if folder.name.startswith(TUNE_FOLDER) and is_abandoned(folder.name) and not folder.is_symlink():
             yield folder
+
+
+def _folders(store: Store) -> list[Path]:
+    """Return the folders in which sweeper writes."""
+    trials = _entries(store.root / "trials")
+    folders = [store.root, *_entries(store.root), *trials, *_banks(store), store.root / "datasets" / "known"]
+    return list(dict.fromkeys(folders))
 
 
 def _entries(folder: Path) -> list[Path]:

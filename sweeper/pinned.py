@@ -23,8 +23,9 @@ def check_comparable(students: Manifest, source: Manifest | AddedTeacher, store:
         return
     if students.updates != source.updates:
         say(
-            f"[yellow]unequal budgets[/yellow]: students {students.updates} updates, controls {source.updates}; "
-            f"for a fair table add --set updates={source.updates}, or train teachers with updates={students.updates}"
+            ("unequal budgets", "yellow"),
+            f": students {students.updates} updates, controls {source.updates}; "
+            f"for a fair table add --set updates={source.updates}, or train teachers with updates={students.updates}",
         )
     if students.n["report"] != source.n["report"]:
         raise UserError(

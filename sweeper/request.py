@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from sweeper.records import CHECKPOINT_SECONDS, AddedTeacher, Manifest, Teacher
 from sweeper.scheduling.selection import resolve_teacher
@@ -21,7 +22,11 @@ from trainables.spec import DEFAULTS, IMAGE_SIZES, TrialSpec, check_type
 from trainables.teacher_images import for_students
 
 console = Console(stderr=True, highlight=False, soft_wrap=True)
-say = console.print
+
+
+def say(*parts: str | tuple[str, str]) -> None:
+    """Print a line. parts: texts, and pairs of a text and its style. Nothing in a text is markup."""
+    console.print(Text.assemble(*parts))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +106,15 @@ class ResolvedRequest:
 
 
 def choose_cluster(address: str | None) -> None:
-    """Name the cluster to Ray, by the variable that it and sweeper.execution.tune read when they are imported."""
+    """Name the cluster to Ray, by the variable that it and sweeper.execution.tune read when they are imported.
+
+    Raises UserError for `local`: Ray would start a session that listens to the network and asks for no token.
+    """
     if address:
         os.environ["RAY_ADDRESS"] = address
+    if os.environ.get("RAY_ADDRESS") == "local":
+        option = "--address local" if address else "RAY_ADDRESS=local"
+        raise UserError(f"{option} names no cluster; leave it out, and sweeper starts a session of its own")
 
 
 def resolve(request: Request) -> ResolvedRequest:

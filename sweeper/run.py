@@ -7,12 +7,10 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from rich.markup import escape
-
 from sweeper import weights
 from sweeper.clean import remove_temporary
 from sweeper.pinned import check_comparable, check_weights
-from sweeper.records import AddedTeacher, Manifest, Teacher
+from sweeper.records import AddedTeacher, Manifest
 from sweeper.request import Request, ResolvedRequest, resolve, say
 from sweeper.results.comparison import Comparison, joined
 from sweeper.scheduling.sweep import Sweep
@@ -50,7 +48,7 @@ def run(request: Request) -> int:
         if old and old.role != request.role:
             raise UserError(f"{old.name} is a sweep of {old.role}s; give this one another --name")
         if old and not request.replace:
-            _check_grows(old, specs, resolved.teacher)
+            _check_grows(old, specs, resolved)
         manifest = _manifest(resolved, images, specs, old, partial(tell, "scored"))
         if resolved.source:
             check_comparable(manifest, resolved.source, store)
@@ -183,17 +181,19 @@ def _drop_lost_trials(manifest: Manifest, old: Manifest | None, store: Store) ->
             lost.append(str(error))
     if lost:
         others = f", and so are {len(lost) - 1} others, whose weights are lost, too" if len(lost) > 1 else ""
-        say(f"[yellow]{escape(lost[0])}[/yellow]; the trial is trained again{others}")
+        say((lost[0], "yellow"), f"; the trial is trained again{others}")
 
 
-def _check_grows(old: Manifest, specs: list[TrialSpec], teacher: Teacher | None) -> None:
+def _check_grows(old: Manifest, specs: list[TrialSpec], resolved: ResolvedRequest) -> None:
     """Raise UserError if trials would leave the sweep, or its teacher would change."""
     wanted = {spec.signature: spec for spec in specs}
-    leaving = set(old.signatures) - set(wanted)
+    leaving, teacher, confirm = set(old.signatures) - set(wanted), resolved.teacher, resolved.space.confirm
     if old.teacher and teacher and (old.teacher.signature, old.teacher.updates) != (teacher.signature, teacher.updates):
         change = f"has the teacher {old.teacher.name}, and this command {teacher.name}"
     elif leaving:
         change = f"has {len(leaving)} trials that this command leaves out"
+    elif old.confirming and confirm < old.confirm:
+        change = f"has {old.confirm} fresh seeds per configuration, and this command {confirm}"
     else:
         return
     raise UserError(
@@ -219,7 +219,7 @@ def _announce(before: Sweep | None, after: Sweep) -> None:
     }
     summary = ", ".join(f"{count} {what}" for what, count in counts.items() if count or what in ("done", "new"))
     ladder = ", ".join(str(rung) for rung in new.rungs)
-    say(f"[bold]{new.name}[/bold]: {len(after.records)} trials ({summary}); rungs at {ladder} updates, eta {new.eta}")
+    say((new.name, "bold"), f": {len(after.records)} trials ({summary}); rungs at {ladder} updates, eta {new.eta}")
     if old and (old.rungs, old.eta, old.n) != (new.rungs, new.eta, new.n):
         say(f"  before: rungs at {', '.join(map(str, old.rungs))} updates, eta {old.eta}, n {old.n}; now n {new.n}")
 
@@ -245,26 +245,26 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
     """Print the outcome and the next command. Return the exit code."""
     name, command = sweep.manifest.name, request.command
     if not sweep.finished():
-        say(f"[yellow]{name} is interrupted[/yellow]; continue with `{escape(command)}`")
+        say((f"{name} is interrupted", "yellow"), f"; continue with `{command}`")
         return 130
     if sweep.failed:
-        say(f"[red]{len(sweep.failed)} trials of {name} failed[/red]; try again with `{escape(command)}`")
+        say((f"{len(sweep.failed)} trials of {name} failed", "red"), f"; try again with `{command}`")
         for signature, failure in sweep.failed.items():
-            say(f"  {sweep.records[signature].spec.label()}: {escape(failure.reason)}")
+            say(f"  {sweep.records[signature].spec.label()}: {failure.reason}")
             if (trace := store.traceback(signature)).exists():
-                say(f"  traceback: {escape(str(trace))}")
+                say(f"  traceback: {trace}")
         codes = {failure.exit_code for failure in sweep.failed.values()}
         return EnvironmentUserError.exit_code if codes == {EnvironmentUserError.exit_code} else 3
     for shape in sweep.strata:
         if shape not in sweep.finishers():
-            say(f"[yellow]{shape.label}: every configuration diverged[/yellow]; try a smaller lr")
+            say((f"{shape.label}: every configuration diverged", "yellow"), "; try a smaller lr")
     if sweep.manifest.role == "student":
         _write_samples(sweep, store, request, trained)
         name_option = f" --name {request.name}" if request.name else ""
         next_step = f"sweeper table{name_option}{_options(request)}"
     else:
         next_step = f"sweeper run students --teacher best{_options(request)}"
-    say(f"[green]{name} is finished[/green]; next: `{escape(next_step)}`")
+    say((f"{name} is finished", "green"), f"; next: `{next_step}`")
     return 0
 
 
@@ -274,7 +274,7 @@ def _write_samples(sweep: Sweep, store: Store, request: Request, trained: bool) 
         from sweeper.results.sheet import draw_sheet
 
         draw_sheet(Comparison.of(store, *joined(store, sweep.manifest)))
-    say(f"samples: {escape(str(store.picture(sweep.manifest.name)))}")
+    say(f"samples: {store.picture(sweep.manifest.name)}")
 
 
 def _options(request: Request) -> str:

@@ -60,6 +60,7 @@ class DiskError(EnvironmentUserError, OSError):
         return f"{self.filename or 'a file'}: {self.strerror}; {advice}"
 
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
 DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 _ADVICE = {
     errno.ENOSPC: "free some space (`sweeper clean` lists what can go), then run the same command again",

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from rich.markup import escape
 
 from sweeper.added import SAMPLE_SHEET
 from sweeper.adding.measuring import check_images, check_repeats, measured_law, measured_range
@@ -177,7 +176,7 @@ def _added(request: AddRequest, name: str, found: _Generator, folder: Path, stor
         if (old := store.teachers.find(name)) is not None:
             if (old.id, old.dataset) != (teacher.id, teacher.dataset):
                 raise UserError(f"{store.root} has another teacher {name} already; give this one another --name")
-            say(f"{name} is in {escape(str(store.root))} already")
+            say(f"{name} is in {store.root} already")
             return old
         _write_files(request, found, folder, staged)
         files = {path.name: file_hash(path) for path in sorted(staged.iterdir())}
@@ -292,7 +291,7 @@ def _tell(teacher: AddedTeacher, store: Store, request: AddRequest) -> None:
         counts = f"{teacher.parameters:,} parameters, {macs} multiply-accumulates"
     against = f"{teacher.own:,} images of its own" if teacher.own else teacher.dataset
     say(f"{teacher.name}: {teacher.kind}, z of {teacher.law} → {size}; {counts}")
-    say(f"  FID {fid['mean']:.2f} against {against}; {escape(fid['protocol'])}")
-    say(f"  samples: {escape(str(store.teachers.folder(teacher.name) / SAMPLE_SHEET))}")
+    say(f"  FID {fid['mean']:.2f} against {against}; {fid['protocol']}")
+    say(f"  samples: {store.teachers.folder(teacher.name) / SAMPLE_SHEET}")
     option = "" if request.store == Path("runs") else f" --store {shlex.quote(str(request.store))}"
-    say(f"[green]{teacher.name} is a teacher[/green]; next: `sweeper run students --teacher {teacher.name}{option}`")
+    say((f"{teacher.name} is a teacher", "green"), f"; next: `sweeper run students --teacher {teacher.name}{option}`")

@@ -18,7 +18,7 @@ from sweeper.records import Manifest
 from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
 from trainables import plugins
-from trainables.errors import Interrupted, UserError
+from trainables.errors import EnvironmentUserError, Interrupted, UserError
 from trainables.notes import notes
 
 NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
@@ -27,8 +27,8 @@ NODE_LABEL = "ray.io/node-id"  # Ray gives it to every node
 class TrialActor(tune.Trainable):
     """Runs one job after another in one process, so that data, classifier and bank load once.
 
-    Raises UnexpectedError instead of a result for an error that is neither the user's nor a lack of memory. Tune then
-    ends the process, and the job is tried in another one.
+    Raises UnexpectedError instead of a result for an error that may be the machine's, but for a lack of memory. Tune
+    then ends the process, and the job is tried in another one.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ class TrialActor(tune.Trainable):
         # Released out here, because a caught exception keeps the tensors of its frames alive.
         result |= {**memory.release(), "notes": list(notes)}
         if "unexpected" in result:
-            raise UnexpectedError(*result["unexpected"])
+            raise result["unexpected"]
         return {"done": True, **result}
 
     def _run_job(self) -> dict[str, Any]:
@@ -59,12 +59,14 @@ class TrialActor(tune.Trainable):
         except torch.OutOfMemoryError:
             reason = "out of memory on a whole GPU; try a smaller batch_size, or --precision bf16"
             return {"failure": reason, "out_of_memory": True}
+        except EnvironmentUserError as error:
+            return {"unexpected": UnexpectedError.of(error)}
         except UserError as error:
             return {"failure": str(error), "exit_code": error.exit_code}
         except Exception as error:
             self._save_traceback()
             reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            return {"unexpected": (reason, _place(error))}
+            return {"unexpected": UnexpectedError(reason, _place(error))}
         return {}
 
     def _open_store(self) -> None:

@@ -2,14 +2,14 @@
 
 A failure counts against a job only if the job has written no checkpoint since the one before. An unexpected error may
 lie in the machine (a card, a mount) instead of in the trial: errors of several jobs that are raised by one line of code
-are the machine's.
+are the machine's. So are those of a disk. A full one stays full for every job, and ends the command at once.
 """
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from sweeper.scheduling.sweep import Job
-from trainables.errors import EnvironmentUserError
+from trainables.errors import FULL, DiskError, EnvironmentUserError
 
 ERRORS = 3  # unexpected errors in a row that fail a trial
 DEATHS = 5  # of its process in a row that fail a trial; a node that is lost does not count
@@ -17,12 +17,27 @@ ALIKE = 3  # jobs with one unexpected error that end the command
 
 
 class UnexpectedError(Exception):
-    """What a job raised, apart from a UserError. Its process is not used again."""
+    """What a job raised that may be the machine's fault. Its process is not used again."""
 
-    def __init__(self, reason: str, place: str = "") -> None:
-        """reason: one line. place: the file and line that raised it, and the type of the error."""
-        super().__init__(reason, place)  # both, because it is pickled
-        self.reason, self.place = reason, place or reason
+    def __init__(self, reason: str, place: str = "", exit_code: int = 1, is_full: bool = False) -> None:
+        """reason: one line. place: the file and line that raised it, and the type of the error; equal for errors alike.
+
+        exit_code: that of an EnvironmentUserError, whose line says what to do, else 1. is_full: whether a disk is full.
+        """
+        super().__init__(reason, place, exit_code, is_full)  # all, because it is pickled
+        self.reason, self.place, self.exit_code, self.is_full = reason, place or reason, exit_code, is_full
+
+    @classmethod
+    def of(cls, error: EnvironmentUserError) -> "UnexpectedError":
+        """Return what a machine lacks as a failure of the job."""
+        number = error.errno if isinstance(error, DiskError) else None
+        place = f"DiskError {number}" if number else str(error)
+        return cls(str(error), place, error.exit_code, number in FULL)
+
+    @property
+    def advises(self) -> bool:
+        """Whether the reason says what to do. Of other errors the store has the traceback."""
+        return self.exit_code == EnvironmentUserError.exit_code
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,7 @@ class Failures:
         """Count a failure. Return why the trial fails, or None if the job is to be tried again.
 
         progress: a number that changes with each checkpoint of the trial. Raises EnvironmentUserError if jobs fail
-        alike.
+        alike, or if a disk is full.
         """
         if self._progress.get(job) != progress:
             self._in_a_row[job] = 0
@@ -63,8 +78,12 @@ class Failures:
         if isinstance(error, ProcessDeath):
             died = self._in_a_row[job] >= DEATHS
             return f"its process died {DEATHS} times without a newer checkpoint" if died else None
+        if error.is_full:
+            raise EnvironmentUserError(error.reason)
         alike = self._jobs_by_place[error.place]
         alike.add(job.signature)
+        if len(alike) >= ALIKE and error.advises:
+            raise EnvironmentUserError(error.reason)
         if len(alike) >= ALIKE:
             raise EnvironmentUserError(
                 f"{len(alike)} trials stopped by one error, {error.reason}; none is marked as failed; repair what the "

@@ -19,6 +19,7 @@ from ray.tune.search import Searcher
 from sweeper.execution import pulse
 from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.failures import Failures, ProcessDeath, UnexpectedError
+from sweeper.execution.nodes import Node
 from sweeper.execution.placement import Placement
 from sweeper.execution.resources import Share
 from sweeper.execution.slots import Slots
@@ -195,8 +196,7 @@ class JobSearcher(Searcher):
             elif result and "out_of_memory" in result and 0 < share.gpus < 1:
                 self._retry_on_larger_share(job, share.gpus)
             else:
-                self.placement.succeeded(node)
-                self._report(job, result or {})
+                self._report(job, result or {}, node)
         except Exception as raised:
             self.error = self.error or raised
 
@@ -223,7 +223,7 @@ class JobSearcher(Searcher):
                 return
             reason = self.failures.reason_to_fail(job, error, self._progress(job))
             if reason is not None:
-                self._fail(job, Failure(reason, exit_code=1))
+                self._fail(job, Failure(reason, error.exit_code if isinstance(error, UnexpectedError) else 1))
             elif isinstance(error, ProcessDeath):
                 self.sweep.retry(job)
             else:
@@ -252,7 +252,7 @@ class JobSearcher(Searcher):
         label = self._label(job)
         print(f"note: {label} ran out of memory on {gpus:g} of a GPU; retrying on {enlarged:g}", file=sys.stderr)
 
-    def _report(self, job: Job, result: dict[str, Any]) -> None:
+    def _report(self, job: Job, result: dict[str, Any], node: Node | None) -> None:
         if "gpu_name" in result:
             spec = self.sweep.records[job.signature].spec
             save_measured(self.store, result["gpu_name"], spec, result["gpu_bytes"])
@@ -263,6 +263,7 @@ class JobSearcher(Searcher):
             record = self.sweep.records[job.signature].rung(job.updates, self.sweep.manifest.protocols["rung"])
             assert record is not None
             self._notify(lambda watcher: watcher.reached(self.sweep, job, record))
+            self.placement.succeeded(node)
             self._retry_delayed()
         else:
             self._fail(job, Failure(result.get("failure", "it left no record"), result.get("exit_code", 1)))

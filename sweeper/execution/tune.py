@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import logging
 import os
-import secrets
 import signal
 import socket
 import sys
@@ -18,26 +17,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
 
-# Ray reads these when it is imported: no output, no usage reports, no snapshots, and under `uv run` no copy of the
-# working directory to the workers, which have the environment of the command.
-os.environ.update(
-    RAY_AIR_NEW_OUTPUT="0",
-    RAY_ENABLE_UV_RUN_RUNTIME_ENV="0",
-    RAY_USAGE_STATS_ENABLED="0",
-    RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0",
-    TUNE_DISABLE_AUTO_CALLBACK_LOGGERS="1",
-    TUNE_DISABLE_SIGINT_HANDLER="1",
-    TUNE_GLOBAL_CHECKPOINT_S="3600",
-    TUNE_MAX_PENDING_TRIALS_PG="10000",  # the searcher suggests what fits, and Tune starts it at once
-    TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S="0",
-    PYTHONWARNINGS="ignore",
-)
-# A local session accepts processes with this token alone, and listens on loopback. A cluster has its own settings, and
-# a worker, where Ray comes first, inherits them.
-if not os.environ.get("RAY_ADDRESS") and "ray" not in sys.modules:
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
-    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # on Linux, too, this makes every socket a loopback one
+from sweeper.execution.ray_environment import IS_CLOSED  # isort: split
 
 import ray
 import torch
@@ -75,9 +55,9 @@ def session(slots: int | None, improve: Callable[[Machine], Machine] = lambda ma
     logging.getLogger("ray").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     address = os.environ.get("RAY_ADDRESS")
-    if not address and "RAY_AUTH_TOKEN" not in os.environ:
+    if not address and not IS_CLOSED:
         raise EnvironmentUserError("a file of yours imports ray when it is loaded; import it inside its functions")
-    folder, others = tempfile.TemporaryDirectory(prefix="sweeper-"), set(interruption.descendants())
+    folder, others = tempfile.TemporaryDirectory(prefix=TUNE_FOLDER + owner_mark()), set(interruption.descendants())
     try:
         with _sheltered(folder.name):
             if address:

@@ -74,6 +74,24 @@ def test_what_it_names_goes_and_what_it_does_not_know_stays(store: Store, sweepe
     assert "nothing can go" in sweeper("clean", "--yes", cwd=store.root.parent).out
 
 
+def test_damaged_files_go_wherever_they_were_set_aside(store: Store) -> None:
+    trial_folder, bank = next(store.root.glob("trials/*")), next(store.root.glob("bank/*@*"))
+    for folder in (store.datasets, store.scores, trial_folder, bank):
+        folder.mkdir(exist_ok=True)
+        (folder / "one.safetensors.spoiled").write_bytes(bytes(10))
+        (folder / "mine.spoiled").write_bytes(bytes(10))
+    assert sizes(store)["damaged files that were set aside"] == 40
+
+
+def test_unfinished_preparations_go_once_nobody_goes_on_with_them(store: Store) -> None:
+    store.datasets.mkdir()
+    file = store.datasets / "photos-32.partial.npy"
+    file.write_bytes(bytes(10))
+    assert not [kind for kind in sizes(store) if "unfinished" in kind]
+    os.utime(file, (0, 0))
+    assert sizes(store)["unfinished data sets and statistics, a day old"] == 10
+
+
 def test_nothing_goes_of_trials_that_a_sweep_still_trains(store: Store) -> None:
     manifest = store.sweep("mnist5k-teachers")
     assert manifest is not None

@@ -70,7 +70,7 @@ def test_a_ray_that_does_not_start_is_an_error_of_one_line(monkeypatch: pytest.M
         raise Exception("The current node timed out during startup.")
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "5" * 64)
+    monkeypatch.setattr(tune, "IS_CLOSED", True)
     monkeypatch.setattr(tune.ray, "init", give_up)
     line = "Ray does not start here: The current node timed out during startup; run the same command again"
     with pytest.raises(EnvironmentUserError, match=re.escape(line)), tune.session(1):
@@ -117,9 +117,11 @@ def connect(address: str, environment: dict[str, str]) -> str:
 
 
 def test_a_local_session_listens_on_loopback_and_refuses_strangers(tmp_path: Path) -> None:
+    """Also if the environment has settings for a cluster: no tokens, and other sockets."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    open_to_all = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
     host = subprocess.Popen(
-        [sys.executable, "-c", LOCAL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean
+        [sys.executable, "-c", LOCAL], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=clean | open_to_all
     )
     try:
         assert host.stdout is not None
@@ -136,3 +138,25 @@ def test_a_local_session_listens_on_loopback_and_refuses_strangers(tmp_path: Pat
         assert not (tmp_path / ".ray").exists(), "a token in the home directory"
     finally:
         host.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("of_environment", [False, True])
+def test_local_is_no_address(of_environment: bool, fresh: Path, sweeper: Callable[..., Done]) -> None:
+    """Ray would start a session of its own, without a token, on all interfaces."""
+    words = ["run", "teachers", "--dataset", "mnist5k", *TINY]
+    if of_environment:
+        done = sweeper(*words, cwd=fresh, RAY_ADDRESS="local")
+    else:
+        done = sweeper(*words, "--address", "local", cwd=fresh)
+    assert done.code == 2
+    option = "RAY_ADDRESS=local" if of_environment else "--address local"
+    assert done.err == f"error: {option} names no cluster; leave it out, and sweeper starts a session of its own\n"
+
+
+def test_no_session_starts_in_a_process_that_had_ray_before(tmp_path: Path) -> None:
+    """A token in the environment does not help: Ray has read its other settings already."""
+    program = "import ray\nfrom sweeper.execution import tune\nwith tune.session(1): pass"
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")} | {"HOME": str(tmp_path)}
+    command, environment = [sys.executable, "-c", program], clean | {"RAY_AUTH_TOKEN": "5" * 64}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert "EnvironmentUserError: a file of yours imports ray when it is loaded" in done.stderr

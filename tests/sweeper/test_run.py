@@ -1,5 +1,6 @@
 """Whole sweeps on real digits under Ray: finished, repeated, killed, resumed."""
 
+import dataclasses
 import json
 import os
 import re
@@ -138,6 +139,18 @@ def test_no_trial_leaves_a_sweep_and_no_teacher_changes_unless_it_is_meant(finis
     other = sweeper(*STUDENTS, "--teacher", f"d={d}", cwd=finished)
     assert other.code == 2
     assert "mnist5k-students has the teacher" in other.err
+
+
+def test_fresh_seeds_do_not_leave_a_sweep_unless_it_is_meant(finished: Path, sweeper: Call, tmp_path: Path) -> None:
+    shutil.copytree(finished, folder := tmp_path / "copy")
+    store = Store(folder / "runs")
+    manifest = store.require_sweep("mnist5k-teachers")
+    again = dataclasses.replace(store.require(manifest.signatures[0]).spec, seed=1000)
+    store.add(again)
+    store.save_sweep(dataclasses.replace(manifest, confirm=2, confirming=[again.signature]))
+    done = sweeper(*TEACHERS, cwd=folder)
+    assert done.code == 2
+    assert "mnist5k-teachers has 2 fresh seeds per configuration, and this command 0; for a new sweep" in done.err
 
 
 @pytest.mark.long

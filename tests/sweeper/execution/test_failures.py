@@ -1,6 +1,8 @@
 """Failures of jobs: tried again, counted only without progress, never held against a trial if the machine fails."""
 
+import errno
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from sweeper.scheduling.sweep import Job
 from sweeper.store import Store
 from tests.sweeper import replay, stores
 from tests.sweeper.execution.test_tune import actor_of, finish, make_searcher
-from trainables.errors import EnvironmentUserError, Interrupted, LostClaimError
+from trainables.errors import FULL, DiskError, EnvironmentUserError, Interrupted, LostClaimError
 
 
 def raised(place: str = "card.py:1", reason: str = "RuntimeError: CUDA error") -> RayTaskError:
@@ -55,6 +57,45 @@ def test_jobs_that_fail_alike_end_the_command_and_none_is_marked(tmp_path: Path)
     assert not jobs.sweep.failed
 
 
+def lack(error: EnvironmentUserError) -> RayTaskError:
+    return RayTaskError("step", "a traceback", UnexpectedError.of(error))
+
+
+@pytest.mark.parametrize("number", sorted(FULL))
+def test_the_first_job_that_finds_a_full_disk_ends_the_command(number: int, tmp_path: Path) -> None:
+    jobs, full = make_searcher(tmp_path, Machine(cpus=1, gpus=0)), DiskError(number, os.strerror(number), "runs")
+    start(jobs, "a")
+    lose(jobs, "a", lack(full))
+    assert isinstance(jobs.error, EnvironmentUserError)
+    assert str(jobs.error) == str(full)
+    assert not jobs.sweep.failed
+
+
+def test_what_a_machine_lacks_is_tried_again_and_ends_the_command_if_several_jobs_lack_it(tmp_path: Path) -> None:
+    """A disk that cannot be written is one lack, whatever the file is."""
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+    for number in range(ALIKE):
+        assert jobs.error is None
+        start(jobs, f"{number}")
+        lose(jobs, f"{number}", lack(DiskError(errno.EIO, os.strerror(errno.EIO), f"runs/{number}")))
+    assert isinstance(jobs.error, EnvironmentUserError)
+    assert str(jobs.error).startswith(f"runs/{ALIKE - 1}: Input/output error; ")
+    assert not jobs.sweep.failed
+
+
+def test_a_job_raises_what_the_machine_lacks_so_that_its_process_ends(tmp_path: Path) -> None:
+    jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
+
+    def fill() -> None:
+        raise DiskError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs")
+
+    with pytest.raises(UnexpectedError, match="No space left on device") as raised_by_step:
+        actor_of(jobs, fill).step()
+    copy = pickle.loads(pickle.dumps(raised_by_step.value))
+    assert copy.is_full
+    assert copy.advises
+
+
 def test_errors_of_different_places_do_not_end_the_command(tmp_path: Path) -> None:
     jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
     for number in range(ALIKE):
@@ -73,15 +114,21 @@ def test_a_job_that_raised_is_tried_again_once_another_has_succeeded(tmp_path: P
     assert not jobs.sweep.failed
 
 
-def test_a_job_that_raises_again_and_again_fails_its_trial_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("error", "code"), [(raised(), 1), (lack(EnvironmentUserError("RuntimeError: CUDA error")), 5)]
+)
+def test_a_job_that_raises_again_and_again_fails_its_trial_alone(
+    error: RayTaskError, code: int, tmp_path: Path
+) -> None:
     jobs = make_searcher(tmp_path, Machine(cpus=1, gpus=0))
     job = start(jobs, "0")
     for number in range(1, ERRORS):
-        lose(jobs, f"{number - 1}", raised())
+        lose(jobs, f"{number - 1}", error)
         jobs._retry_delayed()
         assert start(jobs, f"{number}") == job
-    lose(jobs, f"{ERRORS - 1}", raised())
-    assert jobs.sweep.failed[job.signature].reason == "RuntimeError: CUDA error"
+    lose(jobs, f"{ERRORS - 1}", error)
+    failure = jobs.sweep.failed[job.signature]
+    assert (failure.reason, failure.exit_code) == ("RuntimeError: CUDA error", code)
     assert jobs.error is None
 
 
