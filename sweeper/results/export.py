@@ -1,6 +1,8 @@
 """Export a generator for use without sweeper: safetensors, ONNX, a model card, and a script that loads it."""
 
 import json
+import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from sweeper.results.rescoring import keep, rescored
 from sweeper.results.templates import fill
 from trainables.errors import UserError
 from trainables.extras import require
-from trainables.files import file_hash, replacing, write_json
+from trainables.files import file_hash, is_abandoned, owner_mark, replacing, write_json
 from trainables.latents import latents
 from trainables.reading import read_record
 from trainables.rendering import render
@@ -26,6 +28,7 @@ from trainables.spec import TrialSpec
 
 FORMATS = ("safetensors", *ONNX_FORMATS)
 LISTING = "export.json"  # the files of an export with their hashes, so that a later one replaces nothing else
+_ASIDE = ".export-"  # how the name of the folder begins in which an export is made
 
 
 def write(
@@ -52,39 +55,46 @@ def write(
         require("onnx", "--format onnx", "leave ONNX out with --format safetensors")
     earlier = _replaceable(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+    for unfinished in folder.glob(f"{_ASIDE}*"):
+        if is_abandoned(unfinished.name):
+            shutil.rmtree(unfinished, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=_ASIDE + owner_mark()) as temporary:
         aside = Path(temporary)
         written = _write_files(target, aside, formats, images, batch, conditions, license_id)
         files = [path.relative_to(aside) for path in sorted(aside.rglob("*")) if path.is_file()]
-        write_json(aside / LISTING, {str(path): file_hash(aside / path) for path in files})
+        hashes = {str(path): file_hash(aside / path) for path in files}
         for path in files:
-            if (folder / path).exists() and folder / path not in earlier:
+            if os.path.lexists(folder / path) and str(path) not in earlier:
                 raise UserError(
                     f"{folder / path} was not written by an export; move it, or name another folder with -o"
                 )
-        for path in earlier:
-            path.unlink(missing_ok=True)
-        for path in [*files, Path(LISTING)]:
+        # While files are exchanged each may be of either export: a command that is killed here can be repeated.
+        either = {name: f"{earlier.get(name, '')} {hashes.get(name, '')}".strip() for name in earlier | hashes}
+        write_json(folder / LISTING, either)
+        for path in files:
             (folder / path).parent.mkdir(exist_ok=True)
             (aside / path).replace(folder / path)
+        for name in earlier.keys() - hashes.keys():
+            (folder / name).unlink(missing_ok=True)
+        write_json(folder / LISTING, hashes)
     return [folder / path.relative_to(aside) for path in written]
 
 
-def _replaceable(folder: Path) -> list[Path]:
-    """Return the files of an earlier export in a folder. Raises UserError for a folder of other files."""
+def _replaceable(folder: Path) -> dict[str, str]:
+    """Return the files of an earlier export in a folder, with their hashes. Raises UserError for other files."""
     listing = folder / LISTING
     listed = read_record(listing, dict[str, str])
     if listed is None:
-        if folder.is_dir() and any(not path.name.startswith(".export-") for path in folder.iterdir()):
+        if folder.is_dir() and any(not path.name.startswith(_ASIDE) for path in folder.iterdir()):
             raise UserError(f"{folder} has files that no export wrote; name a new folder with -o")
-        return []
-    earlier = {folder / name: hash_ for name, hash_ in listed.items()}
-    for path, hash_ in earlier.items():
+        return {}
+    for name, hashes in listed.items():
+        path = folder / name
         if not path.resolve().is_relative_to(folder.resolve()):
             raise UserError(f"{listing} lists {path}, which is not in its folder; name another folder with -o")
-        if path.exists() and file_hash(path) != hash_:
+        if path.exists() and file_hash(path) not in hashes.split():
             raise UserError(f"{path} was changed after its export; move it, or name another folder with -o")
-    return list(earlier)
+    return listed
 
 
 def _write_files(

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -49,10 +50,12 @@ def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
     """
     if path.suffix.removeprefix(".") in TABLE_SUFFIXES.values():
         raise UserError(f"-o {path} is the name of the table's file; try -o {path.with_suffix('.html')}")
+    if path.is_symlink() and (path.is_file() or not path.exists()):
+        path = Path(os.path.realpath(path))  # the link stays
     earlier, tables = _tables_of(path), {}
     for style, suffix in TABLE_SUFFIXES.items():
         file, text = path.with_suffix(f".{suffix}"), table_text.as_text(comparison.table, style) + "\n"
-        if not file.exists() or (file.is_file() and _digest(file.read_bytes()) == earlier.get(file.name)):
+        if not os.path.lexists(file) or (_is_plain(file) and _digest(file.read_bytes()) == earlier.get(file.name)):
             tables[file] = text
     listed = {file.name: _digest(text.encode()) for file, text in tables.items()}
     text = render_page(comparison, command, listed)
@@ -63,6 +66,10 @@ def write(comparison: Comparison, path: Path, command: str) -> list[Path]:
         with replacing(file) as temporary:
             temporary.write_text(content, encoding="utf-8")
     return [path, *tables]
+
+
+def _is_plain(file: Path) -> bool:
+    return file.is_file() and not file.is_symlink()
 
 
 _LISTED = re.compile(r'<meta name="sweeper-tables" content="([^"]*)">')

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.clusters.hosts import SHARED, SSH, Host, hosts, missing
 from tests.conftest import ROOT
+from tests.faults.hosts import SHARED, SSH, Host, hosts, missing
 
 LOCAL = Path(ROOT) / "clusters" / "local.yaml"
 SWEEP = ["--set", "updates=600", "--set", "first_rung=200", "--set", "batch_size=16", "--set", "confirm=0"]

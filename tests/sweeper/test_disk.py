@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from sweeper.store import RungRecord, Store
+from tests import faults
 from tests.conftest import STUDENTS, TINY, Done
-from tests.disks import fill, remount, small_disk
+from tests.faults.disks import fill, remount, small_disk
 from tests.sweeper.test_store import SPEC, rung
 from tests.trainables.test_bank import teacher
 from tests.trainables.test_training import run, same, spec_of, weights
@@ -112,14 +113,9 @@ def test_a_record_on_a_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO])
-def test_every_error_of_the_disk_names_the_folder(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = Store(tmp_path)
-
-    def fail(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(DiskError, match=f"{store.root}/trials/.*: {os.strerror(number)}; ") as raised:
+def test_every_error_of_the_disk_names_the_folder(number: int, tmp_path: Path) -> None:
+    store, line = Store(tmp_path), rf"{tmp_path}/trials/.*: {os.strerror(number)}; "
+    with faults.failing(os, "replace", number), pytest.raises(DiskError, match=line) as raised:
         store.add(SPEC)
     assert len(str(raised.value).splitlines()) == 1
 

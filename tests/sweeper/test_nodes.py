@@ -12,9 +12,9 @@ import pytest
 
 from sweeper.scheduling.sweep import Sweep
 from tests.conftest import TEACHERS, Done
+from tests.faults.nodes import ENVIRONMENT, Nodes, autoscaling
 from tests.sweeper import replay
 from tests.sweeper.execution.test_replay import sets, table_of
-from tests.sweeper.nodes import ENVIRONMENT, Nodes, autoscaling
 
 PORT = 46_391  # of the head whose autoscaler is tested
 

@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from sweeper.records import Manifest
 from sweeper.results.comparison import Comparison, samples
 from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
+from tests import faults
 from tests.conftest import STUDENTS, TEACHERS, TINY, Done
 
 Call = Callable[..., Done]
@@ -186,11 +186,6 @@ def trials_at(folder: Path, updates: int) -> list[str]:
     return [s for s in signatures if any(rung.updates == updates for rung in store.require(s).rungs)]
 
 
-def kill_group(process: subprocess.Popen[bytes]) -> None:
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-
-
 @pytest.mark.long
 @pytest.mark.parametrize("kills", [[(24, 1)], [(8, 2), (24, 1)]])
 def test_a_killed_sweep_resumes_to_the_same_table(
@@ -206,7 +201,7 @@ def test_a_killed_sweep_resumes_to_the_same_table(
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.05)
-        kill_group(process)
+        faults.kill(process, group=True)
         after = write_times(fresh)
         assert {t: after[t] for t in finished_before} == finished_before, "a finished rung was trained again"
         finished_before |= {t: after[t] for t in trials_at(fresh, 24)}

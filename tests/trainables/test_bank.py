@@ -1,5 +1,6 @@
 """Bank: the teacher renders each shard once, also when the disk is full or a shard is corrupt."""
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests import faults
 from tests.trainables.test_tensors import KINDS, instead
 from trainables import notes, tensors
 from trainables.bank import SHARD, STREAM, Bank, missing, shard_path
@@ -67,16 +69,13 @@ def test_a_batch_holds_the_latents_and_images_of_its_indices(indices: list[int])
 
 
 def test_a_full_disk_is_reported_once_and_training_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
     monkeypatch.setattr(notes, "notes", [])
     counting = CountingTeacher()
     bank = Bank(tmp_path, 3 * SHARD, TeacherImages(counting))
-    for seed in range(3):
-        z, images = bank(random_indices(3 * SHARD, seed=seed))
-        assert np.array_equal(images, teacher(z))
+    with faults.failing(np, "save", errno.ENOSPC):
+        for seed in range(3):
+            z, images = bank(random_indices(3 * SHARD, seed=seed))
+            assert np.array_equal(images, teacher(z))
     assert counting.calls == [SHARD] * 3
     (message,) = notes.notes
     assert "No space left on device" in message

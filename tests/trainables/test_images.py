@@ -1,5 +1,6 @@
 """Images: any set becomes one uint8 array; an unreadable image is named."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from tests import faults
 from tests.trainables.test_tensors import KINDS, instead
 from trainables import dataset_identity, images, notes
 from trainables.dataset_identity import identify, registered_name
@@ -285,18 +287,11 @@ def test_what_would_be_left_out_stops_the_command(
         identify(str(colour_folder), tmp_path / "cache")
 
 
-def test_a_class_folder_that_cannot_be_read_stops_the_command(
-    colour_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scandir = os.scandir
-
-    def refuse(path: str) -> object:
-        if path.endswith("class1"):
-            raise PermissionError(13, "Permission denied", path)
-        return scandir(path)
-
-    monkeypatch.setattr(os, "scandir", refuse)  # root can read every folder
-    with pytest.raises(UserError, match=r"class1 cannot be read \(Permission denied\); correct its permissions"):
+def test_a_class_folder_that_cannot_be_read_stops_the_command(colour_folder: Path, tmp_path: Path) -> None:
+    """Root can read every folder."""
+    line = r"class1 cannot be read \(Permission denied\); correct its permissions"
+    refused = faults.failing(os, "scandir", errno.EACCES, when=lambda path: path.endswith("class1"))
+    with refused, pytest.raises(UserError, match=line):
         identify(str(colour_folder), tmp_path / "cache")
 
 

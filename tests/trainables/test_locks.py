@@ -50,13 +50,7 @@ def held_by_another(
         assert process.stdout.readline() == "held\n"
         yield process
     finally:
-        process.kill()
-        process.wait()
-
-
-def kill(process: subprocess.Popen[str]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+        faults.kill(process)
 
 
 @pytest.mark.parametrize("number", [None, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
@@ -74,7 +68,7 @@ def test_a_lock_holds_with_and_without_flock_until_its_holder_dies(
     with held_by_another(tmp_path / "a.lock", before=before) as process:
         with locked(tmp_path / "a.lock", seconds=0) as acquired:
             assert not acquired
-        kill(process)
+        faults.kill(process)
         begun = time.monotonic()
         with locked(tmp_path / "a.lock", seconds=2) as acquired:
             assert acquired
@@ -96,7 +90,7 @@ def test_the_claim_of_a_killed_process_is_free_at_once(tmp_path: Path) -> None:
     with held_by_another(claim.path, "claim") as process:
         assert not claim.take()
         assert claim.holder() == holder(claim.path) == f"process {process.pid} on {os.uname().nodename}"
-        kill(process)
+        faults.kill(process)
         assert holder(claim.path) is None
         begun = time.monotonic()
         assert claim.take()

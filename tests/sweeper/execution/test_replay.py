@@ -1,8 +1,6 @@
 """The simulator agrees with a real Ray sweep of the same curves, also if the driver is killed and restarted."""
 
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -15,6 +13,7 @@ from sweeper.results.comparison import Comparison
 from sweeper.results.table import Table
 from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store
+from tests import faults
 from tests.sweeper import replay as replays
 
 
@@ -70,7 +69,7 @@ def test_a_sweep_killed_at_random_moments_gives_the_same_sets_and_the_same_table
         time.sleep(rng.random() * 0.2)
         if driver.poll() is None:
             killed += 1
-            os.killpg(driver.pid, signal.SIGKILL)
+            faults.kill(driver, group=True)
         driver.wait()
     assert killed >= kills // 2, "most drivers finished before the kill"
     assert start(tmp_path, slots).wait(timeout=300) == 0

@@ -1,6 +1,8 @@
 """An exported generator, and its choice."""
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -26,10 +28,11 @@ from sweeper.results.comparison import Comparison
 from sweeper.results.latency import Conditions
 from sweeper.results.lines import flat
 from sweeper.store import Store
+from tests import faults
 from tests.conftest import Done
 from tests.sweeper.stores import student, sweep, teacher, trial
 from trainables.errors import NotYetError, UserError
-from trainables.files import file_hash
+from trainables.files import file_hash, owner_mark
 from trainables.latents import latents
 from trainables.rendering import render
 
@@ -186,20 +189,46 @@ def test_an_export_replaces_only_what_an_export_wrote(finished: Path, tmp_path: 
     assert (folder / "README.md").read_text() == "my card"
 
 
-def test_a_failed_export_leaves_the_earlier_one(
-    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_export_leaves_the_earlier_one(finished: Path, tmp_path: Path) -> None:
     target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
     export.write(target, tmp_path, ("safetensors",), 2)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-
-    def fail(*arguments: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(export, "_write_samples", fail)
-    with pytest.raises(OSError, match="No space"):
+    with faults.failing(export, "_write_samples", errno.ENOSPC), pytest.raises(OSError, match="No space"):
         export.write(target, tmp_path, ("safetensors",), 4)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("moved", [0, 1, 3])
+def test_an_export_that_was_killed_while_it_replaced_another_can_be_repeated(
+    moved: int, finished: Path, tmp_path: Path
+) -> None:
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    export.write(target, tmp_path, ("safetensors",), 2)
+    with faults.killed_after(Path, "replace", moved):
+        export.write(target, tmp_path, ("safetensors",), 1)
+    export.write(target, tmp_path, ("safetensors",), 1)
+    expected = ["README.md", "export.json", "generator.safetensors", "samples", "spec.json"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == expected
+    assert [p.name for p in (tmp_path / "samples").iterdir()] == ["0.png"]
+
+
+def test_an_export_removes_what_a_killed_one_has_left(finished: Path, tmp_path: Path) -> None:
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    name = owner_mark().replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+    (tmp_path / f".export-{name}abcdef").mkdir()
+    export.write(target, tmp_path, ("safetensors",), 1)
+    assert not list(tmp_path.glob(".export-*"))
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced(finished: Path, tmp_path: Path) -> None:
+    target = choice.choose(Comparison.read(Store(finished / "runs"), None, None), 1)
+    export.write(target, tmp_path, ("safetensors",), 1)
+    (tmp_path / "samples" / "1.png").symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"1\.png was not written by an export"):
+        export.write(target, tmp_path, ("safetensors",), 2)
+    assert (tmp_path / "samples" / "1.png").is_symlink()
 
 
 def test_a_listing_may_not_name_files_elsewhere(finished: Path, tmp_path: Path) -> None:

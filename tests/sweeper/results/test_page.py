@@ -229,6 +229,21 @@ def test_a_page_replaces_only_what_a_page_wrote(finished: Path, tmp_path: Path) 
     assert path.with_suffix(".md").read_text() == "my notes"
 
 
+def test_a_page_replaces_no_link(finished: Path, tmp_path: Path) -> None:
+    comparison, link = Comparison.read(Store(finished / "runs"), None, None), tmp_path / "link.html"
+    pages.write(comparison, tmp_path / "page.html", COMMAND)
+    link.symlink_to("page.html")
+    (tmp_path / "other.csv").symlink_to("nowhere.csv")
+    assert pages.write(comparison, link, COMMAND)[0] == tmp_path / "page.html"
+    assert link.is_symlink()
+    written = pages.write(comparison, tmp_path / "other.html", COMMAND)
+    assert tmp_path / "other.csv" not in written
+    assert (tmp_path / "other.csv").is_symlink()
+    (tmp_path / "new.html").symlink_to("made.html")
+    pages.write(comparison, tmp_path / "new.html", COMMAND)
+    assert (tmp_path / "made.html").is_file()
+
+
 def test_a_page_does_not_replace_another_file(finished: Path, sweeper: Any, tmp_path: Path) -> None:
     (tmp_path / "thesis.html").write_text("<p>my thesis")
     done: Done = sweeper("report", "-o", str(tmp_path / "thesis.html"), cwd=finished)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from sweeper.scheduling.sweep import Sweep
 from sweeper.store import Store
 from sweeper.tracking import project
 from sweeper.tracking.uploader import Ledger
+from tests import faults
 from tests.conftest import Done
 from tests.sweeper import stores
 from tests.sweeper.sent import differences, save_samples, server_content, store_with_samples
@@ -186,8 +186,7 @@ def test_sync_completes_the_upload_of_a_killed_uploader(
     uploader = start(store, wandb_server)
     wait_for(lambda: any(held in request for request in wandb_server.requests))
     time.sleep(0.5)  # for requests that are sent at the same time
-    uploader.send_signal(signal.SIGKILL)
-    uploader.wait()
+    faults.kill(uploader)
     wandb_server.fail("ok")
     done = sweeper("wandb", "sync", cwd=tmp_path, **wandb_server.environment)
     assert done.code == 0, done.err

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from sweeper.scheduling.sweep import Job, Sweep
 from sweeper.store import Store
 from sweeper.tracking import watcher as tracking
 from sweeper.tracking.watcher import UploadWatcher
+from tests import faults
 from tests.conftest import STUDENTS, TEACHERS, Done
 from tests.sweeper.sent import differences, server_content, store_with_samples
 from tests.wandb_server import Server
@@ -216,8 +216,7 @@ def test_a_killed_and_continued_sweep_uploads_what_sync_uploads_of_an_offline_on
         while len(wandb_server.project().runs) < runs:
             assert process.poll() is None, "the sweep ended before it was killed"
             time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        faults.kill(process, group=True)
     for words in (TEACHERS, STUDENTS):
         done = sweeper(*words, "--wandb", "online", cwd=fresh, **wandb_server.environment)
         assert done.code == 0, done.err

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +15,7 @@ import pytest
 from sweeper.store import RungRecord, Store
 from sweeper.transfer.moving import pull, push
 from sweeper.transfer.place import FILES, FOLDERS, Place
+from tests import faults
 from tests.conftest import Done
 from tests.sweeper.transfer.conftest import CREDENTIALS, contents, rung, save_sweep, score, spec, start_s3, train
 from trainables.errors import EnvironmentUserError, UserError
@@ -140,8 +140,7 @@ def test_a_killed_transfer_that_is_repeated_gives_the_same_store(
     for seconds in (0.9, 1.1, 1.3):
         process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(seconds)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        faults.kill(process)
         if command == "push":
             train(store, 3, 10 + int(10 * seconds), os.urandom(100))  # the sweep goes on between the attempts
     if command == "push":

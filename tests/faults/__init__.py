@@ -1,6 +1,6 @@
 """Faults for tests: processes that are killed, other hosts, calls that fail, ports that stay silent.
 
-All tests that inject faults use it.
+Disks, Ray nodes and hosts with SSH are in modules of their own. All tests that inject faults use this package.
 
 Processes of one test are found by a variable of their environment, which children inherit, those of Ray included.
 """
@@ -132,14 +132,42 @@ def require_another_host() -> None:
         pytest.skip("only root on Linux can make another host")
 
 
-@contextmanager
-def failing(module: Any, name: str, number: int) -> Iterator[None]:
-    """Have a function raise an error of the operating system in the block."""
+def kill(process: subprocess.Popen[Any], group: bool = False) -> None:
+    """Kill a process, or its whole group, and wait for its end."""
+    if group:
+        os.killpg(process.pid, signal.SIGKILL)
+    else:
+        process.kill()
+    process.wait()
 
-    def fail(*_: object, **__: object) -> None:
+
+@contextmanager
+def failing(owner: Any, name: str, number: int, when: Callable[..., bool] = lambda *_, **__: True) -> Iterator[None]:
+    """Have a function raise an error of the operating system in the block. when: for which arguments."""
+    original = getattr(owner, name)
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if not when(*arguments, **options):
+            return original(*arguments, **options)
         raise OSError(number, os.strerror(number))
 
-    with mock.patch.object(module, name, fail):
+    with mock.patch.object(owner, name, fail):
+        yield
+
+
+@contextmanager
+def killed_after(owner: Any, name: str, calls: int) -> Iterator[None]:
+    """End the block as by a kill, once a function has been called so many times. Check that it came to this."""
+    original, called = getattr(owner, name), 0
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        nonlocal called
+        if called == calls:
+            raise SystemExit("killed")
+        called += 1
+        return original(*arguments, **options)
+
+    with mock.patch.object(owner, name, fail), pytest.raises(SystemExit, match="killed"):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Several Ray nodes on this machine, in a process of their own: `python -m tests.sweeper.nodes`, driven by lines.
+"""Several Ray nodes on this machine, in a process of their own: `python -m tests.faults.nodes`, driven by lines.
 
 Their GPUs are logical. Nothing of other Ray sessions is touched: each cluster has its own port and folder.
 """
@@ -52,7 +52,7 @@ class Nodes:
         self.folder = tempfile.TemporaryDirectory(prefix="nodes-")
         words = json.dumps({"num_cpus": 0, "temp_dir": self.folder.name, **head})
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.sweeper.nodes", words],
+            [sys.executable, "-m", "tests.faults.nodes", words],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
