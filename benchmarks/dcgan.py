@@ -5,8 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from trainables.latents import LATENT_SIZE
-from trainables.shapes import hidden_widths
+from trainables.shapes import LATENT_SIZE, hidden_widths
 
 
 class NormBias(nn.Module):

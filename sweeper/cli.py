@@ -12,10 +12,11 @@ import typer
 
 from sweeper import budget_options, options
 from sweeper.choices import Device, Runtime, TableFormat, Wandb
-from sweeper.options import LOOK, TRAIN, USE, command
+from sweeper.options import LOOK, TRAIN, USE
 from sweeper.panels import PanelCommand, PanelGroup
 from sweeper.store_cli import store_app
 from sweeper.teacher_cli import teacher_app
+from sweeper.typed_command import command
 from sweeper.wandb_cli import wandb_app
 from trainables.errors import DiskError, UserError
 from trainables.extras import require

@@ -1,8 +1,6 @@
 """Options of the command line: their help, and the panels that group them in `--help`."""
 
 import re
-import shlex
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -28,11 +26,6 @@ _wandb = partial(typer.Option, rich_help_panel="Weights & Biases")
 _sweep = partial(typer.Option, rich_help_panel="Which sweep")
 _student = partial(typer.Option, rich_help_panel="Which student")
 _output = partial(typer.Option, rich_help_panel="Output")
-
-
-def command() -> str:
-    """The command as typed, for records and pages. --replace is meant once."""
-    return shlex.join(["sweeper", *(word for word in sys.argv[1:] if word != "--replace")])
 
 
 # What to train.

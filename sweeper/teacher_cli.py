@@ -9,8 +9,8 @@ import typer
 
 from sweeper import options
 from sweeper.choices import either
-from sweeper.options import command
 from sweeper.panels import PanelCommand, PanelGroup
+from sweeper.typed_command import command
 from trainables.shapes import LATENT_LAWS
 
 teacher_app = typer.Typer(

@@ -5,8 +5,8 @@ from pathlib import Path
 import typer
 
 from sweeper import options
-from sweeper.options import command
 from sweeper.panels import PanelCommand, PanelGroup
+from sweeper.typed_command import command
 
 wandb_app = typer.Typer(
     cls=PanelGroup,

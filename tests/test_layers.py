@@ -18,7 +18,7 @@ LAYERS = (
     ("sweeper.session",),
     ("sweeper.run", "sweeper.pinned"),
     ("sweeper.adding",),
-    ("sweeper.choices", "sweeper.options", "sweeper.budget_options", "sweeper.panels"),
+    ("sweeper.choices", "sweeper.typed_command", "sweeper.options", "sweeper.budget_options", "sweeper.panels"),
     ("sweeper.store_cli", "sweeper.teacher_cli", "sweeper.wandb_cli"),
     ("sweeper.cli",),
     ("sweeper.__main__",),
@@ -65,6 +65,27 @@ def test_no_import_is_circular() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_a_file_fits_in_the_head(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 350
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name)
+def test_a_benchmark_imports_what_there_is(path: Path) -> None:
+    """They run for hours, and mostly not in the tests."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("sweeper", "trainables"):
+            module = ast.parse(MODULES[str(node.module)].read_text())
+            names = {name for statement in module.body for name in defined(statement)}
+            for alias in node.names:
+                assert alias.name in names or f"{node.module}.{alias.name}" in MODULES, f"{node.module}: {alias.name}"
+
+
+def defined(statement: ast.stmt) -> Iterator[str]:
+    """Names that a statement of a module defines or imports."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        yield statement.name
+    elif isinstance(statement, ast.Import | ast.ImportFrom):
+        yield from (alias.asname or alias.name for alias in statement.names)
+    else:
+        yield from (n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store))
 
 
 @pytest.mark.parametrize("package", sorted({p.parent for p in FILES}), ids=lambda path: path.name)

@@ -23,14 +23,18 @@ def image_files(folder: Path) -> list[Path]:
     """Return the image files below a folder, sorted by path. Links to files and to folders are followed.
 
     Raises UserError if there are none, and for what would be left out: a folder that cannot be read, a link to a folder
-    above it or to nothing, and an image that is no regular file.
+    above it or to nothing, an image that is no regular file, and a subfolder whose files are all of other kinds.
     """
-    files = sorted(Path(path) for path in _walk(str(folder), ()))
+    files, kinds = sorted(Path(path) for path in _walk(str(folder), ())), " ".join(sorted(EXTENSIONS))
     if not files:
-        kinds = " ".join(sorted(EXTENSIONS))
         raise UserError(
             f"{folder} holds no image; add images ({kinds}), in one subfolder per class if they have classes"
         )
+    with_images = {file.relative_to(folder).parts[0] for file in files}
+    for path in sorted(folder.iterdir()):
+        is_class = path.name not in with_images and not path.name.startswith(".") and path.is_dir()
+        if is_class and any(names for _, _, names in os.walk(path)):
+            raise UserError(f"{path} has files, and none of them is an image ({kinds}); convert them, or move it away")
     return files
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
 EXIT_CODE = 130
 SECONDS = 13.0  # from the first signal to the exit, at most
@@ -65,6 +66,21 @@ def print_hint() -> None:
     if _STATE.hint and not _STATE.printed:
         _STATE.printed = True
         print(_STATE.hint, file=sys.stderr, flush=True)
+
+
+def end() -> NoReturn:
+    """Print how to continue, and exit.
+
+    After a signal at once: Python ends by the signal itself, whatever exit code it is given, if KeyboardInterrupt was
+    raised inside code that is compiled at run time, as that of data classes is.
+    """
+    print_hint()
+    if _STATE.requested:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(EXIT_CODE)
+    sys.exit(EXIT_CODE)
 
 
 def _on_signal(number: int, frame: FrameType | None) -> None:

@@ -53,9 +53,10 @@ def _with_exports(line: Line, fits: bool) -> Iterator[Line]:
 def flat(table: Table) -> list[dict[str, Any]]:
     """Return a dict per line with plain numbers, None for missing ones: the lines of CSV, DataFrame and W&B's table.
 
-    The teacher's scores are under the controls' keys. format, bytes and ms are of exported generators.
+    The teacher's scores are under the controls' keys. format, bytes and ms are of exported generators. finished:
+    whether the sweeps are; else scores may change.
     """
-    return [_flat(line) | _intervals(line.differences) for line in lines(table)]
+    return [_flat(line) | _intervals(line.differences) | {"finished": table.finished} for line in lines(table)]
 
 
 def _intervals(differences: dict[str, Difference | None]) -> dict[str, float | None]:

@@ -218,9 +218,9 @@ def _teacher(store: Store, controls: Sweep | None, distilled: Sweep | None, expo
     ranked = [trials for shape in controls.finishers() if (trials := controls.best(shape))]
     if not ranked:
         return None
-    trials = max(ranked, key=controls.quality)
-    spec, finals = _of(controls, trials)
-    return replace(_entry(spec, finals), exports=exports.of(spec.generator, zip(trials, finals, strict=True)))
+    best = min(max(ranked, key=controls.quality), key=lambda trial: (-controls.quality([trial]), trial))
+    spec, finals = _of(controls, [best])  # one network, as the pinned one
+    return replace(_entry(spec, finals), exports=exports.of(spec.generator, [(best, finals[0])]))
 
 
 def _added(teacher: AddedTeacher, scores: TeacherScores) -> Entry:

@@ -164,15 +164,25 @@ def inequalities(row: Row) -> list[str]:
 
 
 def _spread(table: Table) -> str:
-    """Say what ± is of."""
-    entries = [entry for row in table.rows for entry in (row.student, row.control) if entry]
-    if entries and all(entry.fresh and entry.seeds > 1 for entry in entries):
-        counts = sorted({entry.seeds for entry in entries})
-        seeds = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
-        return f"mean ± std over {seeds} fresh seeds (the teacher: over latents)"
-    if any(entry.seeds > 1 for entry in entries):
-        return "mean ± std over seeds where there are several, else over latents"
-    return "mean ± std over latents, which is not the spread over trainings; add --set confirm=5 for that"
+    """Say what ± is of, for each side of the table."""
+    students, controls = ([entry for entry in side if entry] for side in zip(*_sides(table), strict=True))
+    if not any(entry.seeds > 1 for entry in [*students, *controls]):
+        return "mean ± std over latents, which is not the spread over trainings; add --set confirm=5 for that"
+    sides = [("Stu.", students), ("Reg.", controls), ("the teacher", [table.teacher] if table.teacher else [])]
+    return "mean ± std: " + ", ".join(f"{name} {_spread_of(entries)}" for name, entries in sides if entries)
+
+
+def _sides(table: Table) -> list[tuple[Entry | None, Entry | None]]:
+    return [(row.student, row.control) for row in table.rows] or [(None, None)]
+
+
+def _spread_of(entries: list[Entry]) -> str:
+    counts = sorted({entry.seeds for entry in entries})
+    if counts == [1]:
+        return "over latents"
+    kind = "fresh seeds" if all(entry.fresh for entry in entries) else "seeds"
+    several = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return f"over {several} {kind}" + (" (1: over latents)" if counts[0] == 1 else "")
 
 
 def as_text(table: Table, style: str) -> str:
@@ -189,7 +199,8 @@ def as_text(table: Table, style: str) -> str:
     if style == "latex":
         body = [" & ".join(row).translate(_LATEX) + r" \\" for row in [heads, *rows]]
         frame = [rf"\begin{{tabular}}{{{'r' * len(heads)}}}", r"\hline", body[0], r"\hline", *body[1:], r"\hline"]
-        return "\n".join([*frame, r"\end{tabular}"])
+        notes = [f"% {part}" for part in caption(table).split("; ")]
+        return "\n".join([*notes, *frame, r"\end{tabular}"])
     lines = ["| " + " | ".join(row) + " |" for row in [heads, ["--:"] * len(heads), *rows]]
     return "\n".join([*lines, "", caption(table)])
 

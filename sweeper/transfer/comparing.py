@@ -6,6 +6,7 @@ from enum import Enum, auto
 from typing import Any
 
 from trainables.errors import UserError
+from trainables.reading import checked
 
 
 class Newer(Enum):
@@ -38,7 +39,7 @@ def compare(path: str, source: bytes, target: bytes) -> Newer:
 
 def _parse(path: str, text: bytes, contents_of: Callable[[Any], set[str]]) -> set[str]:
     try:
-        return contents_of(json.loads(text))
+        return contents_of(checked(text, dict[str, Any]))
     except (ValueError, KeyError, TypeError):
         raise UserError(f"{path} is corrupt on one side; restore it from a backup, or delete it") from None
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from pyarrow import fs
@@ -17,6 +17,7 @@ from pyarrow import fs
 from sweeper.store import VERSION
 from trainables.errors import EnvironmentUserError, UserError
 from trainables.files import replacing
+from trainables.reading import checked, read_content
 
 INDEX = "transfers.json"
 # What moves. The bank is a cache: the teacher renders it again. live/ and driver.claim belong to a running command, and
@@ -85,11 +86,11 @@ class Place:
         Raises UserError for a store of another version, EnvironmentUserError if its file is corrupt.
         """
         try:
-            record = json.loads(self.read("store.json"))
+            record = checked(self.read("store.json"), dict[str, Any])
             version, identity = record["version"], str(record["id"])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError):
             raise EnvironmentUserError(f"{self.label}/store.json is corrupt; name another place") from None
         if version != VERSION:
             raise UserError(
@@ -141,6 +142,9 @@ class Place:
         return bool(self.filesystem.get_file_info(self._full(path)).type != fs.FileType.NotFound)
 
     def read(self, path: str) -> bytes:
+        """Return the bytes of a file. Raises OSError, in a folder also for a pipe, which could wait for ever."""
+        if self.folder is not None:
+            return read_content(self.folder / path)
         with self.filesystem.open_input_file(self._full(path)) as file:
             return bytes(file.read())
 
@@ -221,10 +225,10 @@ class Place:
     def _read_index(self) -> None:
         """Read the index. A corrupt one counts as missing: hashes are computed again."""
         try:
-            record = json.loads(self.read(INDEX))
+            record = checked(self.read(INDEX), dict[str, Any])
             index = {str(path): Entry(*values) for path, values in record["files"].items()}
             agreed = {str(place): dict(hashes) for place, hashes in record.get("agreed", {}).items()}
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return
         self._index, self.agreed = index, agreed
 

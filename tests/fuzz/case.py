@@ -12,10 +12,10 @@ import stat
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import FrameType, MappingProxyType
 from unittest import mock
 
 from sweeper.__main__ import main
@@ -33,6 +33,8 @@ class Case:
     words: list[str]  # the command line after `sweeper`
     prepare: Callable[[Path], None] = lambda folder: None  # changes the folder, whose store is `runs`
     garbage: bool = True  # whether the command must fail
+    environment: dict[str, str] = field(default_factory=dict)
+    output: str = "runs"  # the folder, beside the store, that the command may write
 
 
 Family = Callable[[random.Random], Case]
@@ -74,7 +76,7 @@ def violations(case: Case, folder: Path) -> list[str]:
     shutil.copytree(STORE, work / "runs")
     case.prepare(work)
     before = _snapshot(folder)
-    code, out, err, trace = run(case.words, work)
+    code, out, err, trace = run(case.words, work, case.environment)
     broken = [f"a traceback:\n{trace}"] if trace else []
     if "Traceback (most recent call last)" in out + err:
         broken.append("a traceback in the output")
@@ -88,7 +90,8 @@ def violations(case: Case, folder: Path) -> list[str]:
         broken.append("no message")
     after = _snapshot(folder)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
-    if outside := sorted(path for path in changed if not Path(path).is_relative_to(work / "runs")):
+    may = work / "runs", work / case.output
+    if outside := sorted(path for path in changed if not any(Path(path).is_relative_to(place) for place in may)):
         broken.append(f"written outside the store: {', '.join(outside)}")
     return [*broken, f"exit {code}, stderr: {err[-1000:]!r}, stdout: {out[-300:]!r}"] if broken else []
 
@@ -97,12 +100,15 @@ class _TooLongError(BaseException):
     """Not an Exception, so that no handler of the command catches it."""
 
 
-def run(words: list[str], work: Path) -> tuple[int | str, str, str, str]:
+def run(
+    words: list[str], work: Path, variables: Mapping[str, str] = MappingProxyType({})
+) -> tuple[int | str, str, str, str]:
     """Return exit code, stdout, stderr, and the traceback of what `main` raised."""
     out, err = _stream(), _stream()
     code: int | str = 0
     trace = ""
     environment = {"HOME": str(work.parent), "XDG_CACHE_HOME": str(work / "runs" / ".cache"), "COLUMNS": "100"}
+    environment |= dict(variables)
     here = Path.cwd()
     os.chdir(work)
     try:

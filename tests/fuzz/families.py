@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ LOOKS = [
     ["run", "students", "--set", "d=1.5"],
     ["export", "--trial", "nothing"],
     ["wandb", "report", "--name", "none"],
+    ["clean"],
 ]
 
 
@@ -67,6 +69,38 @@ def sidecars(rng: random.Random) -> Case:
             _write(work / "runs" / "datasets/known/photos-1a.json", b'{"name": "photos-1a"}')
 
     return Case(words, prepare, garbage=False)
+
+
+@family(cases=120)
+def transfers(rng: random.Random) -> Case:
+    """The other side of a transfer has a damaged file, or something else in its place."""
+    file = rng.choice(
+        [*RECORDS, Path("transfers.json"), Path("transfers.json"), Path("store.json"), Path("shares.json")]
+    )
+    entry = {"files": {"store.json": [1, 2, "a" * 64, 3]}, "agreed": {"/a": {"store.json": "b" * 64}}}
+    text = (STORE / file).read_text() if file in RECORDS else json.dumps(entry)
+    content, state, is_file = damaged(text, rng), rng.getrandbits(32), rng.random() < 0.7
+
+    def prepare(work: Path) -> None:
+        shutil.copytree(STORE, work / "there")
+        _write(work / "there" / file, content)
+        if not is_file:
+            replaced(work / "there" / file, random.Random(state))()
+
+    return Case(["store", rng.choice(["push", "pull"]), "there"], prepare, garbage=False, output="there")
+
+
+VARIABLES = ["COLUMNS", "LINES", "TERM", "NO_COLOR", "FORCE_COLOR", "LANG", "LC_ALL", "TZ", "RAY_ADDRESS", "TMPDIR"]
+VARIABLES += ["SWEEPER_CACHE", "WANDB_MODE", "WANDB_BASE_URL", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "LOCAL_RANK"]
+
+
+@family(cases=100)
+def environments(rng: random.Random) -> Case:
+    """Variables of the environment have odd values. Many are valid somewhere."""
+    odd = [text for text in (*TEXTS, *NUMBERS) if "\udcff" not in text and len(text) < 1000]
+    given = {name: rng.choice(odd) for name in rng.sample(VARIABLES, k=rng.choice([1, 2, 4]))}
+    run = ["run", "teachers", "--dataset", "none"]  # which does not exist
+    return Case(rng.choice([*LOOKS, run]), garbage=False, environment=given)
 
 
 OPTIONS: dict[str, tuple[list[str], dict[str, Sequence[str]]]] = {

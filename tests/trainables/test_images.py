@@ -287,6 +287,17 @@ def test_what_would_be_left_out_stops_the_command(
         identify(str(colour_folder), tmp_path / "cache")
 
 
+def test_a_class_folder_whose_files_are_of_another_kind_stops_the_command(colour_folder: Path, tmp_path: Path) -> None:
+    """Its class would be missing in silence. Empty and hidden folders are no classes."""
+    for name in ("empty", ".hidden", "class2"):
+        (colour_folder / name).mkdir()
+    (colour_folder / ".hidden" / "0.avif").write_bytes(b"")
+    identify(str(colour_folder), tmp_path / "cache")
+    (colour_folder / "class2" / "0.avif").write_bytes(b"")
+    with pytest.raises(UserError, match=r"class2 has files, and none of them is an image \(.*\.png.*\); convert them"):
+        identify(str(colour_folder), tmp_path / "cache")
+
+
 def test_a_class_folder_that_cannot_be_read_stops_the_command(colour_folder: Path, tmp_path: Path) -> None:
     """Root can read every folder."""
     line = r"class1 cannot be read \(Permission denied\); correct its permissions"

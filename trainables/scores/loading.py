@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainables.errors import SpoiledError, UserError
+from trainables.reading import checked
 from trainables.registry import Registry
 
 if TYPE_CHECKING:
@@ -102,6 +102,6 @@ def known_name(name: str, images: Images, cache: Path) -> str | None:
     if name != "classifier" or images.classes is None or FEATURES.origin(name):
         return None
     try:
-        return str(json.loads(read_file(cache / f"classifier-{images.labelled_hash}.json"))["name"])
-    except (SpoiledError, ValueError, KeyError, TypeError):
+        return str(checked(read_file(cache / f"classifier-{images.labelled_hash}.json"), dict[str, Any])["name"])
+    except (SpoiledError, ValueError, KeyError):
         return None

@@ -13,6 +13,7 @@ from scipy.stats import ttest_ind
 from sweeper.records import RungRecord, Teacher
 from sweeper.results import table_text
 from sweeper.results.comparison import Comparison, find
+from sweeper.results.lines import flat
 from sweeper.results.table import Entry, Limit, Table
 from sweeper.scheduling.sweep import FIRST_FRESH_SEED
 from sweeper.store import Store
@@ -102,7 +103,8 @@ def test_scores_are_those_of_fresh_seeds_alone(tmp_path: Path) -> None:
     assert control is not None
     assert (entry.seeds, entry.fresh, control.seeds) == (3, True, 2)
     assert (mean(entry, "fid"), mean(control, "fid")) == (62.0, 70.5)
-    assert "mean ± std over 2 to 3 fresh seeds" in table_text.caption(table)
+    sides = "Stu. over 3 fresh seeds, Reg. over 2 fresh seeds, the teacher over latents"
+    assert f"mean ± std: {sides}; " in table_text.caption(table)
 
 
 def test_a_difference_has_welch_s_interval(tmp_path: Path) -> None:
@@ -172,7 +174,9 @@ def test_a_star_marks_the_side_that_is_better_beyond_the_interval(
 def test_an_unfinished_sweep_s_table_says_so(built: Table, tmp_path: Path) -> None:
     """The fixture's student of d = 4 has not finished."""
     assert not json.loads(table_text.as_text(built, "json"))["finished"]
-    assert "unfinished: trials are still to be trained" in table_text.as_text(built, "md")
+    for style in ("md", "latex"):
+        assert "unfinished: trials are still to be trained" in table_text.as_text(built, style)
+    assert {line["finished"] for line in flat(built)} == {False}
     whole = confirmed(Store(tmp_path / "whole"), (60.0, 62.0), (70.0, 71.0))
     assert whole.finished
     assert "unfinished" not in table_text.caption(whole)
