@@ -117,7 +117,9 @@ class GraphedUpdates:
                 fake = self.generator(z)
             if adversary is not None:
                 assert self.descend_d is not None
-                loss_d = spec.game(CriticStep(spec, adversary, self.real.at(self.row), fake.detach()))
+                shown = self.real.at(self.row) if Part.REAL in spec.loads else target
+                assert shown is not None
+                loss_d = spec.game(CriticStep(spec, adversary, shown, fake.detach()))
                 self.descend_d(loss_d)
                 self.sums.discriminator += loss_d.detach()
                 if spec.clip is not None:

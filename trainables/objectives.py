@@ -60,6 +60,11 @@ ARGUMENTS: dict[str, Argument] = {
     "target": Argument("the teacher's images of z: [N, C, H, W] in [-1, 1]", frozenset({Part.BANK})),
     "real": Argument("real images: [N, C, H, W] in [-1, 1]", frozenset({Part.REAL})),
     "logits": Argument("the discriminator's logits of fake: [N]", _ADVERSARY, _PASSES),
+    "teacher_logits": Argument(
+        "the same, of a discriminator that is trained on the teacher's images instead of real ones: [N]",
+        frozenset({Part.DISCRIMINATOR, Part.BANK}),
+        _PASSES,
+    ),
     "discriminator": Argument("the trial's discriminator, with frozen weights", _ADVERSARY, _PASSES),
     "game": Argument("the game of the spec's objective"),
     "teacher": Argument(
@@ -257,6 +262,16 @@ def mse(fake: Tensor, target: Tensor) -> Tensor:
 def joint(fake: Tensor, target: Tensor, logits: Tensor, game: Game, alpha: float) -> Tensor:
     """Return equation (4): alpha · adversarial + (1 − alpha) · mse; alpha = 0 is (3), alpha = 1 is (1)."""
     return alpha * game.generator(logits) + (1 - alpha) * mse(fake, target)
+
+
+@loss
+def imitation(fake: Tensor, target: Tensor, teacher_logits: Tensor, game: Game, alpha: float) -> Tensor:
+    """Return equation (4) with a discriminator between the teacher's images and the student's.
+
+    It needs no real images and nothing of the teacher but its images (adversarial distillation: Aguinaldo et al., arXiv
+    1902.00159, compare with the real ones; TinyGAN, arXiv 2009.13829, with the teacher's).
+    """
+    return joint(fake, target, teacher_logits, game, alpha)
 
 
 @loss

@@ -71,12 +71,16 @@ class Step:
         logits: Tensor = self.discriminator(self.fake)
         return logits
 
+    @property
+    def teacher_logits(self) -> Tensor:
+        return self.logits
+
 
 class CriticStep:
     """An update of the discriminator. Its attributes are the names in objectives.GAME_ARGUMENTS and WEIGHTS."""
 
     def __init__(self, spec: TrialSpec, discriminator: nn.Module, real: Tensor, fake: Tensor) -> None:
-        """real, fake: images [N, C, H, W] in [-1, 1]."""
+        """real, fake: images [N, C, H, W] in [-1, 1]. real: those of the teacher, if the loss loads no real images."""
         self.discriminator, self.real, self.fake = discriminator, real, fake
         self.alpha, self.beta = spec.alpha, spec.beta
 

@@ -20,7 +20,7 @@ from trainables.errors import Interrupted
 from trainables.graphs import GraphedUpdates, is_capturable
 from trainables.latents import seed_of
 from trainables.networks import build, memory_format
-from trainables.objectives import DISTILLATION
+from trainables.objectives import DISTILLATION, Part
 from trainables.spec import TrialSpec
 from trainables.step import CriticStep, Extras, Step
 
@@ -142,14 +142,16 @@ def train(
             rule = spec.rule if update >= spec.warmup else DISTILLATION
             critic_updates = spec.n_critic if adversary is not None else 1
 
-            # The discriminator: n_critic updates, each on new real images and new fakes.
+            # The discriminator: n_critic updates, each on new real images (or the teacher's) and new fakes.
             for batch in range(update * critic_updates, (update + 1) * critic_updates):
                 z, target = latent.batch(batch)
                 # Only the last fakes need gradients: the generator is updated with them.
                 with torch.set_grad_enabled(batch + 1 == (update + 1) * critic_updates):
                     fake = generator(z)
                 if adversary is not None:
-                    loss_d = game(CriticStep(spec, adversary, real.batch(batch), fake.detach()))
+                    shown = real.batch(batch) if Part.REAL in rule.loads else target
+                    assert shown is not None
+                    loss_d = game(CriticStep(spec, adversary, shown, fake.detach()))
                     descend_d(loss_d)
                     sums.discriminator += loss_d.detach()
                     sums.discriminator_updates += 1

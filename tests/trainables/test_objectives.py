@@ -95,6 +95,7 @@ def test_the_arguments_of_a_loss_determine_what_is_loaded() -> None:
     assert LOSSES["mse"].loads == {Part.BANK}
     assert LOSSES["adversarial"].loads == {Part.DISCRIMINATOR, Part.REAL}
     assert LOSSES["joint"].loads == {Part.BANK, Part.DISCRIMINATOR, Part.REAL}
+    assert LOSSES["imitation"].loads == {Part.BANK, Part.DISCRIMINATOR}
 
 
 def test_an_unknown_argument_is_refused_when_the_loss_is_registered() -> None:

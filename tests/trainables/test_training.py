@@ -240,6 +240,15 @@ def test_a_warm_up_is_training_by_mse(fields: dict[str, Any], digits: Images, ba
         assert same(by_mse, warmed) == equal
 
 
+def test_imitation_needs_no_real_images_and_joint_has_another_discriminator(digits: Images, bank: Bank) -> None:
+    fields = {**JOINT, "loss": "imitation", "alpha": 0.5, "warmup": 0}
+    with_images = run(spec_of(**fields), [5], digits, bank)[-1]
+    without = list(train(spec_of(**fields), [5], pixels=None, bank=bank))[-1]
+    assert same(weights(without), weights(with_images))
+    by_joint = run(spec_of(**{**fields, "loss": "joint"}), [5], digits, bank)[-1]
+    assert not same(weights(by_joint), weights(without))
+
+
 def test_a_fading_pixel_term_has_gone_after_its_updates(digits: Images, bank: Bank) -> None:
     plain, faded = (run(spec_of(**{**PERCEPTUAL, "fade": fade}), [5], digits, bank)[-1] for fade in (0, 1))
     assert not same(weights(plain), weights(faded))

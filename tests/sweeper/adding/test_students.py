@@ -56,7 +56,7 @@ def test_images_are_those_of_the_generator_and_averaged_for_smaller_students(add
 def test_students_of_two_families_are_trained_shown_and_exported(added: Path, run_students: Run) -> None:
     sweep = run_students(added, *ALPHA, "family=dcgan,separable", teacher="big")
     assert sweep.finished()
-    assert {record.spec.loss for record in sweep.records.values()} == {"mse", "joint"}
+    assert {record.spec.loss for record in sweep.records.values()} == {"mse", "joint", "imitation"}
     store = Store(added / "runs")
     comparison = Comparison.read(store, None, None)
     teacher, lines = comparison.table.teacher, cells(comparison.table)
@@ -126,8 +126,8 @@ def test_without_real_images_scores_are_against_the_teacher_s_own(tmp_path: Path
     for loss, why in (("joint", "without a data set of real images"), ("perceptual", "no discriminator")):
         with pytest.raises(UserError, match=f"loss={loss}: big .*{why}"):
             run_students(tmp_path, f"loss={loss}", teacher="big")
-    sweep = run_students(tmp_path, teacher="big")
-    assert {record.spec.loss for record in sweep.records.values()} == {"mse"}
+    sweep = run_students(tmp_path, *ALPHA, teacher="big")
+    assert {record.spec.loss for record in sweep.records.values()} == {"mse", "imitation"}
     table = Comparison.read(Store(tmp_path / "runs"), None, None).table
     assert table.no_controls == "no real images"
     assert "20 images of the teacher's own, of latents that nothing else uses" in caption(table)
