@@ -97,6 +97,7 @@ def test_a_finished_sweep_is_recognised_without_importing_torch(finished: Path, 
     assert not imported & {"torch", "ray", "wandb"}
 
 
+@pytest.mark.long
 def test_a_changed_space_trains_only_new_trials_and_keeps_the_records_of_old_ones(
     finished: Path, sweeper: Call, tmp_path: Path
 ) -> None:

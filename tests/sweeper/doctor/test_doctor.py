@@ -92,6 +92,7 @@ def test_a_node_without_this_sweeper_is_named(address: str, tmp_path: Path) -> N
     assert done.stdout.startswith("stop node ")
 
 
+@pytest.mark.long
 def test_a_run_checks_the_nodes_before_the_first_trial(sweeper: Callable[..., Done], address: str, fresh: Path) -> None:
     """The nodes have LOCAL_RANK from nowhere: the driver's copy of the check is told so."""
     from tests.conftest import TINY
