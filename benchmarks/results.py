@@ -186,17 +186,33 @@ def losses_of(name: str) -> str:
     return markdown(heads, rows)
 
 
+def families_of(name: str) -> str:
+    """Return the students by family and size, each with the interval of its difference from the paper's family."""
+    rows = [row for row in read(name)["table"]["rows"] if row["student"]]
+    paper = [row for row in rows if row["family"] == "dcgan"]
+    lines = []
+    for row in sorted(rows, key=lambda row: (round(row["parameters"], -4), row["family"])):
+        near = min(paper, key=lambda other: abs(int(other["parameters"]) - int(row["parameters"])))
+        line = [row["family"], str(row["d"]), f"{row['parameters']:,}", f"{row['macs']:,}"]
+        for score in ("fid", "is"):
+            line.append(cell(row["student"], score))
+            line.append("—" if near is row else _between(row["student"], near["student"], score))
+        lines.append(line)
+    heads = ["family", "d", "parameters", "MACs", "FID", "difference from dcgan", "IS", "difference from dcgan"]
+    return markdown(heads, lines)
+
+
 def _students(pattern: str) -> dict[int, dict[str, Any]]:
     """Return the students by d of the comparisons whose names match."""
     tables = [json.loads(path.read_text())["table"] for path in sorted(FOLDER.glob(f"{pattern}.json"))]
     return {row["d"]: row["student"] for table in tables for row in table["rows"] if row["student"]}
 
 
-def _between(ours: dict[str, Any], theirs: dict[str, Any] | None) -> str:
+def _between(ours: dict[str, Any], theirs: dict[str, Any] | None, score: str = "fid") -> str:
     if theirs is None:
         return "—"
-    difference = welch(ours["scores"]["fid"], ours["seeds"], theirs["scores"]["fid"], theirs["seeds"])
-    return interval(vars(difference), "fid") if difference else "—"
+    difference = welch(ours["scores"][score], ours["seeds"], theirs["scores"][score], theirs["seeds"])
+    return interval(vars(difference), score) if difference else "—"
 
 
 def draw_alphas(store: Path, sweep: str | None, name: str, d: int) -> None:
@@ -260,6 +276,7 @@ PARTS = {
     "latents": latents_of,
     "limits": limits_of,
     "losses": losses_of,
+    "families": families_of,
 }
 
 
