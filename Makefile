@@ -12,7 +12,7 @@ demo: $(INSTALLED)  ## train teachers and students on 5,000 real digits, and pri
 	$(BIN)/sweeper table
 
 test: $(READY)  ## the tests of CI
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder -m "not long"
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder -m "not long"
 
 test-long: $(READY)  ## all tests, the slow ones included
 	$(BIN)/pytest

@@ -39,11 +39,12 @@ class Done:
 
 
 # The files that take longest and wait most. They start first, so that no process of pytest-xdist ends with one alone.
-SLOWEST = ("test_reliability.py", "test_cluster.py", "test_run.py", "test_export.py", "test_page.py")
+# The second and the third do not need the finished store, which the first one makes.
+FIRST = ["test_reliability.py", "test_uploader.py", "test_docs.py", "test_cluster.py", "test_export.py", "test_page.py"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name not in SLOWEST)
+    items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
 @pytest.fixture(scope="session")
