@@ -12,7 +12,7 @@ from trainables.files import write_json
 from trainables.reading import Number, read_record
 from trainables.spec import TrialSpec
 
-_SHARES = "shares.json"  # footprint → share of a GPU, of trials that ran out of memory
+_SHARES = "shares.json"  # footprint@NAME OF A GPU → share of it, of trials that ran out of memory
 _MEMORY = "memory.json"  # name of a GPU → footprint → bytes, the largest that were measured
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -34,13 +34,14 @@ class Experience:
             return self.by_gpu.get(gpu_name, {}).get(key)
         return max((sizes[key] for sizes in self.by_gpu.values() if key in sizes), default=None)
 
-    def min_share(self, spec: TrialSpec) -> float:
-        """Return the share that the trial needs at least. Older stores name it by the generator's label."""
-        return max(self.min_shares.get(footprint(spec), 0.0), self.min_shares.get(spec.generator.label, 0.0))
+    def min_share(self, spec: TrialSpec, gpu_name: str) -> float:
+        """Return the share that the trial needs at least of such a GPU. Older stores do not name the GPU."""
+        keys = f"{footprint(spec)}@{gpu_name}", footprint(spec), spec.generator.label
+        return max(self.min_shares.get(key, 0.0) for key in keys)
 
-    def save_min_share(self, store: Store, spec: TrialSpec, share: float) -> None:
-        """Store the share that trials of this footprint need: on a smaller one they ran out of memory."""
-        key = footprint(spec)
+    def save_min_share(self, store: Store, spec: TrialSpec, gpu_name: str, share: float) -> None:
+        """Store the share that trials of this footprint need of such a GPU: on a smaller one they ran out of memory."""
+        key = f"{footprint(spec)}@{gpu_name}"
         self.min_shares[key] = max(self.min_shares.get(key, 0.0), share)
         write_json(store.root / _SHARES, _shares(store) | {key: self.min_shares[key]})
 

@@ -76,7 +76,7 @@ def share(
     memory = needed_bytes(spec, teacher, machine, data, experience) / machine.gpu_bytes
     arithmetic = update_macs(spec, teacher) / machine.macs_per_second
     busy = arithmetic / (update_launches(spec) * machine.seconds_per_launch)
-    needed = max(memory, min(1.0, busy), experience.min_share(spec))
+    needed = max(memory, min(1.0, busy), experience.min_share(spec, machine.gpu_name))
     gpus = next((one for one in _SHARES if one >= needed), 1.0)
     return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
 

@@ -194,7 +194,7 @@ class JobSearcher(Searcher):
                 self.stranded.discard(trial_id)
                 self.sweep.retry(job)
             elif result and "out_of_memory" in result and 0 < share.gpus < 1:
-                self._retry_on_larger_share(job, share.gpus)
+                self._retry_on_larger_share(job, share.gpus, node)
             else:
                 self._report(job, result or {}, node)
         except Exception as raised:
@@ -244,10 +244,11 @@ class JobSearcher(Searcher):
             self.sweep.retry(job)
         self.delayed.clear()
 
-    def _retry_on_larger_share(self, job: Job, gpus: float) -> None:
-        """Retry a job on twice its share of a GPU. From now on every trial of its footprint gets that share."""
+    def _retry_on_larger_share(self, job: Job, gpus: float, node: Node | None) -> None:
+        """Retry a job on twice its share of a GPU. From now on trials of its footprint get that share of such a GPU."""
         spec, enlarged = self.sweep.records[job.signature].spec, 2 * gpus
-        self.experience.save_min_share(self.store, spec, enlarged)
+        gpu_name = node.machine.gpu_name if node is not None else ""
+        self.experience.save_min_share(self.store, spec, gpu_name, enlarged)
         self.sweep.retry(job)
         label = self._label(job)
         print(f"note: {label} ran out of memory on {gpus:g} of a GPU; retrying on {enlarged:g}", file=sys.stderr)

@@ -129,7 +129,7 @@ def replay(folder: Path, slots: int, seconds: float | None = None) -> tuple[Swee
         (store.root / "seconds").write_text(f"{seconds}")
     if slots < 0:
         for spec in specs():
-            Experience.read(store).save_min_share(store, spec, 1.0)
+            Experience.read(store).save_min_share(store, spec, "", 1.0)
     sweep, order, limit = Sweep.read(manifest, store), Order(), abs(slots) or None
     with tune.session(limit) as cluster:
         tune.run(sweep, store, cluster, limit, [order], actor=Replay if seconds is None else Sleeping)

@@ -1,5 +1,6 @@
 """Resources: the share that a trial reserves, and how many trials run at once."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -68,11 +69,13 @@ def test_shares_of_an_older_store_are_read_by_the_generator_s_label(tmp_path: Pa
     store = Store(tmp_path)
     store.create()
     write_json(store.root / "shares.json", {"d=2": 0.25})
-    Experience.read(store).save_min_share(store, student(4), 0.5)
+    Experience.read(store).save_min_share(store, student(4), H100.gpu_name, 0.5)
     experience = Experience.read(store)
     assert share(student(2), H100, DIGITS, experience).gpus == share(teacher(2), H100, DIGITS, experience).gpus == 0.25
     assert share(student(4), H100, DIGITS, experience).gpus == 0.5
     assert share(teacher(4), H100, DIGITS, experience).gpus == 1 / 16, "only the student ran out of memory"
+    other = dataclasses.replace(H100, gpu_name="H200")
+    assert share(student(4), other, DIGITS, experience).gpus == 1 / 16, "it ran out of memory on another kind of GPU"
 
 
 def test_real_images_count_towards_the_memory() -> None:
