@@ -53,6 +53,13 @@ SECTIONS = {
         "latents.",
         "benchmarks/whole_job.py",
     ),
+    "replaying": Section(
+        "The simulator against sweeps that sleep",
+        "42 trials, rungs at 10, 30 and 90 updates, eta 3. The trials sleep instead of training; all else is real: "
+        "store, scheduling, Tune, one process per slot, all of them on this machine. The time counts from the start of "
+        "the first job, and so includes that of the other processes.",
+        "benchmarks/replaying.py",
+    ),
     "plain_256": Section(
         "The same with a teacher of d = 256",
         "The teacher was trained for 20 updates (its cost does not depend on what it has learned). The script's cost "
