@@ -6,6 +6,8 @@ from pyarrow.fs import FileInfo
 
 from sweeper.transfer.comparing import Newer, compare, is_manifest, is_record
 from sweeper.transfer.place import Entry, Place
+from trainables.errors import UserError
+from trainables.reading import MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Plan:
         return sum(int(info.size) for info in self.files.values()) + sum(len(text.content) for text in texts)
 
     def _add_text(self, texts: dict[str, Text], path: str, info: FileInfo) -> None:
+        self._check_size(path, info)
         ours, theirs = self.source.entry(path, info), self._entry_there(path)
         newer = self._newer(path, ours, theirs)
         if newer is Newer.DIVERGED:
@@ -64,6 +67,8 @@ class Plan:
         if path not in self._there:  # its hash is computed while it is copied
             self.files[path] = info
             return
+        if path.endswith(".json"):
+            self._check_size(path, info)
         try:
             ours, theirs = self.source.entry(path, info), self._entry_there(path)
         except FileNotFoundError:  # deleted since it was listed
@@ -77,6 +82,14 @@ class Plan:
             self.files[path] = info
         elif newer is Newer.TARGET:
             self.kept.append(path)
+
+    def _check_size(self, path: str, info: FileInfo) -> None:
+        """Raise UserError for a JSON file that is too large to be one, on either side: hashing it could take hours."""
+        for place, found in ((self.source, info), (self.target, self._there.get(path))):
+            if found is not None and found.size > MAX_BYTES:
+                raise UserError(
+                    f"{place.label}/{path} has {found.size:,} bytes; restore it from a backup, or delete it"
+                )
 
     def _entry_there(self, path: str) -> Entry | None:
         return self.target.entry(path, self._there[path]) if path in self._there else None
