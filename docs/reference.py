@@ -12,6 +12,9 @@ import typer
 
 from sweeper.cli import app
 from sweeper.spaces import Space
+from trainables.objectives import GAMES, LOSSES
+from trainables.scores.loading import FEATURES
+from trainables.shapes import FAMILIES
 from trainables.spec import TrialSpec
 
 PAGE = Path(__file__).with_name("reference.md")
@@ -25,6 +28,7 @@ EXIT_CODES = """\
 | 4 | another command must run first |
 | 5 | the environment: no weights file, no data set, no W&B, no storage, a broken node |
 | 130 | interrupted |"""
+REGISTRIES = {"shapes.FAMILIES": FAMILIES, "objectives.LOSSES": LOSSES, "objectives.GAMES": GAMES, "FEATURES": FEATURES}
 _FIELD = re.compile(r"    (\w+): [^#]+?(?:  # (.+))?\n")
 
 
@@ -62,7 +66,10 @@ def _table(dataclass: type, hidden: set[str]) -> str:
     for field in dataclasses.fields(dataclass):
         if field.name not in hidden:
             default = "—" if field.default is dataclasses.MISSING else f"`{_as_typed(field.default)}`"
-            rows.append(f"| `{field.name}` | {default} | {comments[field.name]} |")
+            comment = comments[field.name]
+            for registry, names in REGISTRIES.items():
+                comment = comment.replace(f"a name in {registry}", f"{', '.join(names)}, or of a plug-in")
+            rows.append(f"| `{field.name}` | {default} | {comment} |")
     return "\n".join(rows)
 
 

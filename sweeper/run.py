@@ -260,7 +260,8 @@ def _conclude(sweep: Sweep, store: Store, request: Request, trained: bool) -> in
             say((f"{shape.label}: every configuration diverged", "yellow"), "; try a smaller lr")
     if sweep.manifest.role == "student":
         _write_samples(sweep, store, request, trained)
-        name_option = f" --name {request.name}" if request.name else ""
+        others = [each for each in store.sweeps() if each.role == "student" and each.name != name]
+        name_option = f" --name {name}" if request.name or others else ""
         next_step = f"sweeper table{name_option}{_options(request)}"
     else:
         next_step = f"sweeper run students --teacher best{_options(request)}"

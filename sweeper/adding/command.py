@@ -112,8 +112,10 @@ def _read(request: AddRequest, name: str, folder: Path) -> _Generator:
     counts: Counts | None = None
     if _is_reference(request.source):
         if request.weights is None or request.latent_size is None:
-            missing = "--weights FILE.safetensors" if request.weights is None else "--latent-size N"
-            raise UserError(f"{request.source} needs {missing}: its code does not say it")
+            missing = (
+                "--weights FILE.safetensors, its saved state_dict" if request.weights is None else "--latent-size N"
+            )
+            raise UserError(f"{request.source} needs {missing}")
         counts = convert_module(request.source, request.weights, request.latent_size, request.label, folder / ONNX)
         kind, content = "torch", file_hash(request.weights)
     elif not source.is_file():

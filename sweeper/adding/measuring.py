@@ -9,11 +9,15 @@ from trainables.onnx_generator import OnnxGenerator
 from trainables.shapes import LatentLaw
 
 RANGES = ("-1,1", "0,1", "0,255")
+_OUTSIDE, _FILLED = 0.25, 0.02  # of a range's width: how far beyond it values may lie, and how much they must fill
 _ENOUGH = 10_000  # numbers of latents that tell one law from another
 
 
 def measured_range(given: str | None, images: np.ndarray) -> tuple[float, float]:
-    """Return (low, high): the given range, else that of the images [n, C, H, W]. Raises UserError if it is unclear."""
+    """Return (low, high): the given range, else that of the images [n, C, H, W].
+
+    Raises UserError if it is unclear, and if the images lie outside the given one or fill next to nothing of it.
+    """
     if given is not None and given not in RANGES:
         raise UserError(f"--range {given}: it is one of {', '.join(RANGES)}; write --range=-1,1")
     low, high = float(images.min()), float(images.max())
@@ -32,8 +36,11 @@ def measured_range(given: str | None, images: np.ndarray) -> tuple[float, float]
             "--range 0,1 or --range 0,255"
         )
     first, last = (float(word) for word in found.split(","))
-    if low > last or high < first:
-        raise UserError(f"--range {found}: the values of its images are from {low:.3g} to {high:.3g}")
+    width = last - first
+    outside = low < first - _OUTSIDE * width or high > last + _OUTSIDE * width
+    if given is not None and (outside or high - low < _FILLED * width):
+        values = f"the values of its images are from {low:.3g} to {high:.3g}"
+        raise UserError(f"--range {found}: {values}; name the range that they fill, one of {', '.join(RANGES)}")
     return first, last
 
 

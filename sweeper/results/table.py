@@ -167,7 +167,7 @@ def _settings(store: Store, students: Manifest) -> str:
     law = store.taught_by(students.teacher).law
     settings = [f"image_size={students.image_size}", f"n_report={students.n['report']}", f"latent_size={law.size}"]
     settings += [f"latent_law={law.name}"] + ([f"latent_bound={law.bound:g}"] if law.bound is not None else [])
-    return " ".join(f"--set {setting}" for setting in settings)
+    return " ".join([f"--features {students.features}", *(f"--set {setting}" for setting in settings)])
 
 
 def _row(

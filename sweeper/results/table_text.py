@@ -117,7 +117,9 @@ def caption(table: Table) -> str:
             "there are no real images"
         )
     elif table.no_controls:
-        parts.append(f"no controls: `sweeper run teachers` with {table.control_settings} trains them")
+        parts.append(
+            f"no controls: `sweeper run teachers` on the same data set with {table.control_settings} trains them"
+        )
     if table.pairs:
         parts.append(f"the teacher is {table.pairs:,} pairs, and its scores are of these images")
     if not table.finished:
@@ -227,7 +229,10 @@ def show(table: Table) -> None:
         return text
 
     console = Console(highlight=False)
-    width = console.width if console.is_terminal else min(110, console.width)
+    if not console.is_terminal:  # nobody scrolls: a cell that is cut is lost
+        needed = Measurement.get(console, console.options.update(width=1000), laid_out("\n")).maximum
+        console = Console(highlight=False, width=max(min(110, console.width), needed))
+    width = console.width
     natural = Measurement.get(console, console.options.update(width=1000), laid_out("")).maximum
     text = laid_out("" if natural <= width else "\n")
     console.print(text, Padding(caption(table), (0, 1)), width=width)

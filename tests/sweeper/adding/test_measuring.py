@@ -19,7 +19,21 @@ def test_a_range_that_is_unclear_is_asked_for(low: float, high: float) -> None:
     images = RNG.uniform(low, high, (9, 3, 8, 8)).astype(np.float32)
     with pytest.raises(UserError, match="say their range"):
         measured_range(None, images)
-    assert measured_range("0,1", images) == (0, 1)
+
+
+@pytest.mark.parametrize(("given", "low", "high"), [("-1,1", -1.4, 1.3), ("0,1", -0.05, 0.9), ("0,255", 0, 250)])
+def test_a_given_range_counts_if_the_images_are_about_in_it(given: str, low: float, high: float) -> None:
+    images = RNG.uniform(low, high, (9, 3, 8, 8)).astype(np.float32)
+    assert measured_range(given, images) == tuple(map(float, given.split(",")))
+
+
+@pytest.mark.parametrize(
+    ("given", "low", "high"), [("0,1", -1, 1), ("0,255", -1, 1), ("0,255", 0, 1), ("-1,1", 0, 255)]
+)
+def test_a_given_range_that_the_images_contradict_is_refused(given: str, low: float, high: float) -> None:
+    images = RNG.uniform(low, high, (9, 3, 8, 8)).astype(np.float32)
+    with pytest.raises(UserError, match=f"--range {given}: the values of its images are from .*; name the range"):
+        measured_range(given, images)
 
 
 def test_bytes_have_the_range_of_bytes() -> None:
