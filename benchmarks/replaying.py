@@ -1,7 +1,7 @@
 """Compare the wall time of sweeps whose trials sleep with the simulator's prediction, on 1, 8 and 64 logical slots.
 
 The store, the scheduling, Tune and the actors are real. The time counts from the start of the first job. The processes
-start one after the other on few cores, so the trials sleep long where many slots are to be filled.
+share few cores while they start, so the trials sleep long where many slots are to be filled.
 
 python benchmarks/replaying.py
 """

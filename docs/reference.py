@@ -68,7 +68,7 @@ def _table(dataclass: type, hidden: set[str]) -> str:
             default = "—" if field.default is dataclasses.MISSING else f"`{_as_typed(field.default)}`"
             comment = comments[field.name]
             for registry, names in REGISTRIES.items():
-                comment = comment.replace(f"a name in {registry}", f"{', '.join(names)}, or of a plug-in")
+                comment = comment.replace(f"a name in {registry}", f"{', '.join(names)}, or a name of a plug-in")
             rows.append(f"| `{field.name}` | {default} | {comment} |")
     return "\n".join(rows)
 

@@ -268,8 +268,7 @@ def joint(fake: Tensor, target: Tensor, logits: Tensor, game: Game, alpha: float
 def imitation(fake: Tensor, target: Tensor, teacher_logits: Tensor, game: Game, alpha: float) -> Tensor:
     """Return equation (4) with a discriminator between the teacher's images and the student's.
 
-    It needs no real images and nothing of the teacher but its images (adversarial distillation: Aguinaldo et al., arXiv
-    1902.00159, compare with the real ones; TinyGAN, arXiv 2009.13829, with the teacher's).
+    It needs no real images, and nothing of the teacher but its images (as in TinyGAN, arXiv 2009.13829).
     """
     return joint(fake, target, teacher_logits, game, alpha)
 

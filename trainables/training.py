@@ -149,7 +149,7 @@ def train(
                 with torch.set_grad_enabled(batch + 1 == (update + 1) * critic_updates):
                     fake = generator(z)
                 if adversary is not None:
-                    shown = real.batch(batch) if Part.REAL in rule.loads else target
+                    shown = real.batch(batch) if Part.REAL in spec.loads else target
                     assert shown is not None
                     loss_d = game(CriticStep(spec, adversary, shown, fake.detach()))
                     descend_d(loss_d)

@@ -1,6 +1,6 @@
 """Faults for tests: processes that are killed, other hosts, calls that fail, ports that stay silent.
 
-Disks, Ray nodes and hosts with SSH are in modules of their own. All tests that inject faults use this package.
+Disks, Ray nodes and hosts with SSH are in modules of their own. The tests that inject faults use this package.
 
 Processes of one test are found by a variable of their environment, which children inherit, those of Ray included.
 """
