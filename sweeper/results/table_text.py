@@ -167,15 +167,12 @@ def inequalities(row: Row) -> list[str]:
 
 def _spread(table: Table) -> str:
     """Say what ± is of, for each side of the table."""
-    students, controls = ([entry for entry in side if entry] for side in zip(*_sides(table), strict=True))
+    students = [row.student for row in table.rows if row.student]
+    controls = [row.control for row in table.rows if row.control]
     if not any(entry.seeds > 1 for entry in [*students, *controls]):
         return "mean ± std over latents, which is not the spread over trainings; add --set confirm=5 for that"
     sides = [("Stu.", students), ("Reg.", controls), ("the teacher", [table.teacher] if table.teacher else [])]
     return "mean ± std: " + ", ".join(f"{name} {_spread_of(entries)}" for name, entries in sides if entries)
-
-
-def _sides(table: Table) -> list[tuple[Entry | None, Entry | None]]:
-    return [(row.student, row.control) for row in table.rows] or [(None, None)]
 
 
 def _spread_of(entries: list[Entry]) -> str:
