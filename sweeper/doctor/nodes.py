@@ -78,15 +78,17 @@ def examine_nodes(store: Path, data_root: Path) -> tuple[Facts, list[Node]]:
     with closing(Examination(store, data_root, nodes, quick=False)) as examination:
         driver = examine(store, data_root)
         answers = _wait(examination)
-    return driver, [answers[node["NodeID"]] for node in nodes]
+    return driver, [answers[node["NodeID"]] for node in nodes if node["NodeID"] in answers]
 
 
 def _wait(examination: Examination) -> dict[str, Node]:
+    """Return the answers by node. A node that was dead already, which Ray notices after 20 s, has none."""
     answers: dict[str, Node] = {}
     while examination.asked:
         answers |= dict(examination.answers())
         time.sleep(0.05)
-    return answers
+    alive = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    return {one: node for one, node in answers.items() if node.facts is not None or one in alive}
 
 
 class NodeCheck:
