@@ -75,9 +75,12 @@ class Session:
             yield self.join() if self.is_shared else self._open(stack)
 
     def _open(self, stack: ExitStack) -> Any:
-        from sweeper.execution import tune
+        from sweeper.execution import tune  # isort: split
+        from sweeper.execution import mps
         from sweeper.forecast.cards import with_throughput
 
+        if not self.is_shared:
+            stack.enter_context(mps.shared_gpus())
         return stack.enter_context(tune.session(self.request.slots, with_throughput))
 
 

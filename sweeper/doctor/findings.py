@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
-from sweeper.doctor.machine import PROBE_BYTES, Facts, StoreFacts
+from sweeper.doctor.machine import PROBE_BYTES, Facts, Mps, StoreFacts
+from sweeper.execution.mps import CONTROL
 from trainables.errors import EnvironmentUserError
 from trainables.extras import installation
 
@@ -11,6 +12,7 @@ GB = 1e9
 MIN_FREE_BYTES = 1 * GB
 MIN_BYTES_PER_SECOND = 5e6
 MAX_SKEW_SECONDS = 2.0
+_IN_TURN = "trials that share a GPU run in turn"
 
 
 class Level(StrEnum):
@@ -86,6 +88,8 @@ def of_node(driver: Facts, node: Node) -> list[Finding]:
         reason = f" ({node.facts.no_cuda})" if node.facts.no_cuda else ""
         text = f"Ray counts {node.gpus:g} GPUs and torch sees {len(node.facts.gpus)}{reason}; "
         found.append(Finding(Level.NOTE, text + "correct `ray start --num-gpus`, the driver or torch"))
+    if node.facts.gpus and node.facts.mps is not Mps.RUNS:
+        found.append(Finding(Level.NOTE, f"{_IN_TURN}: MPS {node.facts.mps}; run `{CONTROL} -d` before `ray start`"))
     return [Finding(one.level, one.text, node.name) for one in found]
 
 
@@ -113,6 +117,8 @@ def _torch(facts: Facts) -> list[Finding]:
     text = f"sweeper {versions.sweeper}, torch {versions.torch} with {facts.threads} threads, ray {versions.ray}, "
     found = [Finding(Level.OK, f"{text}python {versions.python}, {facts.cpus} CPUs")]
     found += [Finding(Level.OK, f"GPU {number}: {gpu}") for number, gpu in enumerate(facts.gpus)]
+    if facts.gpus and facts.mps is Mps.MISSING:
+        found.append(Finding(Level.NOTE, f"{_IN_TURN}: install NVIDIA's driver with {CONTROL}"))
     if facts.no_cuda:
         text = f"no GPU ({facts.no_cuda}): trials train on the CPU; if there is a GPU, `nvidia-smi` must show it, and "
         found.append(Finding(Level.NOTE, f"{text}torch needs a build for its CUDA (https://pytorch.org/get-started)"))

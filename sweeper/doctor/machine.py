@@ -10,11 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from sweeper import __version__
+from sweeper.execution import mps
 from sweeper.store import Store
 from trainables.cpus import usable_cpus
 from trainables.datasets import DATASETS
@@ -62,9 +64,17 @@ class StoreFacts:
     read_bytes_per_second: float | None = None
 
 
+class Mps(StrEnum):
+    """NVIDIA's MPS, by which trials share a GPU (sweeper.execution.mps)."""
+
+    MISSING = "is missing"
+    INSTALLED = "does not run"
+    RUNS = "runs"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is on one machine. The last six are None or empty after a quick look."""
+    """What is on one machine. The last seven are None or empty after a quick look."""
 
     host: str
     cpus: int
@@ -75,6 +85,7 @@ class Facts:
     threads: int | None = None  # of torch
     gpus: list[str] = field(default_factory=list)
     no_cuda: str | None = None  # why torch has no GPU
+    mps: Mps = Mps.MISSING
     wandb: bool | None = None  # whether there is an API key
     inception: str | None = None  # path of the weights file, if it exists
     datasets: list[str] = field(default_factory=list)  # data sets whose files are here
@@ -108,6 +119,7 @@ def examine(
             "threads": threads,
             "gpus": gpus,
             "no_cuda": no_cuda,
+            "mps": _mps(),
             "wandb": _has_wandb_key(),
             "inception": _inception(),
             "datasets": _datasets(store, data_root),
@@ -203,6 +215,12 @@ def _examine_torch() -> tuple[list[str], str | None, int]:
         return [], (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0], threads
     cards = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return [f"{card.name}, {card.total_memory / 1e9:.0f} GB" for card in cards], None, threads
+
+
+def _mps() -> Mps:
+    if mps.runs():
+        return Mps.RUNS
+    return Mps.INSTALLED if mps.is_installed() else Mps.MISSING
 
 
 def _card() -> tuple[str, int] | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from sweeper.doctor.findings import Finding, Level, Node, of_cluster, of_machine, of_node, raise_first
-from sweeper.doctor.machine import Facts, StoreFacts, Versions
+from sweeper.doctor.machine import Facts, Mps, StoreFacts, Versions
 from trainables.errors import EnvironmentUserError
 
 VERSIONS = Versions(sweeper="1.2.3", torch="2.8.0", ray="2.60.0", python="3.12.3")
@@ -118,3 +118,17 @@ def test_extras_that_are_not_installed_are_a_note() -> None:
     (found,) = [one for one in of_machine(replace(HERE, missing_extras=["onnx", "report"])) if "extras" in one.text]
     assert found.level is Level.NOTE
     assert "pip install 'gan-sweeper[onnx,report]'" in found.text
+
+
+@pytest.mark.parametrize(("mps", "said"), [(Mps.MISSING, True), (Mps.INSTALLED, False), (Mps.RUNS, False)])
+def test_a_machine_with_a_gpu_is_told_that_mps_is_missing(mps: Mps, said: bool) -> None:
+    with_gpu = replace(HERE, gpus=["H100, 85 GB"], mps=mps)
+    assert any("trials that share a GPU run in turn" in one.text for one in of_machine(with_gpu)) == said
+    assert not any("run in turn" in one.text for one in of_machine(replace(HERE, mps=mps))), "it has no GPU"
+
+
+@pytest.mark.parametrize(("mps", "said"), [(Mps.MISSING, True), (Mps.INSTALLED, True), (Mps.RUNS, False)])
+def test_a_node_with_a_gpu_is_told_to_start_mps_before_ray(mps: Mps, said: bool) -> None:
+    found = of_node(HERE, node(replace(THERE, gpus=["H100, 85 GB"], mps=mps), gpus=1.0))
+    assert [one.level for one in found] == [Level.NOTE] * said
+    assert all("`nvidia-cuda-mps-control -d` before `ray start`" in one.text for one in found)

@@ -1,0 +1,109 @@
+"""NVIDIA's MPS: the processes that share a GPU compute at once. Without it the GPU runs one of them at a time."""
+
+import ctypes
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+CONTROL = "nvidia-cuda-mps-control"
+_FOLDERS = ("CUDA_MPS_PIPE_DIRECTORY", "CUDA_MPS_LOG_DIRECTORY")
+_SECONDS = 20.0  # for the daemon and its server to start, and to end
+_SET_PARENT_DEATH_SIGNAL = 1
+# A process's context on a GPU is the first thing that needs the server. This asks the driver for one, without torch.
+_CLIENT = """
+import ctypes
+driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+assert driver.cuInit(0) == 0 and driver.cuDevicePrimaryCtxRetain(ctypes.byref(context), 0) == 0
+"""
+
+
+def is_installed() -> bool:
+    return shutil.which(CONTROL) is not None
+
+
+def runs() -> bool:
+    """Return whether processes that start now find a daemon: a user's own, or one of this module."""
+    return is_installed() and _ask("get_server_list", dict(os.environ)) is not None
+
+
+@contextmanager
+def shared_gpus() -> Iterator[None]:
+    """Run a daemon of its own for the processes that start inside the block, if this machine has a GPU.
+
+    Do nothing if MPS is not installed, or if a daemon runs already. If it does not work here, say so in a note.
+    """
+    import torch
+
+    if not is_installed() or not torch.cuda.is_available() or runs():
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="sweeper-mps-") as folder:
+        # Each process names GPUs by their numbers on the machine, so that the server is to see all of them.
+        environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+        environment |= dict.fromkeys(_FOLDERS, folder)
+        daemon = subprocess.Popen(
+            [CONTROL, "-f"],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl+C reaches the command alone: trials save their checkpoints first
+            preexec_fn=_end_with_parent,
+        )
+        try:
+            if not _answers(daemon, Path(folder), environment):
+                print("note: NVIDIA's MPS does not work here: trials that share a GPU run in turn", file=sys.stderr)
+                _end(daemon, environment)
+                yield
+                return
+            os.environ.update(dict.fromkeys(_FOLDERS, folder))
+            yield
+        finally:
+            for name in _FOLDERS:
+                os.environ.pop(name, None)
+            _end(daemon, environment)
+
+
+def _answers(daemon: "subprocess.Popen[bytes]", folder: Path, environment: dict[str, str]) -> bool:
+    """Wait for the daemon, and return whether a process gets a context on a GPU through it."""
+    until = time.monotonic() + _SECONDS
+    while not (folder / "control").exists():
+        if daemon.poll() is not None or time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    with suppress(subprocess.TimeoutExpired):
+        client = subprocess.run([sys.executable, "-c", _CLIENT], env=environment, capture_output=True, timeout=_SECONDS)
+        return client.returncode == 0
+    return False
+
+
+def _ask(request: str, environment: dict[str, str]) -> str | None:
+    """Return a daemon's answer, or None if there is no daemon."""
+    with suppress(subprocess.TimeoutExpired, OSError):
+        done = subprocess.run(
+            [CONTROL], input=f"{request}\n", env=environment, capture_output=True, text=True, timeout=_SECONDS
+        )
+        return done.stdout if done.returncode == 0 else None
+    return None
+
+
+def _end(daemon: "subprocess.Popen[bytes]", environment: dict[str, str]) -> None:
+    if daemon.poll() is None:
+        _ask("quit", environment)
+    try:
+        daemon.wait(_SECONDS)
+    except subprocess.TimeoutExpired:
+        daemon.kill()
+        daemon.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end the daemon if this command is killed."""
+    ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
