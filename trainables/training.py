@@ -68,7 +68,7 @@ def train(
 
     # Networks and optimisers.
     generator = build(spec.generator, seed_of(f"generator/{spec.seed}"))
-    generator.to(memory_format=memory_format(spec.generator, device))
+    generator.to(memory_format=memory_format(spec.generator, device, spec.precision))
     averaged = deepcopy(generator).to(device) if spec.ema else None
     optimizer = game.optimizer(generator.parameters(), spec.lr)
     generator = accelerator.prepare(generator)

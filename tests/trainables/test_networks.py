@@ -101,8 +101,10 @@ def test_initial_weights_depend_only_on_the_seed() -> None:
         (DiscriminatorShape(64, 64, 3), "cuda", "bf16", True),
         (DiscriminatorShape(64, 64, 3), "cuda", "tf32", True),
         (DiscriminatorShape(64, 64, 3), "cuda", "no", False),
-        (DiscriminatorShape(16, 64, 3), "cuda", "bf16", False),
-        (shape(64), "cuda", "bf16", False),
+        (DiscriminatorShape(16, 32, 3), "cuda", "bf16", True),
+        (DiscriminatorShape(16, 32, 3), "cuda", "tf32", False),
+        (shape(64), "cuda", "bf16", True),
+        (shape(64), "cuda", "no", False),
     ],
 )
 def test_the_memory_format_is_a_function_of_shape_device_and_precision(

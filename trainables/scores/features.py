@@ -33,10 +33,13 @@ class TorchFeatures:
     """Base class for torch networks: device, memory format and batch size."""
 
     def __init__(self, network: Any, name: str, dims: int, preprocessing: str, batch_size: int) -> None:
-        """batch_size: images per forward pass on a CPU; a GPU takes four times as many."""
+        """batch_size: images per forward pass.
+
+        On an H100 four times as many take four times the memory (5 GB) for 18% more images per second.
+        """
         self.name, self.dims, self.preprocessing = name, dims, preprocessing
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.batch_size = batch_size * (4 if self.device.type == "cuda" else 1)
+        self.batch_size = batch_size
         self.network = network.eval().requires_grad_(False).to(self.device).to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
