@@ -85,7 +85,8 @@ def device_bytes(spec: TrialSpec, teacher: TrialSpec | None, data: int, device: 
 
     The estimate counts weights, gradients and Adam's two moments of both networks, twice what a batch saves for the
     backward passes (their gradients take as much at most), the teacher's networks if the loss loads them, the images
-    that are kept on the GPU, and 1 GB for CUDA's context. No GPU has been compared with it.
+    that are kept on the GPU, and 1 GB for CUDA's context. On an H100 trials of d = 2 at 32×32 took 1.2 GB. Scores are
+    not in it: the features of 200 images of EfficientNet took 5 GB. The first rung measures both.
     """
     shapes: list[GeneratorShape | DiscriminatorShape] = [spec.generator]
     if spec.discriminator is not None:

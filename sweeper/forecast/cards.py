@@ -29,7 +29,7 @@ class Card:
 
     @property
     def seconds_per_launch(self) -> float:
-        """Seconds that the host takes to launch a kernel, however little the kernel does."""
+        """Seconds per kernel of a small network, however little the kernel does."""
         return self.microseconds_per_launch / 1e6
 
     @property

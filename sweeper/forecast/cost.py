@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sweeper.execution.resources import slowdown
 from sweeper.forecast import timing
 from sweeper.forecast.cards import TABLE, read_cards
 from sweeper.forecast.timing import Cost
@@ -75,7 +76,8 @@ class TimedCosts:
         """report: callback for messages to the user. teacher: the students' teacher."""
         import torch
 
-        device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.processor() or "cpu"
+        self.has_gpu = torch.cuda.is_available()
+        device = torch.cuda.get_device_name() if self.has_gpu else platform.processor() or "cpu"
         self.machine = f"{platform.node()}, {device}, torch {torch.__version__}"
         name = hashlib.sha256(self.machine.encode()).hexdigest()[:12]
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -124,20 +126,26 @@ class TimedCosts:
                 self._time(self._kinds[key])
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
-        """Return the cost of a trial alone on its device, whatever its share."""
+        """Return the cost of a trial. share: of a GPU, beside trials of equal shares, or CPUs."""
         key = self._key(spec)
         if key not in self._kinds and key not in self.timings:
             self.calibrate([spec])
         if key in self.timings:
-            return Cost(**self.timings[key])
+            return self._beside(Cost(**self.timings[key]), share)
         timed = self._timed()
         alike = [pair for pair in timed if _group(pair[0]) == _group(spec)] or timed
-        return Cost(
+        alone = Cost(
             seconds_per_update=self._seconds_per_update(spec),
             seconds_per_image=self.seconds_per_image(spec, share),
             seconds_to_compile=max(cost.seconds_to_compile for _, cost in alike) if spec.compile else 0.0,
             spread=max(cost.spread for _, cost in alike),
         )
+        return self._beside(alone, share)
+
+    def _beside(self, alone: Cost, share: float) -> Cost:
+        if not self.has_gpu:
+            return alone
+        return dataclasses.replace(alone, seconds_per_update=alone.seconds_per_update * slowdown(share))
 
     def seconds_per_image(self, spec: TrialSpec, share: float) -> float:
         """Return the seconds that the generator takes for one image, alone on its device."""
@@ -229,9 +237,9 @@ class TableCosts:
         self.basis = f"computed from the entry {gpu} of {table}, not timed"
 
     def cost(self, spec: TrialSpec, share: float) -> Cost:
-        """Return the cost of a trial that has `share` of the GPU's throughput. The host launches at its own rate."""
+        """Return the cost of a trial that has `share` of the GPU's throughput, beside others that launch kernels."""
         arithmetic = update_macs(spec, self.teacher) / (self.card.macs_per_second * share)
-        launching = update_launches(spec) * self.card.seconds_per_launch
+        launching = update_launches(spec) * self.card.seconds_per_launch * slowdown(share)
         compiling = COMPILE_SECONDS if spec.compile else 0.0
         return Cost(max(launching, arithmetic), self.seconds_per_image(spec, share), compiling, spread=2.0)
 

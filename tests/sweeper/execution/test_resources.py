@@ -7,7 +7,7 @@ import pytest
 
 from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.nodes import Cluster
-from sweeper.execution.resources import Machine, Share
+from sweeper.execution.resources import Machine, Share, slowdown
 from sweeper.execution.resources import share as allot
 from sweeper.execution.slots import Slots
 from sweeper.store import Store
@@ -44,6 +44,14 @@ def test_sixteen_narrow_trials_share_a_gpu_and_a_wide_one_has_it_alone() -> None
     assert share(student(2), H100, DIGITS).gpus == 1 / 16
     assert share(teacher(2), H100, DIGITS).gpus == 1 / 16
     assert share(teacher(2, d_discriminator=64, image_size=64), H100, DIGITS).gpus == 1.0, "whatever the generator's d"
+
+
+def test_more_trials_on_a_gpu_are_each_slower_and_together_faster() -> None:
+    shares = [1.0, 1 / 2, 1 / 4, 1 / 8, 1 / 16]
+    assert slowdown(1.0) == 1.0
+    assert [slowdown(one) for one in shares] == sorted(slowdown(one) for one in shares)
+    together = [1 / one / slowdown(one) for one in shares]
+    assert together == sorted(together)
 
 
 def test_memory_bounds_the_share_of_a_narrow_trial() -> None:

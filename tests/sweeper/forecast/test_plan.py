@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from sweeper.execution.resources import slowdown
 from sweeper.forecast.cost import TABLE, TableCosts, TimedCosts
 from tests.conftest import TEACHERS, Done
 from tests.sweeper.stores import teacher
@@ -81,7 +82,8 @@ def test_table_costs_scale_with_the_share_and_have_a_minimum() -> None:
     costs = TableCosts("T4", TABLE, None)
     small, large = teacher(2), teacher(256, image_size=64, d_discriminator=256)
     assert costs.cost(small, 1.0).seconds_per_update == pytest.approx(164 * 25e-6)
-    assert costs.cost(small, 0.125).seconds_per_update == costs.cost(small, 1.0).seconds_per_update
+    beside = costs.cost(small, 0.125).seconds_per_update
+    assert beside == costs.cost(small, 1.0).seconds_per_update * slowdown(0.125)
     expected = update_macs(large, None) / (8.1e12 / 2 * 0.3)
     assert costs.cost(large, 1.0).seconds_per_update == pytest.approx(expected)
     assert costs.cost(large, 0.5).seconds_per_update == pytest.approx(2 * expected)
