@@ -28,7 +28,7 @@ reference: $(READY)  ## regenerate docs/reference.md from the help of the comman
 bench: $(READY)  ## all measurements of docs/performance.md (hours); make bench ONLY="step driver" runs some
 	$(BIN)/python benchmarks/report.py $(ONLY)
 
-gpu: $(READY)  ## the acceptance of a GPU, about fifteen minutes on it; make gpu ONLY="correctness speed" runs some
+gpu: $(READY)  ## the acceptance of a GPU, about ten minutes on it; make gpu ONLY="correctness speed" runs some
 	$(BIN)/python benchmarks/gpu.py $(ONLY)
 
 clean:  ## delete the environment and caches, not the stores

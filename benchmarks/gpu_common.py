@@ -3,7 +3,6 @@
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,7 +54,7 @@ def spec_of(kind: str, d: int, d_discriminator: int, size: int = 32, channels: i
 def world(size: int, channels: int) -> tuple[np.ndarray, Bank]:
     """Return random real images, and a bank of random images."""
     pixels = np.random.default_rng(0).integers(0, 256, (4096, channels, size, size), dtype=np.uint8)
-    return pixels, Bank(Path("/dev/null"), 2048, TeacherImages(lambda z: pixels[: len(z)]))
+    return pixels, Bank(None, 2048, TeacherImages(lambda z: pixels[: len(z)]))
 
 
 def synchronize() -> None:

@@ -1,7 +1,7 @@
 """Processes, memory and whole sweeps on a GPU. A part of benchmarks/gpu.py.
 
 python benchmarks/gpu_sweeps.py work KIND SECONDS    # one of several processes on one GPU, which gpu.py starts
-python benchmarks/gpu_sweeps.py tight WORDS…         # `sweeper WORDS…` whose trials get a fiftieth of their share
+python benchmarks/gpu_sweeps.py tight WORDS…         # `sweeper WORDS…` whose trials need a quarter of a GPU
 """
 
 import functools
@@ -23,7 +23,7 @@ from gpu_common import GPU, check, spec_of, table, world
 from sweeper.__main__ import main
 from trainables.training import train
 
-COUNTS = (1, 2, 4, 8, 16) if GPU else (1, 2)
+COUNTS = (1, 4, 16) if GPU else (1, 2)
 SHORT = ["--set", "n_rung=100", "--set", "n_selection=100", "--set", "n_report=100", "--wandb", "disabled"]
 FEW = ["--set", "updates=20", "--set", "first_rung=10", "--set", "d=2", *SHORT]
 
@@ -83,14 +83,14 @@ def _together(kind: str, count: int, environment: dict[str, str]) -> list[object
 
 
 def tight(words: list[str]) -> None:
-    """Run a sweeper command whose trials get too little memory. Without a GPU they raise the error themselves."""
+    """Run a sweeper command whose trials run out of memory with less than a quarter of a GPU."""
 
     class Tight(tune.TrialActor):
         def work(self) -> None:
-            if GPU:
-                torch.cuda.set_per_process_memory_fraction(self.share["gpu"] * 0.02)
-            elif self.share["gpu"] < 0.5:
-                raise torch.OutOfMemoryError("injected")
+            if self.share["gpu"] < 0.25:
+                if not GPU:
+                    raise torch.OutOfMemoryError("injected")
+                torch.cuda.set_per_process_memory_fraction(1e-5)
             super().work()
 
     tune.TrialActor = Tight  # type: ignore[misc]
@@ -105,8 +105,17 @@ def out_of_memory() -> None:
     """Run out of memory under Ray, so that a trial's share is doubled until it fits."""
     with tempfile.TemporaryDirectory() as store:
         words = ["run", "teachers", "--dataset", "mnist5k", "--store", store, "--set", "d=16", "--set", "lr=0.004"]
-        words += ["--set", "lr_discriminator=0.001", "--set", "updates=4", "--set", "first_rung=2", *SHORT]
-        words += ["--set", "batch_size=2048"] if GPU else ["--set", "batch_size=8"]
+        words += [
+            "--set",
+            "lr_discriminator=0.001",
+            "--set",
+            "updates=4",
+            "--set",
+            "first_rung=2",
+            "--set",
+            "batch_size=8",
+            *SHORT,
+        ]
         seconds, text = _run([sys.executable, __file__, "tight", *words])
         retried = text.count("ran out of memory")
         check(retried > 0, "no trial ran out of memory")

@@ -17,9 +17,9 @@ import torch
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 HEAD = """# Performance
 
-Written by `make bench` (`benchmarks/report.py`). Ratios compare two programs that ran in turn on one machine. Nothing
-has been measured on a GPU. The sections on trials and networks were measured before revision 2 of the training step,
-except "An update" and "The acceptance of a GPU".
+Written by `make bench` (`benchmarks/report.py`). Ratios compare two programs that ran in turn on one machine, without
+a GPU: [On a GPU](gpu.md) has what an H100 gave. The sections on trials and networks were measured before revision 2 of
+the training step, except "An update" and "The acceptance of a GPU".
 """
 WHERE = f"({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__})"
 
@@ -130,8 +130,7 @@ SECTIONS = {
         "Networks and memory formats",
         "Milliseconds, batch 64, one thread, medians of repeats in turn. The first two columns are networks of plain "
         "torch layers. sweeper's networks compute the first layer as a matrix product, and are channels_last from "
-        "d = 8, where that is faster (`trainables.networks.memory_format`). On a GPU, which was not measured, they are "
-        "contiguous.",
+        "d = 8, where that is faster (`trainables.networks.memory_format`).",
         "benchmarks/networks.py",
     ),
     "sharing": Section(
@@ -156,7 +155,7 @@ SECTIONS = {
     ),
     "gpu": Section(
         "The acceptance of a GPU, without one",
-        "`make gpu` runs it on a GPU, which has not happened yet. This form runs on a processor: it tests the program, "
+        "`make gpu` runs it on a GPU ([figures](gpu.md)). This form runs on a processor: it tests the program, "
         "and its times are not those of a GPU. The columns `bits` compare the weights with those of a second run, of a "
         "run that was interrupted, and of the loop without CUDA graphs.",
         "benchmarks/gpu.py --device cpu",
