@@ -33,7 +33,8 @@ def kept(store: Path, sweep: str | None) -> dict[str, Any]:
         if trials := controls.best(shape):
             final = controls.final(trials[0])
             assert final is not None
-            gans.append({"d": shape.d, **{name: final.selection[name]["mean"] for name in ("is", "fid")}})
+            scores = {name: final.selection[name]["mean"] for name in ("is", "fid") if name in final.selection}
+            gans.append({"d": shape.d, **scores})
     return {
         "table": comparison.table.as_json(),
         "gans": gans,
@@ -99,7 +100,8 @@ def markdown(heads: list[str], rows: list[list[str]], left: int = 0) -> str:
 
 def table_of(name: str) -> str:
     """Return the compression table, with the interval of each difference."""
-    names, table = ("fid", "is"), read(name)["table"]
+    table = read(name)["table"]
+    names = [score for score in ("fid", "is") if table["teacher"]["scores"][score]]
     heads = ["d", "parameters", "ratio"]
     heads += [f"{score.upper()}, {side}" for score in names for side in ("student", "control", "difference")]
     rows = []
