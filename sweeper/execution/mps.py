@@ -44,6 +44,7 @@ def shared_gpus() -> Iterator[None]:
     if not is_installed() or not torch.cuda.is_available() or runs():
         yield
         return
+    before = {name: os.environ[name] for name in _FOLDERS if name in os.environ}
     with tempfile.TemporaryDirectory(prefix="sweeper-mps-") as folder:
         # Each process names GPUs by their numbers on the machine, so that the server is to see all of them.
         environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
@@ -68,6 +69,7 @@ def shared_gpus() -> Iterator[None]:
         finally:
             for name in _FOLDERS:
                 os.environ.pop(name, None)
+            os.environ.update(before)
             _end(daemon, environment)
 
 

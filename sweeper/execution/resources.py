@@ -84,11 +84,20 @@ def share(
         return Share(cpus=min(spec.threads, machine.cpus), gpus=0)
     experience = experience or Experience()
     memory = needed_bytes(spec, teacher, machine, data, experience) / machine.gpu_bytes
-    arithmetic = update_macs(spec, teacher) / machine.macs_per_second
-    busy = arithmetic / (update_launches(spec) * machine.seconds_per_launch)
-    needed = max(memory, min(1.0, busy), experience.min_share(spec, machine.gpu_name))
+    needed = max(memory, _busy(spec, teacher, machine), experience.min_share(spec, machine.gpu_name))
     gpus = next((one for one in _SHARES if one >= needed), 1.0)
     return Share(cpus=min(1.0, machine.cpus / machine.gpus * gpus), gpus=gpus)
+
+
+def _busy(spec: TrialSpec, teacher: TrialSpec | None, machine: Machine) -> float:
+    """Return the part of an update's time in which its arithmetic, in exact float32, keeps a GPU busy."""
+    arithmetic = update_macs(spec, teacher) / machine.macs_per_second
+    return min(1.0, arithmetic / (update_launches(spec) * machine.seconds_per_launch))
+
+
+def is_slowed_by_precision(spec: TrialSpec, teacher: TrialSpec | None, machine: Machine) -> bool:
+    """Return whether a trial in exact float32 is limited by a GPU's arithmetic, which TF32 and bf16 make faster."""
+    return bool(machine.gpus) and spec.precision == "no" and _busy(spec, teacher, machine) == 1.0
 
 
 def share_of(sweep: Sweep, signature: str, machine: Machine, experience: Experience) -> Share:

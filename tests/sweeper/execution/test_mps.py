@@ -59,6 +59,13 @@ def test_processes_of_the_block_find_a_daemon_and_it_ends_with_the_block(started
     assert len(started.read_text().split()) == 1
 
 
+def test_a_folder_of_the_user_s_without_a_daemon_is_kept(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_MPS_PIPE_DIRECTORY", str(started.parent / "mine"))
+    with mps.shared_gpus():
+        assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] != str(started.parent / "mine")
+    assert os.environ["CUDA_MPS_PIPE_DIRECTORY"] == str(started.parent / "mine")
+
+
 def test_a_daemon_of_the_user_s_own_is_used(started: Path) -> None:
     (started.parent / "default" / "control").touch()
     with mps.shared_gpus():

@@ -7,7 +7,7 @@ import pytest
 
 from sweeper.execution.experience import Experience, save_measured
 from sweeper.execution.nodes import Cluster
-from sweeper.execution.resources import Machine, Share, slowdown
+from sweeper.execution.resources import Machine, Share, is_slowed_by_precision, slowdown
 from sweeper.execution.resources import share as allot
 from sweeper.execution.slots import Slots
 from sweeper.store import Store
@@ -52,6 +52,21 @@ def test_more_trials_on_a_gpu_are_each_slower_and_together_faster() -> None:
     assert [slowdown(one) for one in shares] == sorted(slowdown(one) for one in shares)
     together = [1 / one / slowdown(one) for one in shares]
     assert together == sorted(together)
+
+
+@pytest.mark.parametrize(
+    ("spec", "machine", "slowed"),
+    [
+        (teacher(2, d_discriminator=64, image_size=64), H100, True),
+        (teacher(2, d_discriminator=64, image_size=64, precision="bf16"), H100, False),
+        (teacher(2), H100, False),
+        (teacher(64, d_discriminator=64, image_size=64), LAPTOP, False),
+    ],
+)
+def test_only_wide_trials_in_exact_float32_on_a_gpu_are_slowed_by_their_precision(
+    spec: TrialSpec, machine: Machine, slowed: bool
+) -> None:
+    assert is_slowed_by_precision(spec, None, machine) == slowed
 
 
 def test_memory_bounds_the_share_of_a_narrow_trial() -> None:
