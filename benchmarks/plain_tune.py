@@ -10,6 +10,7 @@ python benchmarks/plain_tune.py --teacher-d 256 --teacher-updates 20 --latents 2
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -135,6 +136,12 @@ def report(network: Any, config: dict[str, Any], n: int) -> tuple[float, float]:
     return float(calculate_frechet_distance(mean, covariance, real["mean"], real["covariance"])), float(inception)
 
 
+def show_modules_to_workers() -> None:
+    """Let the workers of a session that starts afterwards import the modules of this folder."""
+    paths = [str(Path(__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+
+
 def run_script(store: Path, folder: Path, teacher_d: int, updates: int) -> float:
     """Train all students, and save their weights in `folder`/out. Return the seconds, without the start of Ray."""
     from sweeper.execution.tune import session  # isort: split
@@ -169,6 +176,7 @@ def run_script(store: Path, folder: Path, teacher_d: int, updates: int) -> float
         {"d": d, "name": f"{d}-{number}", **configuration, **common}
         for d, (number, configuration) in product(WIDTHS, enumerate(CONFIGURATIONS))
     ]
+    show_modules_to_workers()
     with session(SLOTS):
         begun = time.monotonic()
         results = tune.Tuner(

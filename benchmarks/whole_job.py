@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from plain_tune import CONFIGURATIONS, RUNGS, SLOTS, UPDATES, WARMUP, N, save_digits, trainable
+from plain_tune import CONFIGURATIONS, RUNGS, SLOTS, UPDATES, WARMUP, N, save_digits, show_modules_to_workers, trainable
 
 TEACHERS, WIDTHS, ETA, REPORT = (2, 4, 8, 16, 64), (2, 4, 8, 16), 3, 5_000
 GANS = [{"lr": lr, "lr_discriminator": lr_d} for lr, lr_d in product((0.002, 0.004), (0.001, 0.002))]
@@ -111,6 +111,7 @@ def run_script(folder: Path, classifier: Path, real: Path) -> float:
     out = folder / "out"
     out.mkdir(exist_ok=True)
     common = {"classifier": str(classifier), "real": str(real), "images": str(folder / "images"), "out": str(out)}
+    show_modules_to_workers()
     with session(SLOTS):
         begun = time.monotonic()
         save_digits(folder / "images")
