@@ -46,8 +46,8 @@ def memory_format(
 ) -> torch.memory_format:
     """Return the faster memory format. precision: of the training.
 
-    Both are measured (docs/performance.md). A GPU's tensor cores compute convolutions in channels_last, and a
-    contiguous one is converted before and after. Exact float32 products do not use them.
+    It is measured on a CPU (docs/performance.md) and on a GPU (docs/gpu.md), whose tensor cores compute convolutions in
+    channels_last: a contiguous one is converted before and after. Exact float32 products do not use them.
     """
     if device.type == "cuda":
         faster = precision != "no" and (precision != "tf32" or shape.image_size >= 64)
