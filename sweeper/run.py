@@ -240,7 +240,7 @@ def _train(sweep: Sweep, session: Session, watchers: list[UploadWatcher]) -> Non
         if any(is_slowed_by_precision(spec, sweep.teacher, cluster.machine) for spec in specs):
             say(
                 "the wide networks here train in exact float32; --precision tf32 or bf16 makes other trials of them, "
-                "3 to 9 times as fast on an H100"
+                "2 to 9 times as fast on an H100; GPUs older than Ampere have neither"
             )
         slots = partial(tune.max_concurrent, sweep, store, cluster, limit)
         with Progress(sweep, store, cluster, slots) as progress:

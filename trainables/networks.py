@@ -47,7 +47,8 @@ def memory_format(
     """Return the faster memory format. precision: of the training.
 
     It is measured on a CPU (docs/performance.md) and on a GPU (docs/gpu.md), whose tensor cores compute convolutions in
-    channels_last: a contiguous one is converted before and after. Exact float32 products do not use them.
+    channels_last: a contiguous one is converted before and after. Exact float32 products do not use them. In bf16
+    and TF32 the rule is at most 10% slower than its opposite (mse, d = 2 at 32×32). fp16 was not measured.
     """
     if device.type == "cuda":
         faster = precision != "no" and (precision != "tf32" or shape.image_size >= 64)

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from sweeper.execution import mps
 from sweeper.execution.resources import slowdown
 from sweeper.forecast import timing
 from sweeper.forecast.cards import TABLE, read_cards
@@ -145,7 +146,8 @@ class TimedCosts:
     def _beside(self, alone: Cost, share: float) -> Cost:
         if not self.has_gpu:
             return alone
-        return dataclasses.replace(alone, seconds_per_update=alone.seconds_per_update * slowdown(share))
+        slower = slowdown(share) if mps.is_installed() else 1 / share
+        return dataclasses.replace(alone, seconds_per_update=alone.seconds_per_update * slower)
 
     def seconds_per_image(self, spec: TrialSpec, share: float) -> float:
         """Return the seconds that the generator takes for one image, alone on its device."""

@@ -5,12 +5,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+from sweeper.execution import tune  # isort: split
 
 import pytest
 import torch
 
 from sweeper.execution import mps
+from sweeper.session import Session
 
 # It answers while its file is there, as the real one answers on its pipe. BROKEN: it ends at once.
 STAND_IN = """#!{python}
@@ -42,6 +49,8 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(STAND_IN.format(python=sys.executable, default=tmp_path / "default", log=log))
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    for name in mps._FOLDERS:
+        monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(mps, "_CLIENT", "")
@@ -94,6 +103,36 @@ def test_without_a_gpu_nothing_is_started(started: Path, monkeypatch: pytest.Mon
     assert not started.read_text()
 
 
+def test_a_user_can_leave_mps_alone(started: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(mps.OFF, "0")
+    with mps.shared_gpus():
+        assert not mps.runs()
+    assert not started.read_text()
+
+
+@pytest.mark.parametrize(("address", "entered"), [(None, ["mps", "ray"]), ("10.0.0.1:6379", ["ray"])])
+def test_a_local_session_starts_it_before_ray_and_a_cluster_s_does_not(
+    address: str | None, entered: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    if address:
+        monkeypatch.setenv("RAY_ADDRESS", address)
+    log: list[str] = []
+
+    @contextmanager
+    def opened(name: str) -> Iterator[None]:
+        log.append(name)
+        yield
+
+    monkeypatch.setattr(mps, "shared_gpus", lambda: opened("mps"))
+    monkeypatch.setattr(tune, "session", lambda slots, improve: opened("ray"))
+    request = SimpleNamespace(address=None, slots=None)
+    with ExitStack() as stack:
+        Session(cast(Any, request), cast(Any, None), stack)._open(stack)
+    assert log == entered
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="MPS is on Linux")
 def test_a_killed_command_leaves_no_daemon(started: Path) -> None:
     command = (
         "import time, torch; from sweeper.execution import mps; torch.cuda.is_available = lambda: True; "

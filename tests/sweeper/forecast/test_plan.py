@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from sweeper.execution import mps
 from sweeper.execution.resources import slowdown
 from sweeper.forecast.cost import TABLE, TableCosts, TimedCosts
+from sweeper.forecast.timing import Cost
 from tests.conftest import TEACHERS, Done
 from tests.sweeper.stores import teacher
 from trainables.arithmetic import update_macs
@@ -131,3 +133,16 @@ def test_a_wider_trial_is_timed_as_slower(tmp_path: Path, monkeypatch: pytest.Mo
     assert restarted.cost(teacher(2), 1.0) == narrow
     assert len(messages) == 2, "timed once per machine"
     assert "earlier" in restarted.basis
+
+
+@pytest.mark.parametrize(("installed", "slower"), [(True, slowdown(1 / 16)), (False, 16.0)])
+def test_a_trial_that_is_timed_alone_is_planned_beside_those_that_share_its_gpu(
+    installed: bool, slower: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(mps, "is_installed", lambda: installed)
+    costs = TimedCosts(lambda text: None, None, time_trial=lambda spec, teacher: Cost(0.01, 0.001, 0.0, 0.0))
+    assert costs.cost(teacher(2), 1 / 16).seconds_per_update == 0.01, "on a CPU nothing is shared"
+    costs.has_gpu = True
+    assert costs.cost(teacher(2), 1.0).seconds_per_update == pytest.approx(0.01)
+    assert costs.cost(teacher(2), 1 / 16).seconds_per_update == pytest.approx(0.01 * slower)
