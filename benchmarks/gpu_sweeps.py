@@ -104,18 +104,9 @@ def tight(words: list[str]) -> None:
 def out_of_memory() -> None:
     """Run out of memory under Ray, so that a trial's share is doubled until it fits."""
     with tempfile.TemporaryDirectory() as store:
-        words = ["run", "teachers", "--dataset", "mnist5k", "--store", store, "--set", "d=16", "--set", "lr=0.004"]
-        words += [
-            "--set",
-            "lr_discriminator=0.001",
-            "--set",
-            "updates=4",
-            "--set",
-            "first_rung=2",
-            "--set",
-            "batch_size=8",
-            *SHORT,
-        ]
+        words = ["run", "teachers", "--dataset", "mnist5k", "--store", store, *SHORT]
+        for setting in ("d=16", "lr=0.004", "lr_discriminator=0.001", "updates=4", "first_rung=2", "batch_size=8"):
+            words += ["--set", setting]
         seconds, text = _run([sys.executable, __file__, "tight", *words])
         retried = text.count("ran out of memory")
         check(retried > 0, "no trial ran out of memory")

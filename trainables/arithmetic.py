@@ -86,7 +86,7 @@ def device_bytes(spec: TrialSpec, teacher: TrialSpec | None, data: int, device: 
     The estimate counts weights, gradients and Adam's two moments of both networks, twice what a batch saves for the
     backward passes (their gradients take as much at most), the teacher's networks if the loss loads them, the images
     that are kept on the GPU, and 1 GB for CUDA's context. On an H100 trials of d = 2 at 32×32 took 1.2 GB. Scores are
-    not in it: the features of 200 images of EfficientNet took 5 GB. The first rung measures both.
+    not in it: EfficientNet took 5 GB for 200 images at once. The first rung measures both.
     """
     shapes: list[GeneratorShape | DiscriminatorShape] = [spec.generator]
     if spec.discriminator is not None:

@@ -35,7 +35,7 @@ class TorchFeatures:
     def __init__(self, network: Any, name: str, dims: int, preprocessing: str, batch_size: int) -> None:
         """batch_size: images per forward pass.
 
-        On an H100 four times as many take four times the memory (5 GB) for 18% more images per second.
+        On an H100 200 at once gave Inception 18% more images per second than 50, and EfficientNet took 5 GB for them.
         """
         self.name, self.dims, self.preprocessing = name, dims, preprocessing
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
