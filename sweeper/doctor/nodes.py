@@ -160,7 +160,8 @@ def _answer(node: dict[str, Any], actor: Any, asked: Any) -> Node:
 
 def _reason(error: Exception) -> str:
     """Return the line of an error of Ray that names its cause."""
-    lines = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    told = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
+    lines = [line for line in told if not line.startswith("The actor never ran")]  # the cause is the line before
     causes = [line for line in lines if "Error:" in line and not line.startswith("ray.exceptions")]
     return (causes or lines or [type(error).__name__])[-1]
 

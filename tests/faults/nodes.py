@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -48,7 +48,9 @@ def serve() -> None:
 class Nodes:
     """A cluster, at `address`. Close it by leaving the block."""
 
-    def __init__(self, **head: Any) -> None:
+    def __init__(self, environment: Mapping[str, str] = ENVIRONMENT, **head: Any) -> None:
+        """environment: variables of its processes. head: arguments of Ray for the head's node."""
+        self.environment = {**os.environ, **environment}
         self.folder = tempfile.TemporaryDirectory(prefix="nodes-")
         words = json.dumps({"num_cpus": 0, "temp_dir": self.folder.name, **head})
         self.process = subprocess.Popen(
@@ -57,7 +59,7 @@ class Nodes:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env={**os.environ, **ENVIRONMENT},
+            env=self.environment,
         )
         assert self.process.stdout is not None
         self.ids: list[str] = []
@@ -81,7 +83,7 @@ class Nodes:
         ray = Path(sys.executable).with_name("ray")
         words = f"mount -t tmpfs none {folder} && exec {ray} start --address {self.address} --block --num-cpus 1"
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        node = subprocess.Popen(["unshare", "--mount", "sh", "-c", words], env={**os.environ, **ENVIRONMENT}, **quiet)
+        node = subprocess.Popen(["unshare", "--mount", "sh", "-c", words], env=self.environment, **quiet)
         try:
             time.sleep(20)  # it has no other sign of life
             yield

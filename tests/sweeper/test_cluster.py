@@ -14,46 +14,22 @@ import pytest
 from sweeper.execution import tune
 from tests import faults
 from tests.conftest import TINY, Done
+from tests.faults.nodes import ENVIRONMENT, Nodes
 from trainables.errors import EnvironmentUserError
 
 
-@pytest.mark.parametrize(
-    "authentication",
-    [pytest.param({"RAY_AUTH_MODE": "disabled"}, marks=pytest.mark.long), {"RAY_AUTH_MODE": "token"}],
-    ids=str,
-)
+@pytest.mark.parametrize("mode", [pytest.param("disabled", marks=pytest.mark.long), "token"])
 def test_a_sweep_runs_on_logical_gpus_of_an_existing_cluster(
-    sweeper: Callable[..., Done], fresh: Path, authentication: dict[str, str]
+    sweeper: Callable[..., Done], fresh: Path, mode: str
 ) -> None:
     """Ray has two logical GPUs. The trials find no real ones, and train on the CPU. Starts a Ray cluster."""
-    authentication = {**authentication, "RAY_AUTH_TOKEN": "5" * 64}
-    code = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 2, "include_dashboard": False})
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
-    host = subprocess.Popen(
-        [sys.executable, "-c", code],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, **authentication},
-    )
-    try:
-        assert host.stdout is not None
-        address = next(line.strip() for line in host.stdout if line.startswith(("1", "loc")))
-        space = ["--set", "d=1,2", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
-        done = sweeper(
-            "run", "teachers", "--dataset", "mnist5k", *TINY, *space, "--address", address, cwd=fresh, **authentication
-        )
-        assert done.code == 0, done.err
-        assert len(list(fresh.glob("runs/trials/*/generator-24.safetensors"))) == 2
-    finally:
-        host.communicate(timeout=60)
+    environment = {**ENVIRONMENT, "RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": "5" * 64}
+    space = ["--set", "d=1,2", "--set", "lr=0.004", "--set", "lr_discriminator=0.001", "--wandb", "disabled"]
+    words = ["run", "teachers", "--dataset", "mnist5k", *TINY, *space]
+    with Nodes(environment, num_cpus=2, num_gpus=2) as nodes:
+        done = sweeper(*words, "--address", nodes.address, cwd=fresh, **environment)
+    assert done.code == 0, done.err
+    assert len(list(fresh.glob("runs/trials/*/generator-24.safetensors"))) == 2
 
 
 def test_a_missing_cluster_is_an_error_of_one_line(sweeper: Callable[..., Done], fresh: Path) -> None:

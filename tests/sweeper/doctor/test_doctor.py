@@ -10,16 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Done
+from tests.faults.nodes import ENVIRONMENT, Nodes
 
-CLUSTER = """
-import sys
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-cluster.add_node(num_cpus=1, num_gpus=1)
-print(cluster.address, flush=True)
-sys.stdin.read()
-cluster.shutdown()
-"""
 # What a node says whose sweeper lacks the class: the driver sends a reference to its module, not its code.
 STRANGER = """
 import sys, types
@@ -41,17 +33,9 @@ for answer in answers:
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
     """Start two Ray nodes, the second with a logical GPU. Yield their address."""
-    host = subprocess.Popen(
-        [sys.executable, "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
-    )
-    assert host.stdout is not None
-    yield next(line.strip() for line in host.stdout if line.startswith(("1", "loc")))
-    host.communicate(timeout=60)
+    with Nodes(num_cpus=1) as nodes:
+        nodes.add(num_cpus=1, num_gpus=1)
+        yield nodes.address
 
 
 def test_a_machine_is_examined(sweeper: Callable[..., Done], tmp_path: Path) -> None:
@@ -65,7 +49,7 @@ def test_a_machine_is_examined(sweeper: Callable[..., Done], tmp_path: Path) -> 
 
 
 def test_every_node_of_a_cluster_is_examined(sweeper: Callable[..., Done], address: str, tmp_path: Path) -> None:
-    done = sweeper("doctor", "--address", address, "--json", cwd=tmp_path, RAY_AUTH_MODE="disabled")
+    done = sweeper("doctor", "--address", address, "--json", cwd=tmp_path, **ENVIRONMENT)
     assert done.code == 0, done.out + done.err
     record = json.loads(done.out)
     assert record["ok"]
@@ -83,7 +67,7 @@ def test_every_node_of_a_cluster_is_examined(sweeper: Callable[..., Done], addre
 def test_a_node_without_this_sweeper_is_named(address: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STRANGER, address, str(tmp_path / "runs")],
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=200,
@@ -109,7 +93,7 @@ def test_a_run_checks_the_nodes_before_the_first_trial(sweeper: Callable[..., Do
     done = subprocess.run(
         [sys.executable, "-c", code, *words],
         cwd=fresh,
-        env={**os.environ, "RAY_AUTH_MODE": "disabled"},
+        env={**os.environ, **ENVIRONMENT},
         capture_output=True,
         text=True,
         timeout=280,
