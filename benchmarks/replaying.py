@@ -3,13 +3,18 @@
 The store, the scheduling, Tune and the actors are real. The time counts from the start of the first job. The processes
 share few cores while they start, so the trials sleep long where many slots are to be filled.
 
-python benchmarks/replaying.py
+python benchmarks/replaying.py [--slots 8]
 """
 
+import argparse
 import dataclasses
+import os
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sweeper.execution import tune  # isort: split
 
@@ -17,7 +22,7 @@ from sweeper.forecast.simulator import simulate
 from sweeper.scheduling.sweep import Job, Sweep
 from tests.sweeper import replay
 
-SECONDS = {1: 0.5, 8: 2.0, 64: 8.0}  # slots → per update
+SECONDS = {1: 0.5, 8: 4.0, 64: 16.0}  # slots → per update
 
 
 class Clock(replay.Order):
@@ -33,8 +38,13 @@ class Clock(replay.Order):
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slots", type=int, nargs="+", default=list(SECONDS), choices=list(SECONDS))
+    options = parser.parse_args()
+    os.environ["PYTHONPATH"] = sys.path[0]  # where the workers find the actor
     print("| slots | seconds per update | trials | simulated, s | measured, s | ratio |\n|--:|--:|--:|--:|--:|--:|")
-    for slots, seconds in SECONDS.items():
+    for slots in options.slots:
+        seconds = SECONDS[slots]
         curves = [dataclasses.replace(curve, seconds_per_update=seconds) for curve in replay.curves()]
         expected = simulate(curves, replay.LADDER, 3, slots)
         with tempfile.TemporaryDirectory() as folder, tune.session(slots) as cluster:

@@ -99,6 +99,7 @@ def _host(name: str, address: str, folder: Path, shared: Path) -> Iterator[Host]
         _run("ip", "netns", "add", name)
         stack.callback(_run, "ip", "netns", "delete", name)
         _run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+        stack.callback(_run, "ip", "link", "delete", name)  # the kernel takes its time to delete a namespace
         _run("ip", "link", "set", name, "master", BRIDGE, "up")
         for command in (f"address add {address}/24 dev eth0", "link set eth0 up", "link set lo up"):
             _run("ip", "-n", name, *command.split())

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sweeper.scheduling.sweep import Sweep
+from sweeper.store import Store
 from tests.conftest import TEACHERS, Done
 from tests.faults.nodes import ENVIRONMENT, Nodes, autoscaling
 from tests.sweeper import replay
@@ -53,6 +54,7 @@ def test_one_two_and_four_nodes_and_no_cluster_give_the_same_table(
     """All of the store is made on the nodes: the data set, the classifier, the statistics. The head has no CPU."""
     expected = sweeper("table", "--name", "mnist5k-teachers", "--format", "json", cwd=finished)
     assert expected.code == 0, expected.err
+    expected_sets = sets_of(finished / "runs")
     with Nodes() as nodes:
         for count in (1, 2, 4):
             while len(nodes.ids) < count:
@@ -64,6 +66,15 @@ def test_one_two_and_four_nodes_and_no_cluster_give_the_same_table(
             subprocess.run(command, cwd=folder, env=environment, check=True, timeout=1200)
             table = sweeper("table", "--format", "json", cwd=folder)
             assert table.out == expected.out
+            assert sets_of(folder / "runs") == expected_sets
+
+
+def sets_of(root: Path) -> dict[str, list[list[str]]]:
+    """Return the sets S of a store's sweep of teachers."""
+    store = Store(root)
+    manifest = store.sweep("mnist5k-teachers")
+    assert manifest is not None
+    return sets(Sweep.read(manifest, store))
 
 
 @pytest.mark.long
