@@ -1,11 +1,13 @@
 """The command of `sweeper`, whose trials note each update and its time: `python -c "{RUN}" run teachers …`.
 
 A file `victim` in the store holds the id of a node. On it a trial stops in the middle, after its first rung, and waits
-to be killed with its node. No other trial passes its first rung before that.
+to be killed with its node. No other trial passes its first rung before that. While there is a file `pace`, each update
+takes as many seconds as it says.
 """
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from sweeper.__main__ import main
@@ -13,7 +15,7 @@ from sweeper.execution import job as jobs
 from sweeper.execution import tune
 
 RUN = "from tests.sweeper.counted import run; run()"
-NOTES, HANGING = "updates.txt", "hanging.txt"
+NOTES, HANGING, PACE = "updates.txt", "hanging.txt", "pace"
 MIDDLE = 12  # updates, between the two rungs of TINY
 SECONDS = 300  # that a trial waits for its end, or for that of the victim
 
@@ -36,6 +38,8 @@ class Counted(tune.TrialActor):
                 time.sleep(SECONDS)
             while not hanging.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
+        with suppress(FileNotFoundError):
+            time.sleep(float((self.store.root / PACE).read_text()))
         return self.pulse(updates)
 
 

@@ -5,6 +5,7 @@ The other host has another name and another network, on the same kernel.
 
 import dataclasses
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from sweeper.store import Store
 from tests import faults
 from tests.conftest import TEACHERS, Done
+from tests.sweeper import counted
 from tests.sweeper.test_run import read_sweep
 
 Call = Callable[..., Done]
@@ -39,7 +41,10 @@ def test_a_second_host_is_refused_while_the_first_trains_and_takes_over_after_th
     how: signal.Signals, finished: Path, fresh: Path, sweeper: Call
 ) -> None:
     faults.require_another_host()
-    with faults.Command(TEACHERS, fresh, prefix=faults.ELSEWHERE) as first:
+    pace = fresh / "runs" / counted.PACE
+    pace.write_text("1")
+    slow = [sys.executable, "-c", counted.RUN]
+    with faults.Command(TEACHERS, fresh, prefix=faults.ELSEWHERE, program=slow) as first:
         assert first.wait_until(lambda: trained(fresh))
         refused = sweeper(*TEACHERS, cwd=fresh)
         assert refused.code == 2
@@ -51,6 +56,7 @@ def test_a_second_host_is_refused_while_the_first_trains_and_takes_over_after_th
         everything = first.processes()
         for process in everything:
             faults.with_suppressed(process.suspend if how == signal.SIGSTOP else process.kill)
+        pace.unlink()
         if how == signal.SIGKILL:
             first.wait()
         with faults.Command(TEACHERS, fresh) as second:
