@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--slots", type=int, nargs="+", default=list(SECONDS), choices=list(SECONDS))
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = sys.path[0]  # where the workers find the actor
+    os.environ["PYTHONPATH"] = str(Path(replay.__file__).parents[2])  # where the workers find the actor
     print("| slots | seconds per update | trials | simulated, s | measured, s | ratio |\n|--:|--:|--:|--:|--:|--:|")
     for slots in options.slots:
         seconds = SECONDS[slots]
