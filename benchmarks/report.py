@@ -60,7 +60,8 @@ SECTIONS = {
         "The simulator against sweeps that sleep",
         "42 trials, rungs at 10, 30 and 90 updates, eta 3. The trials sleep instead of training; all else is real: "
         "store, scheduling, Tune, one process per slot, all of them on this machine. The time counts from the start of "
-        "the first job, and so includes that of the other processes.",
+        "the first job, and so includes that of the other processes. Another sweep trained beside it, at the lowest "
+        "priority.",
         "benchmarks/replaying.py",
     ),
     "plain_256": Section(
