@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import sweeper.execution.tune  # noqa: F401, it comes before Ray
+from sweeper.doctor.nodes import _reason
 from tests.conftest import Done
 from tests.faults.nodes import ENVIRONMENT, Nodes
 
@@ -36,6 +38,11 @@ def address() -> Iterator[str]:
     with Nodes(num_cpus=1) as nodes:
         nodes.add(num_cpus=1, num_gpus=1)
         yield nodes.address
+
+
+def test_the_reason_of_an_actor_that_never_ran_is_its_cause() -> None:
+    told = "The actor died.\n\tclass_name: Examiner\nIts node was lost.\nThe actor never ran - it was cancelled."
+    assert _reason(RuntimeError(told)) == "Its node was lost."
 
 
 def test_a_machine_is_examined(sweeper: Callable[..., Done], tmp_path: Path) -> None:
