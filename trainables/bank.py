@@ -40,9 +40,14 @@ class Bank:
 
         z: float32 [N, latent_size]; images: uint8 [N, C, H, W].
         """
-        positions = [divmod(index, SHARD) for index in indices.tolist()]
-        self._load_shards(sorted({number for number, _ in positions}))
-        return self.z[indices], np.array([self._shards[number][row] for number, row in positions])
+        numbers, rows = np.divmod(indices, SHARD)
+        wanted = np.unique(numbers).tolist()
+        self._load_shards(wanted)
+        images = np.empty((len(indices), *self._shards[wanted[0]].shape[1:]), dtype=np.uint8)
+        for number in wanted:
+            here = numbers == number
+            images[here] = self._shards[number][rows[here]]
+        return self.z[indices], images
 
     def shards(self) -> Iterator[np.ndarray]:
         """Yield all images, uint8 [n, C, H, W], in the order of their latents."""

@@ -18,6 +18,7 @@ from trainables.resident import Tensors, copied, lives_on, resident
 from trainables.spec import TrialSpec
 
 WINDOW = 65_536  # items whose indices or latents are copied at a time: 0.5 MB of indices, 26 MB of latents
+AHEAD = 2**20  # bytes of images that the host reads at a time: 16 batches of 64 at 32×32 in one channel
 
 
 class Window:
@@ -44,14 +45,34 @@ class Window:
         return row
 
 
+class _ReadAhead:
+    """Arrays of a batch on the host, of which several are read at once: that is faster than one by one."""
+
+    def __init__(self, order: Order, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], spec: TrialSpec) -> None:
+        """read: item numbers [n] → arrays [n, …] of these items."""
+        self.order, self.read, self.batch_size = order, read, spec.batch_size
+        self.rows = max(1, AHEAD // (spec.batch_size * spec.channels * spec.image_size**2))
+        self.number, self.arrays = -1, tuple[np.ndarray, ...]()
+
+    def __call__(self, step: int) -> tuple[np.ndarray, ...]:
+        """Return the arrays [batch_size, …] of batch `step`."""
+        number, row = divmod(step, self.rows)
+        if number != self.number:
+            self.arrays = self.read(self.order.batch(number, self.rows * self.batch_size))
+            self.number = number
+        items = slice(row * self.batch_size, (row + 1) * self.batch_size)
+        return tuple(array[items] for array in self.arrays)
+
+
 class RealBatches:
     """Batches of the data set, in an order that depends only on (seed, step). The set is kept on a GPU if it fits."""
 
     def __init__(self, pixels: np.ndarray | None, spec: TrialSpec, device: torch.device) -> None:
-        self.pixels, self.batch_size, self.device = pixels, spec.batch_size, device
-        self.order = order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
+        self.device = device
+        order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
         self.tensors: Tensors = ()
         self.window: Window | None = None
+        self.on_host = _ReadAhead(order, lambda items: (pixels[items],), spec) if pixels is not None else None
         if pixels is not None and lives_on(device) and Part.REAL in spec.loads:
             images = pixels
             found = resident(pixels, device, images.nbytes, lambda: (copied([images], len(images), device),))
@@ -61,11 +82,12 @@ class RealBatches:
 
     def batch(self, step: int) -> Tensor:
         """Return images [batch_size, C, H, W] in [-1, 1]."""
-        assert self.pixels is not None, "this loss needs real images"
+        assert self.on_host is not None, "this loss needs real images"
         if self.window is not None:
             row = self.window.turn(step)
             return self._select(self.window.table[row])
-        return to_float(_to_device(self.pixels[self.order.batch(step, self.batch_size)], self.device))
+        (pixels,) = self.on_host(step)
+        return to_float(_to_device(pixels, self.device))
 
     def at(self, row: Tensor) -> Tensor:
         """Return the same for a row [1] of the window, which is read on the device."""
@@ -86,7 +108,8 @@ class BankBatches:
         self.bank = bank if uses_bank else None
         self.batch_size, self.device, self.law = spec.batch_size, device, spec.law
         self.stream = f"training/{spec.seed}"
-        self.order = order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
+        order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
+        self.on_host = _ReadAhead(order, self.bank, spec) if self.bank else None
         self.tensors: Tensors = ()
         self.window: Window | None = None
         if not lives_on(device):
@@ -102,10 +125,10 @@ class BankBatches:
         if self.window is not None:
             row = self.window.turn(step)
             return self._select(self.window.table[row])
-        if self.bank is None:
+        if self.on_host is None:
             z = latents(self.stream, step * self.batch_size, self.batch_size, self.law)
             return _to_device(z, self.device), None
-        z, images = self.bank(self.order.batch(step, self.batch_size))
+        z, images = self.on_host(step)
         return _to_device(z, self.device), to_float(_to_device(images, self.device))
 
     def at(self, row: Tensor) -> tuple[Tensor, Tensor | None]:

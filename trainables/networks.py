@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
+from torch.utils import _python_dispatch
 
 from trainables import narrow
+from trainables.narrow_layers import RunningStatistics
 from trainables.shapes import DEFAULT_FAMILY, FAMILIES, DiscriminatorShape, GeneratorShape, hidden_widths
 
 
@@ -71,19 +73,21 @@ def is_narrow(shape: GeneratorShape | DiscriminatorShape, batch: int, device: to
 
 
 def _is_traced() -> bool:
-    """Return whether torch compiles or casts what runs, which it can do only with its own layers."""
-    return torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+    """Return whether torch compiles, casts, counts or fakes what runs, which it can do only with its own layers."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.is_autocast_enabled("cpu")
+        or _python_dispatch._get_current_dispatch_mode() is not None
+    )
 
 
-def _parts(network: nn.Sequential) -> tuple[list[nn.BatchNorm2d], list[Tensor]]:
-    """Return the normalisations, and the weights and biases in turn, in the order of the layers."""
-    norms: list[nn.BatchNorm2d] = []
-    parameters: list[Tensor] = []
-    for layer in network:
-        if isinstance(layer, NormBias):
-            norms.append(layer.norm)
-        parameters += [value for value in layer._parameters.values() if value is not None]
-    return norms, parameters
+def _statistics(network: nn.Sequential) -> RunningStatistics:
+    return RunningStatistics([layer.norm for layer in network if isinstance(layer, NormBias)])
+
+
+def _parameters(network: nn.Sequential) -> list[Tensor]:
+    """Return the weights and biases in turn, in the order of the layers."""
+    return [value for layer in network for value in layer._parameters.values() if value is not None]
 
 
 def _initialise(network: nn.Module, seed: int) -> None:
@@ -118,22 +122,20 @@ class DCGANGenerator(_Layers):
 
     def __init__(self, shape: GeneratorShape, seed: int) -> None:
         super().__init__(*self.layers(shape))
-        self.shape = shape
+        self.shape, self.statistics = shape, _statistics(self)
         _initialise(self, seed)
 
     def forward(self, z: Tensor) -> Tensor:
         if self.training and is_narrow(self.shape, len(z), z.device) and not _is_traced():
-            norms, parameters = _parts(self)
-            trained: Tensor = narrow.GeneratorFunction.apply(norms, z, *parameters)
+            trained: Tensor = narrow.GeneratorFunction.apply(self.statistics, z, *_parameters(self))
             return trained
         images: Tensor = super().forward(z)
         return images
 
     def generate(self, z: Tensor) -> Tensor:
         """Return images in eval mode, without gradients. Each depends on its latent alone."""
-        if is_narrow(self.shape, len(z), z.device):
-            norms, parameters = _parts(self)
-            return narrow.generate(norms, z, *parameters)
+        if is_narrow(self.shape, len(z), z.device) and not _is_traced():
+            return narrow.generate(self.statistics, z, *_parameters(self))
         images: Tensor = super().forward(z)
         return images
 
@@ -165,7 +167,7 @@ class Discriminator(_Layers):
             previous = width
         layers += [nn.Conv2d(previous, 1, 4, 1, 0), nn.Flatten(0)]
         super().__init__(*layers)
-        self.shape = shape
+        self.shape, self.statistics = shape, _statistics(self)
         _initialise(self, seed)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -175,9 +177,9 @@ class Discriminator(_Layers):
         penalised = images.requires_grad and images.is_leaf
         narrow_enough = is_narrow(self.shape, images.shape[-4], images.device)
         if self.training and narrow_enough and not penalised and not _is_traced():
-            (norms, parameters), count = _parts(self), groups.numel()
             batch = images.flatten(0, 1) if groups else images
-            trained: Tensor = narrow.DiscriminatorFunction.apply(norms, count, batch, *parameters)
+            parameters = _parameters(self)
+            trained: Tensor = narrow.DiscriminatorFunction.apply(self.statistics, groups.numel(), batch, *parameters)
             return trained.view(*groups, -1)
         if groups:
             return torch.stack([super(Discriminator, self).forward(group) for group in images])

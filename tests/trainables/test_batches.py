@@ -61,6 +61,26 @@ def test_batches_on_a_device_are_those_of_the_host(fields: dict[str, Any], bank:
         assert torch.equal(there[1].at(row)[0], expected_z)
 
 
+def test_a_batch_does_not_depend_on_how_many_are_read_at_once(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads are counted, and so fewer."""
+    spec, reads = spec_of(**{**JOINT, "latents": 50}), []
+
+    def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        reads.append(len(indices))
+        return bank(indices)
+
+    found = []
+    for together in (1, 3):
+        monkeypatch.setattr(batches, "AHEAD", together * spec.batch_size * 32 * 32)
+        latent, real = BankBatches(bank, spec, CPU), RealBatches(PIXELS, spec, CPU)
+        assert latent.on_host is not None
+        monkeypatch.setattr(latent.on_host, "read", read)
+        found.append([(*latent.batch(step), real.batch(step)) for step in (0, 1, 2, 3, 4, 1, 40)])
+    assert reads == [spec.batch_size] * 7 + [3 * spec.batch_size] * 4
+    for one, other in zip(*found, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def test_a_window_stays_in_its_place_and_holds_whole_updates(on_device: Any) -> None:
     batch = RealBatches(PIXELS, spec_of(**WGAN), CPU)
     assert batch.window is not None

@@ -1,6 +1,7 @@
 """narrow.py against torch's layers: gradients nearer to float64, images and statistics within float32's rounding."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from itertools import count
 from types import SimpleNamespace
@@ -188,6 +189,50 @@ def test_a_loss_does_not_depend_on_the_order_in_memory(loss: str, inside: bool) 
     torch.testing.assert_close(found, expected)
     assert torch.equal(narrow.innermost(fake), fake)
     assert torch.equal(narrow.outermost(narrow.innermost(fake)), fake)
+
+
+def test_the_squared_error_is_torch_s() -> None:
+    fake, target = (torch.rand(8, 3, 4, 4, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
+    values = []
+    for error in (narrow.SquaredError.apply, mse_loss):
+        leaf = fake.clone().requires_grad_()
+        found = error(narrow.innermost(leaf), target)
+        (0.3 * found).backward()
+        values.append((found.detach(), leaf.grad))
+    for ours, theirs in zip(*values, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def trained(network: Any, passes: list[Tensor]) -> list[Tensor]:
+    """The gradients of all passes, whose backward passes begin after the last forward pass, and all buffers."""
+    outputs = [network(z) for z in passes]
+    gradients = [g for out in outputs for g in torch.autograd.grad(out.square().mean(), list(network.parameters()))]
+    return gradients + [value.clone() for value in network.buffers()]
+
+
+def test_passes_do_not_disturb_each_other() -> None:
+    """They share memory: of other shapes, in rendering, between forward and backward, and in other threads."""
+    shapes = [(2, 32), (2, 32), (4, 32), (2, 64), (3, 32)]
+    generators = [alive(built.generator(d, size), seed) for seed, (d, size) in enumerate(shapes)]
+    latents_of = [torch.randn(2, 16, 100, generator=torch.Generator().manual_seed(d)) for d, _ in shapes]
+    alone = [trained(deepcopy(net), list(z)) for net, z in zip(generators, latents_of, strict=True)]
+    render(generators[0], latents_of[0][0].numpy())
+    with ThreadPoolExecutor(len(shapes)) as threads:
+        together = list(threads.map(trained, generators, [list(z) for z in latents_of]))
+    for ours, expected in zip(together, alone, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(ours, expected, strict=True))
+
+
+def test_running_statistics_are_those_of_a_network_that_was_copied_or_moved() -> None:
+    network, z = alive(built.generator(2), 0), torch.randn(BATCH, 100)
+    moved = deepcopy(network).double().float()  # its buffers are other tensors now
+    copied = deepcopy(network)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    trained(moved, [z]), trained(copied, [z])
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    for name, value in moved.state_dict().items():
+        assert torch.equal(value, copied.state_dict()[name]), name
+        assert torch.equal(value, before[name]) == name.endswith(("weight", "bias")), name
 
 
 def test_a_second_derivative_of_a_loss_is_refused(everywhere: None) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.trainables import built
-from trainables import checkpoint
+from trainables import batches, checkpoint
 from trainables.bank import Bank
 from trainables.descent import NEEDS_GPU
 from trainables.errors import EnvironmentUserError, Interrupted, NotFiniteError
@@ -74,8 +74,9 @@ def run(
     return list(train(spec, rungs, pixels=digits.pixels, bank=bank, extras=extras, checkpoint_path=path, **more))
 
 
-def killed_at(digits: Images, batch: int) -> np.ndarray:
-    """Return images that raise at a batch, to simulate a killed process."""
+def killed_at(digits: Images, batch: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
+    """Return images that raise at a batch, to simulate a killed process. Each batch is read by itself."""
+    monkeypatch.setattr(batches, "AHEAD", 1)
 
     class Killed(np.ndarray):
         remaining = batch
@@ -140,12 +141,21 @@ def test_a_discriminator_may_start_as_the_teacher_s(digits: Images, bank: Bank) 
 
 
 def test_a_trial_killed_between_rungs_resumes_from_the_timed_checkpoint(
-    digits: Images, bank: Bank, tmp_path: Path
+    digits: Images, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     whole = run(spec, [6], digits, bank)[-1]
     with pytest.raises(KeyboardInterrupt):
-        list(train(spec, [6], pixels=killed_at(digits, 5), bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
+        list(
+            train(
+                spec,
+                [6],
+                pixels=killed_at(digits, 5, monkeypatch),
+                bank=None,
+                checkpoint_path=path,
+                checkpoint_seconds=0.0,
+            )
+        )
     assert checkpoint.updates(path) == 4
     resumed = run(spec, [6], digits, bank, path)[-1]
     assert same(weights(resumed), weights(whole))
@@ -165,23 +175,34 @@ def test_a_trial_killed_after_a_rung_s_checkpoint_and_before_its_record_keeps_it
 
 
 def test_a_trial_that_repeats_an_earlier_part_saves_there_and_keeps_its_later_checkpoint(
-    digits: Images, bank: Bank, tmp_path: Path
+    digits: Images, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     run(spec, [6], digits, bank, path)
     with pytest.raises(KeyboardInterrupt):
-        list(train(spec, [4], pixels=killed_at(digits, 4), bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
+        list(
+            train(
+                spec,
+                [4],
+                pixels=killed_at(digits, 4, monkeypatch),
+                bank=None,
+                checkpoint_path=path,
+                checkpoint_seconds=0.0,
+            )
+        )
     assert checkpoint.load(path, {}, at_most=4) == 3, "what a kill leaves of the repeated part"
     repeated = weights(run(spec, [4], digits, bank, path)[-1])
     assert same(repeated, weights(run(spec, [4], digits, bank)[-1]))
     assert checkpoint.updates(path) == 6
 
 
-def test_a_rung_that_was_reached_before_is_not_trained_again(digits: Images, bank: Bank, tmp_path: Path) -> None:
+def test_a_rung_that_was_reached_before_is_not_trained_again(
+    digits: Images, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     rungs = train(spec, [2, 6], pixels=digits.pixels, bank=None, checkpoint_path=path)
     first, _ = [(weights(rung), rung.losses) for rung in rungs]
-    (again,) = train(spec, [2], pixels=killed_at(digits, 1), bank=None, checkpoint_path=path)
+    (again,) = train(spec, [2], pixels=killed_at(digits, 1, monkeypatch), bank=None, checkpoint_path=path)
     assert same(weights(again), first[0])
     assert again.losses == first[1]
 
