@@ -30,7 +30,8 @@ class ImageNet(TorchFeatures):
             ("_conv_head", "_bn1"),
         ]:
             fold_normalisation(network, convolution, normalisation)
-        super().__init__(network, f"imagenet-{file_hash(path)}", 1280, "RGB, bilinear to 224×224, (x − 127) / 128", 50)
+        preprocessing = "RGB, bilinear to 224×224, (x − 127) / 128"
+        super().__init__(network, f"imagenet-{file_hash(path)}", 1280, preprocessing, batch_size=50, on_cpu=4)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
         resized = interpolate(as_colour(images).float(), size=(224, 224), mode="bilinear", align_corners=False)

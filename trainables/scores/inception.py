@@ -38,7 +38,7 @@ class Inception(TorchFeatures):
             ) from error
         fold_normalisation(network, "conv", "bn")
         name = f"inception-{file_hash(path)}"
-        super().__init__(network, name, 2048, "RGB, [0, 1], bilinear to 299×299, [-1, 1]", batch_size=50)
+        super().__init__(network, name, 2048, "RGB, [0, 1], bilinear to 299×299, [-1, 1]", batch_size=50, on_cpu=4)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
         blocks = self.network(as_colour(images).float().div(255))
@@ -51,7 +51,7 @@ class RandomInception(TorchFeatures):
 
     def __init__(self) -> None:
         network = inception_v3(weights=None, init_weights=False)
-        super().__init__(network, "random-inception", 1000, "RGB, bilinear to 299×299", batch_size=50)
+        super().__init__(network, "random-inception", 1000, "RGB, bilinear to 299×299", batch_size=50, on_cpu=4)
 
     def forward(self, images: Tensor) -> tuple[dict[int, Tensor], Tensor | None]:
         resized = interpolate(as_colour(images).float(), size=(299, 299), mode="bilinear", align_corners=False)
