@@ -7,7 +7,7 @@ from sweeper.results.comparison import Comparison, Sample, samples
 from trainables.files import replacing
 
 COLUMNS = 12
-_SCALE, _LABEL, _GAP = 2, 270, 4
+_SCALE, _MARGIN, _GAP = 2, 8, 4
 
 
 def sample_label(sample: Sample) -> str:
@@ -29,11 +29,13 @@ def sheet(rows: list[tuple[str, list[Image.Image]]]) -> Image.Image:
     """Draw labelled rows of COLUMNS tiles."""
     width = max(tile.width for _, tiles in rows for tile in tiles) * _SCALE  # that of a teacher may be the largest
     side = width + _GAP
-    image = Image.new("RGB", (_LABEL + COLUMNS * side, len(rows) * side), "white")
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(size=16)
+    font = ImageFont.load_default(size=16)
+    left = 2 * _MARGIN + round(max(font.getlength(label) for label, _ in rows))
+    image = Image.new("RGB", (left + COLUMNS * side, len(rows) * side), "white")
+    pen = ImageDraw.Draw(image)
     for y, (label, tiles) in enumerate(rows):
-        pen.text((8, y * side + side // 2), label, fill="black", font=font, anchor="lm")
+        pen.text((_MARGIN, y * side + side // 2), label, fill="black", font=font, anchor="lm")
         for x, tile in enumerate(tiles):
             large = tile.resize((width, width), Image.Resampling.NEAREST)
-            image.paste(large, (_LABEL + x * side, y * side))
+            image.paste(large, (left + x * side, y * side))
     return image
