@@ -4,6 +4,7 @@ from sweeper import weights
 from sweeper.records import AddedTeacher, FinalRecord, Manifest, Teacher
 from sweeper.request import default_side, say
 from sweeper.store import Store
+from sweeper.terminal.dashboard import time_left
 from trainables.errors import SpoiledError, UserError
 
 
@@ -52,7 +53,8 @@ def _score_teacher(students: Manifest, store: Store) -> None:
 
     assert students.teacher is not None
     say(f"scoring the teacher {students.teacher.by} as its students are: {students.protocols['report']}")
-    score_teacher(store, students, scorer_of(students.dataset, students.image_size, students.features, store.root))
+    scorer = scorer_of(students.dataset, students.image_size, students.features, store.root)
+    score_teacher(store, students, scorer, lambda seconds: say(time_left(seconds)))
 
 
 def _finals(teacher: Teacher, store: Store) -> list[FinalRecord]:

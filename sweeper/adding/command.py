@@ -23,6 +23,7 @@ from sweeper.request import default_side, say
 from sweeper.session import progress
 from sweeper.spaces import load_space
 from sweeper.store import Store
+from sweeper.terminal.dashboard import time_left
 from trainables.dataset_identity import identify
 from trainables.errors import UserError
 from trainables.files import file_hash, is_abandoned, owner_mark, replacing
@@ -188,7 +189,8 @@ def _added(request: AddRequest, name: str, found: _Generator, folder: Path, stor
         scorer = Scorer(data, store.scores, teacher.features)
         metric = data.metric if scorer.real["is"] is not None else "fid"
         say(f"scoring {name}: {teacher.n['report']:,} images × {REPORT_SETS} sets, and {teacher.n['selection']:,}")
-        teacher = dataclasses.replace(teacher, metric=metric, scores=[score_images(images, scorer, teacher.n)])
+        scores = score_images(images, scorer, teacher.n, lambda seconds: say(time_left(seconds)))
+        teacher = dataclasses.replace(teacher, metric=metric, scores=[scores])
         save_samples(staged / SAMPLE_SHEET, images.images("picture", 0, SAMPLES))
         if teacher.own:
             for path in (Path(temporary) / "datasets").rglob("*.*"):

@@ -1,6 +1,8 @@
 """Generators of the store: those that sweeper trained, and a student sweep's teacher as its images."""
 
 import dataclasses
+import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from trainables.errors import SpoiledError, UserError
 from trainables.networks import build, memory_format
 from trainables.onnx_generator import OnnxGenerator
 from trainables.rendering import render
+from trainables.scores.protocol import streams
 from trainables.scores.scorer import Scorer
 from trainables.shapes import DiscriminatorShape, GeneratorShape
 from trainables.teacher_images import PairImages, TeacherImages, to_pixels
@@ -92,20 +95,35 @@ def added_images(teacher: AddedTeacher, folder: Path, side: int) -> TeacherImage
     return TeacherImages(lambda z: to_pixels(generator(z), teacher.low, teacher.high), teacher.law, side)
 
 
-def score_images(images: TeacherImages, scorer: Scorer, n: dict[str, int]) -> TeacherScores:
-    """Score a teacher's images. n: purpose → images per score. Raises UserError for more images than its pairs."""
+def score_images(
+    images: TeacherImages, scorer: Scorer, n: dict[str, int], tell: Callable[[float], None]
+) -> TeacherScores:
+    """Score a teacher's images. Raises UserError for more images than its pairs.
+
+    n: purpose → images per score. tell: takes an estimate of the seconds that are left, after the first score.
+    """
     if isinstance(images, PairImages) and max(n.values()) > images.count:
         wanted = " ".join(f"--set n_{name}={images.count}" for name, count in n.items() if count > images.count)
         raise UserError(f"n_report={n['report']}: the teacher has {images.count} pairs to score; add {wanted}")
-    return TeacherScores(**{purpose: scorer(images, purpose, count) for purpose, count in n.items()})
+    scores, left = {}, {purpose: count * len(streams(purpose)) for purpose, count in n.items()}
+    for purpose, count in sorted(n.items(), key=lambda item: left[item[0]]):
+        begun = time.monotonic()
+        scores[purpose] = scorer(images, purpose, count)
+        scored = left.pop(purpose)
+        if len(scores) == 1:
+            tell((time.monotonic() - begun) * sum(left.values()) / scored)
+    return TeacherScores(**scores)
 
 
-def score_teacher(store: Store, sweep: Manifest, scorer: Scorer) -> None:
-    """Add the scores of a student sweep's teacher by the sweep's protocols to its record. Raises UserError."""
+def score_teacher(store: Store, sweep: Manifest, scorer: Scorer, tell: Callable[[float], None]) -> None:
+    """Add the scores of a student sweep's teacher by the sweep's protocols to its record. Raises UserError.
+
+    tell: as for `score_images`.
+    """
     teacher = sweep.teacher
     assert teacher is not None
     known, images = store.taught_by(teacher), teacher_images(store, teacher, sweep.image_size)
-    scores = score_images(images, scorer, sweep.n)
+    scores = score_images(images, scorer, sweep.n, tell)
     if isinstance(known, AddedTeacher):
         store.teachers.save(dataclasses.replace(known, scores=[*known.scores, scores]))
         return

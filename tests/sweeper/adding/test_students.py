@@ -1,16 +1,19 @@
 """Students of a teacher that sweeper did not train."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from sweeper.adding.command import add
+from sweeper.execution import generators
 from sweeper.execution.generators import teacher_images
 from sweeper.execution.job import bank_of
 from sweeper.execution.samples import load_samples
@@ -131,6 +134,17 @@ def test_without_real_images_scores_are_against_the_teacher_s_own(tmp_path: Path
     table = Comparison.read(Store(tmp_path / "runs"), None, None).table
     assert table.no_controls == "no real images"
     assert "20 images of the teacher's own, of latents that nothing else uses" in caption(table)
+
+
+def test_the_time_that_scoring_takes_is_said_after_the_first_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first score, of rungs, has 20 images and takes 2 s: 20 of a selection and 3 × 20 of a report are left."""
+    clock = iter([0.0, 2.0, 2.0, 2.0])
+    monkeypatch.setattr(generators, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    onnx_file(tmp_path / "big.onnx")
+    add(request(tmp_path / "big.onnx", tmp_path / "runs", latent_law="uniform", n=20))
+    assert re.findall("about .* left", capsys.readouterr().err) == ["about 8 s left"]
 
 
 def test_the_same_generator_is_added_once_and_a_name_is_of_one_generator(added: Path, photos: Path) -> None:
