@@ -138,12 +138,10 @@ def resolve(request: Request) -> ResolvedRequest:
     shared = _shared(space, known)
     if known is not None:
         space = _served(space, request, known, shared["image_size"])
-    resolved = ResolvedRequest(request, store, dataset, folder, space, shared, teacher, known, source)
-    specs = resolved.specs(channels=1)  # raises for a wrong value in the space
     if isinstance(known, AddedTeacher) and known.pairs:
-        most, wanted = for_students(known.pairs, known.own), max(spec.latents or 0 for spec in specs)
-        if wanted > most:
-            raise UserError(f"latents={wanted}: {known.name} has {most} pairs for students; add --set latents={most}")
+        space = _of_pairs(space, request, known)
+    resolved = ResolvedRequest(request, store, dataset, folder, space, shared, teacher, known, source)
+    resolved.specs(channels=1)  # raises for a wrong value in the space
     return resolved
 
 
@@ -179,6 +177,22 @@ def _served(space: Space, request: Request, known: TrialSpec | AddedTeacher, sid
         choices = ", ".join(choice for choice, why in left_out.items() if why == reason)
         say(f"{reason}: {choices} is left out")
     return served
+
+
+def _of_pairs(space: Space, request: Request, known: AddedTeacher) -> Space:
+    """Return the default space with no more latents than the teacher has pairs for students. Say how many.
+
+    Raises UserError if a space of the user's, or --set, has more.
+    """
+    most = for_students(known.pairs, known.own)
+    asked = [latents for grid in space.grids for latents in as_list(grid.get("latents", 0))]
+    wanted = max((latents for latents in asked if isinstance(latents, int)), default=0)  # others are refused later
+    if wanted <= most:
+        return space
+    if request.space is not None or any(text.startswith("latents=") for text in request.assignments):
+        raise UserError(f"latents={wanted}: {known.name} has {most} pairs for students; add --set latents={most}")
+    say(f"{known.name} has {most} pairs for students: latents={most}")
+    return override(space, [f"latents={most}"], request.role)
 
 
 def _teacher(request: Request, store: Store, dataset: str | None) -> tuple[Teacher, Manifest | AddedTeacher]:

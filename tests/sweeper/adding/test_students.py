@@ -122,6 +122,15 @@ def test_students_of_pairs_train_on_the_pairs_themselves(tmp_path: Path, photos:
     assert "the teacher is 400 pairs" in caption(table)
 
 
+def test_the_default_space_has_no_more_latents_than_there_are_pairs(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add(request(pairs_folder(tmp_path / "pairs"), tmp_path / "runs", dataset=str(photos)))
+    resolved = resolve(Request(role="student", store=tmp_path / "runs", teacher="pairs"))
+    assert {spec.latents for spec in resolved.specs(channels=3)} == {368}
+    assert "pairs has 368 pairs for students: latents=368" in capsys.readouterr().err
+
+
 def test_without_real_images_scores_are_against_the_teacher_s_own(tmp_path: Path, run_students: Run) -> None:
     onnx_file(tmp_path / "big.onnx")
     teacher = add(request(tmp_path / "big.onnx", tmp_path / "runs", latent_law="uniform", n=20))
