@@ -120,7 +120,8 @@ def _read(request: AddRequest, name: str, folder: Path) -> _Generator:
         counts = convert_module(request.source, request.weights, request.latent_size, request.label, folder / ONNX)
         kind, content = "torch", file_hash(request.weights)
     elif not source.is_file():
-        raise UserError(f"{source} does not exist; name an .onnx or .pt2 file, a folder of pairs, or MODULE:FUNCTION")
+        what = "is neither a file nor a folder" if source.exists() else "does not exist"
+        raise UserError(f"{source} {what}; name an .onnx or .pt2 file, a folder of pairs, or MODULE:FUNCTION")
     elif source.suffix == ".pt2":
         counts = convert_program(source, request.label, folder / ONNX)
         kind, content = "torch", file_hash(source)

@@ -34,7 +34,7 @@ def _cells(table: Table, line: Line) -> list[str]:
     export, known = line.export, line.size.parameters
     parameters = "—" if known is None else f"{known:,}"
     sizes = [*([line.size.family] if _has_families(table) else []), str(line.size.d or "—"), parameters]
-    ratio = "1:1" if line.is_teacher and known is not None else f"{line.ratio:.1f}:1" if line.ratio else "—"
+    ratio = "—" if known is None or not line.ratio else "1:1" if line.is_teacher else f"{line.ratio:.1f}:1"
     kilobytes = [f"{export.bytes / 1000:,.0f}" if export else "—"] if _has_exports(table) else []
     milliseconds = [f"{line.ms:.{3 if line.ms < 1 else 1}f}" if line.ms else "—"] if _has_latencies(table) else []
     scores = [text for name in score_order(table) for text in _pair(table, line, name)]

@@ -23,6 +23,7 @@ def written(path: Path, content: bytes) -> Path:
 
 REFUSED: dict[str, tuple[Make, dict[str, Any], str]] = {
     "no file": (lambda f: f / "big.onnx", UNIFORM, "does not exist; name an .onnx or .pt2 file"),
+    "a device": (lambda f: Path("/dev/null"), UNIFORM, "/dev/null is neither a file nor a folder; name an .onnx"),
     "no model": (lambda f: written(f / "big.onnx", b"not a model"), UNIFORM, "is no ONNX file"),
     "no program": (lambda f: written(f / "big.pt2", b"not a program"), UNIFORM, "is no torch.export program"),
     "law": (lambda f: onnx_file(f / "big.onnx"), {}, "the law of its latents cannot be read; say --latent-law normal"),

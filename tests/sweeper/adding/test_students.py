@@ -120,6 +120,7 @@ def test_students_of_pairs_train_on_the_pairs_themselves(tmp_path: Path, photos:
     table = Comparison.read(Store(tmp_path / "runs"), None, None).table
     assert (table.teacher.parameters, table.rows[0].ratio) == (None, None)  # type: ignore[union-attr]
     assert "the teacher is 400 pairs" in caption(table)
+    assert [line[2:4] for line in cells(table)][-1] == ["—", "—"]
 
 
 def test_the_default_space_has_no_more_latents_than_there_are_pairs(
