@@ -37,7 +37,7 @@ def part(stack: list[str]) -> str:
             return "store"
         if function == "backward":
             return "backward"
-        if function in ("step", "zero_grad"):
+        if "descent.py" in where or function in ("step", "zero_grad"):
             return "optimiser"
         if function == "batch":
             return "batches"
@@ -59,14 +59,15 @@ def run_trial(store: Store, loss: str) -> None:
     store.add(spec)
     warm = dataclasses.replace(spec, seed=2)
     store.add(warm)
-    run(Job(warm.signature, 1), dataclasses.replace(manifest, updates=LADDER[-1]), store)
-    measured(spec, manifest, store)
+    longer = dataclasses.replace(manifest, updates=LADDER[-1], rungs=list(LADDER))
+    run(Job(warm.signature, 1), longer, store)
+    measured(spec, longer, store)
 
 
 def measured(spec: TrialSpec, manifest: Manifest, store: Store) -> None:
     """Run the jobs of a trial. `profile` counts the samples below this frame."""
     for updates in LADDER:
-        run(Job(spec.signature, updates), dataclasses.replace(manifest, updates=LADDER[-1]), store)
+        run(Job(spec.signature, updates), manifest, store)
 
 
 def prepare(folder: Path) -> None:
@@ -93,7 +94,7 @@ def profile(folder: Path, loss: str) -> Counter[str]:
         "--full-filenames",
     ]
     child = ["--", sys.executable, __file__, str(folder), loss]
-    subprocess.run([*spy, "--output", str(raw), *child], check=True, capture_output=True)
+    spied = subprocess.run([*spy, "--output", str(raw), *child], check=True, capture_output=True, text=True)
     samples: Counter[str] = Counter()
     for line in raw.read_text().splitlines():
         stack, _, count = line.rpartition(" ")
@@ -101,6 +102,8 @@ def profile(folder: Path, loss: str) -> Counter[str]:
         inside = [n for n, frame in enumerate(frames) if frame.startswith("measured (")]
         if inside:
             samples[part(frames[inside[0] + 1 :])] += int(count)
+    if not samples:
+        raise RuntimeError(spied.stderr)  # py-spy succeeds when its child fails
     return samples
 
 
