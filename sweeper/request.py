@@ -138,10 +138,11 @@ def resolve(request: Request) -> ResolvedRequest:
     shared = _shared(space, known)
     if known is not None:
         space = _served(space, request, known, shared["image_size"])
-    if isinstance(known, AddedTeacher) and known.pairs:
-        space = _of_pairs(space, request, known)
     resolved = ResolvedRequest(request, store, dataset, folder, space, shared, teacher, known, source)
-    resolved.specs(channels=1)  # raises for a wrong value in the space
+    specs = resolved.specs(channels=1)  # raises for a wrong value in the space
+    if isinstance(known, AddedTeacher) and known.pairs:
+        wanted = max(spec.latents or 0 for spec in specs)
+        return dataclasses.replace(resolved, space=_of_pairs(space, request, known, wanted))
     return resolved
 
 
@@ -179,14 +180,12 @@ def _served(space: Space, request: Request, known: TrialSpec | AddedTeacher, sid
     return served
 
 
-def _of_pairs(space: Space, request: Request, known: AddedTeacher) -> Space:
+def _of_pairs(space: Space, request: Request, known: AddedTeacher, wanted: int) -> Space:
     """Return the default space with no more latents than the teacher has pairs for students. Say how many.
 
-    Raises UserError if a space of the user's, or --set, has more.
+    wanted: the most that a trial of the space has. Raises UserError if a space of the user's, or --set, has more.
     """
     most = for_students(known.pairs, known.own)
-    asked = [latents for grid in space.grids for latents in as_list(grid.get("latents", 0))]
-    wanted = max((latents for latents in asked if isinstance(latents, int)), default=0)  # others are refused later
     if wanted <= most:
         return space
     if request.space is not None or any(text.startswith("latents=") for text in request.assignments):

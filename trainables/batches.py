@@ -46,7 +46,7 @@ class Window:
 
 
 class _ReadAhead:
-    """Arrays of a batch on the host, of which several are read at once: that is faster than one by one."""
+    """Batches on the host as arrays. Several batches are read at once, which is faster than one by one."""
 
     def __init__(self, order: Order, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], spec: TrialSpec) -> None:
         """read: item numbers [n] → arrays [n, …] of these items."""

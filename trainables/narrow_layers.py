@@ -1,7 +1,7 @@
 """The layers of narrow networks: transposed convolutions as matrix products, and normalisation, with gradients.
 
-A small operation takes as long as torch takes to call it, so that there are as few as possible. Views of what lives
-longer than an update are made once.
+The time of a small operation is that of calling it. So there are few calls, and views of memory that lives longer than
+an update are made once. All is float32 on the CPU.
 """
 
 import math
@@ -15,30 +15,36 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 BLOCK = 1024 * 1024  # bytes that a matrix product reads and writes, so that they stay in a core's L2 cache
-FRAMES = 64  # that a thread keeps; a generator has two per layer
+FRAMES = 32  # that a thread keeps; a generator has one per layer and one more, in training and in rendering
+
+
+def _floats(*shape: int) -> Tensor:
+    """Return memory that training can write: what is made in inference mode it cannot."""
+    with torch.inference_mode(False):
+        return torch.empty(shape, dtype=torch.float32, device="cpu")
 
 
 class _Scratch(threading.local):
     """Memory of a thread that each product overwrites. A fresh tensor would lie outside the caches."""
 
     def __init__(self, views: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        self.make_views, self.memory = views, torch.empty(0)
+        self.make_views, self.memory = views, _floats(0)
         self.views: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def __call__(self, *shape: int) -> tuple[Tensor, Tensor]:
         """Return the views of the memory in this shape."""
         if shape not in self.views:
             size = math.prod(shape)
-            with torch.inference_mode(False):  # training cannot write what was made in inference mode
-                if size > len(self.memory):
-                    self.memory = torch.empty(size)
-                    self.views.clear()
+            if size > len(self.memory):
+                self.memory = _floats(size)
+                self.views.clear()
+            with torch.inference_mode(False):
                 self.views[shape] = self.make_views(self.memory[:size].view(shape))
         return self.views[shape]
 
 
 class _Frames(threading.local):
-    """Maps of a thread with a border of zeros, by the shape of the maps. Each call overwrites the one before."""
+    """Maps of a thread with a border of zeros. Each call overwrites the frame of the one before of its shape."""
 
     def __init__(self) -> None:
         self.frames: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
@@ -49,9 +55,8 @@ class _Frames(threading.local):
             if len(self.frames) == FRAMES:
                 self.frames.clear()
             channels, height, width, batch = maps.shape
-            with torch.inference_mode(False):
-                frame = torch.zeros(channels, height + 2, width + 2, batch)
-                self.frames[maps.shape] = frame, frame[:, 1:-1, 1:-1]
+            frame = _floats(channels, height + 2, width + 2, batch).zero_()
+            self.frames[maps.shape] = frame, frame[:, 1:-1, 1:-1]
         frame, inside = self.frames[maps.shape]
         inside.copy_(maps)
         return frame
@@ -191,6 +196,7 @@ class RunningStatistics:
         self.norms, self.widths = norms, [norm.num_features for norm in norms]
         self._join()
 
+    @torch.inference_mode(False)
     def _join(self) -> None:
         """Make the buffers of the normalisations views of two tensors."""
         means, variances = zip(*(running(norm) for norm in self.norms), strict=True)
@@ -229,7 +235,8 @@ def _divisors(widths: tuple[int, ...], counts: tuple[int, ...]) -> Tensor:
     """Return what the sums of all layers are divided by: the totals by the count, the squares by one less."""
     values = [count - less for less in (0, 1) for count in counts]
     with torch.inference_mode(False):
-        return torch.tensor(values, dtype=torch.float32).repeat_interleave(torch.tensor(widths * 2))
+        counts_of_all = torch.tensor(values, dtype=torch.float32, device="cpu")
+        return counts_of_all.repeat_interleave(torch.tensor(widths * 2, device="cpu"))
 
 
 def running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:

@@ -72,10 +72,11 @@ def is_narrow(shape: GeneratorShape | DiscriminatorShape, batch: int, device: to
     return shape.d <= {32: 12, 64: 6}[shape.image_size]
 
 
-def _is_traced() -> bool:
-    """Return whether torch compiles, casts, counts or fakes what runs, which it can do only with its own layers."""
+def _needs_torch(x: Tensor) -> bool:
+    """Return whether torch's own layers compute x: in another type, and if torch compiles, casts, counts or fakes."""
     return (
-        torch.compiler.is_compiling()
+        x.dtype != torch.float32
+        or torch.compiler.is_compiling()
         or torch.is_autocast_enabled("cpu")
         or _python_dispatch._get_current_dispatch_mode() is not None
     )
@@ -126,7 +127,7 @@ class DCGANGenerator(_Layers):
         _initialise(self, seed)
 
     def forward(self, z: Tensor) -> Tensor:
-        if self.training and is_narrow(self.shape, len(z), z.device) and not _is_traced():
+        if self.training and is_narrow(self.shape, len(z), z.device) and not _needs_torch(z):
             trained: Tensor = narrow.GeneratorFunction.apply(self.statistics, z, *_parameters(self))
             return trained
         images: Tensor = super().forward(z)
@@ -134,7 +135,7 @@ class DCGANGenerator(_Layers):
 
     def generate(self, z: Tensor) -> Tensor:
         """Return images in eval mode, without gradients. Each depends on its latent alone."""
-        if is_narrow(self.shape, len(z), z.device) and not _is_traced():
+        if is_narrow(self.shape, len(z), z.device) and not _needs_torch(z):
             return narrow.generate(self.statistics, z, *_parameters(self))
         images: Tensor = super().forward(z)
         return images
@@ -176,7 +177,7 @@ class Discriminator(_Layers):
         # narrow.py has no second derivative. Images that are a leaf with a gradient are those of a gradient penalty.
         penalised = images.requires_grad and images.is_leaf
         narrow_enough = is_narrow(self.shape, images.shape[-4], images.device)
-        if self.training and narrow_enough and not penalised and not _is_traced():
+        if self.training and narrow_enough and not penalised and not _needs_torch(images):
             batch = images.flatten(0, 1) if groups else images
             parameters = _parameters(self)
             trained: Tensor = narrow.DiscriminatorFunction.apply(self.statistics, groups.numel(), batch, *parameters)

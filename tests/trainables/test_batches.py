@@ -62,7 +62,7 @@ def test_batches_on_a_device_are_those_of_the_host(fields: dict[str, Any], bank:
 
 
 def test_a_batch_does_not_depend_on_how_many_are_read_at_once(bank: Bank, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reads are counted, and so fewer."""
+    """Nor on the order of the steps. Batches that are read together are one read."""
     spec, reads = spec_of(**{**JOINT, "latents": 50}), []
 
     def read(indices: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

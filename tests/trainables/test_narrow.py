@@ -203,6 +203,14 @@ def test_the_squared_error_is_torch_s() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_target_has_its_gradient() -> None:
+    """A loss of a plug-in may compare images of the generator with each other."""
+    images = narrow.innermost(torch.rand(8, 1, 4, 4)).requires_grad_()
+    LOSSES["mse"](SimpleNamespace(fake=images[:4], target=images[4:])).backward()
+    assert images.grad is not None
+    torch.testing.assert_close(images.grad[:4], -images.grad[4:])
+
+
 def trained(network: Any, passes: list[Tensor]) -> list[Tensor]:
     """The gradients of all passes, whose backward passes begin after the last forward pass, and all buffers."""
     outputs = [network(z) for z in passes]
@@ -233,6 +241,19 @@ def test_running_statistics_are_those_of_a_network_that_was_copied_or_moved() ->
     for name, value in moved.state_dict().items():
         assert torch.equal(value, copied.state_dict()[name]), name
         assert torch.equal(value, before[name]) == name.endswith(("weight", "bias")), name
+
+
+def test_another_type_or_default_leaves_no_trace() -> None:
+    network, z = alive(built.generator(5), 0), torch.randn(BATCH, 100)
+    expected = trained(deepcopy(network), [z])
+    assert trained(deepcopy(network).double(), [z.double()])[0].dtype == torch.float64
+    with torch.device("meta"):
+        trained(deepcopy(network), [z])
+    moved = deepcopy(network).double().float()
+    with torch.inference_mode():
+        moved(z)
+    moved(z)
+    assert all(torch.equal(a, b) for a, b in zip(trained(network, [z]), expected, strict=True))
 
 
 def test_a_second_derivative_of_a_loss_is_refused(everywhere: None) -> None:

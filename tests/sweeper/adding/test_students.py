@@ -130,6 +130,8 @@ def test_the_default_space_has_no_more_latents_than_there_are_pairs(
     resolved = resolve(Request(role="student", store=tmp_path / "runs", teacher="pairs"))
     assert {spec.latents for spec in resolved.specs(channels=3)} == {368}
     assert "pairs has 368 pairs for students: latents=368" in capsys.readouterr().err
+    with pytest.raises(UserError, match="loss=adversarial"):
+        resolve(Request(role="student", store=tmp_path / "runs", teacher="pairs", assignments=["loss=adversarial"]))
 
 
 def test_without_real_images_scores_are_against_the_teacher_s_own(tmp_path: Path, run_students: Run) -> None:
