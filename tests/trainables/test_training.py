@@ -74,12 +74,11 @@ def run(
     return list(train(spec, rungs, pixels=digits.pixels, bank=bank, extras=extras, checkpoint_path=path, **more))
 
 
-def killed_at(digits: Images, batch: int, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
-    """Return images that raise at a batch, to simulate a killed process. Each batch is read by itself."""
-    monkeypatch.setattr(batches, "AHEAD", 1)
+def killed_at(digits: Images, read: int) -> np.ndarray:
+    """Return images that raise at a read, to simulate a killed process."""
 
     class Killed(np.ndarray):
-        remaining = batch
+        remaining = read
 
         def __getitem__(self, key: Any) -> Any:
             Killed.remaining -= 1
@@ -88,6 +87,14 @@ def killed_at(digits: Images, batch: int, monkeypatch: pytest.MonkeyPatch) -> np
             return super().__getitem__(key).view(np.ndarray)
 
     return digits.pixels.view(Killed)
+
+
+def train_until_killed(spec: TrialSpec, rungs: list[int], digits: Images, path: Path, batch: int) -> None:
+    """Train until a batch, and save before each update. Each batch is a read."""
+    pixels = killed_at(digits, batch)
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(batches, "AHEAD", 1)
+        list(train(spec, rungs, pixels=pixels, bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
 
 
 def weights(rung: Rung) -> dict[str, torch.Tensor]:
@@ -141,21 +148,11 @@ def test_a_discriminator_may_start_as_the_teacher_s(digits: Images, bank: Bank) 
 
 
 def test_a_trial_killed_between_rungs_resumes_from_the_timed_checkpoint(
-    digits: Images, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     whole = run(spec, [6], digits, bank)[-1]
-    with pytest.raises(KeyboardInterrupt):
-        list(
-            train(
-                spec,
-                [6],
-                pixels=killed_at(digits, 5, monkeypatch),
-                bank=None,
-                checkpoint_path=path,
-                checkpoint_seconds=0.0,
-            )
-        )
+    train_until_killed(spec, [6], digits, path, batch=5)
     assert checkpoint.updates(path) == 4
     resumed = run(spec, [6], digits, bank, path)[-1]
     assert same(weights(resumed), weights(whole))
@@ -175,34 +172,22 @@ def test_a_trial_killed_after_a_rung_s_checkpoint_and_before_its_record_keeps_it
 
 
 def test_a_trial_that_repeats_an_earlier_part_saves_there_and_keeps_its_later_checkpoint(
-    digits: Images, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    digits: Images, bank: Bank, tmp_path: Path
 ) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     run(spec, [6], digits, bank, path)
-    with pytest.raises(KeyboardInterrupt):
-        list(
-            train(
-                spec,
-                [4],
-                pixels=killed_at(digits, 4, monkeypatch),
-                bank=None,
-                checkpoint_path=path,
-                checkpoint_seconds=0.0,
-            )
-        )
+    train_until_killed(spec, [4], digits, path, batch=4)
     assert checkpoint.load(path, {}, at_most=4) == 3, "what a kill leaves of the repeated part"
     repeated = weights(run(spec, [4], digits, bank, path)[-1])
     assert same(repeated, weights(run(spec, [4], digits, bank)[-1]))
     assert checkpoint.updates(path) == 6
 
 
-def test_a_rung_that_was_reached_before_is_not_trained_again(
-    digits: Images, bank: Bank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rung_that_was_reached_before_is_not_trained_again(digits: Images, bank: Bank, tmp_path: Path) -> None:
     spec, path = spec_of(**TEACHER), tmp_path / "checkpoint.safetensors"
     rungs = train(spec, [2, 6], pixels=digits.pixels, bank=None, checkpoint_path=path)
     first, _ = [(weights(rung), rung.losses) for rung in rungs]
-    (again,) = train(spec, [2], pixels=killed_at(digits, 1, monkeypatch), bank=None, checkpoint_path=path)
+    (again,) = train(spec, [2], pixels=killed_at(digits, 1), bank=None, checkpoint_path=path)
     assert same(weights(again), first[0])
     assert again.losses == first[1]
 
