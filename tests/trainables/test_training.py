@@ -92,9 +92,10 @@ def killed_at(digits: Images, read: int) -> np.ndarray:
 def train_until_killed(spec: TrialSpec, rungs: list[int], digits: Images, path: Path, batch: int) -> None:
     """Train until a batch, and save before each update. Each batch is a read."""
     pixels = killed_at(digits, batch)
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+    with pytest.MonkeyPatch.context() as patched:
         patched.setattr(batches, "AHEAD", 1)
-        list(train(spec, rungs, pixels=pixels, bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
+        with pytest.raises(KeyboardInterrupt):
+            list(train(spec, rungs, pixels=pixels, bank=None, checkpoint_path=path, checkpoint_seconds=0.0))
 
 
 def weights(rung: Rung) -> dict[str, torch.Tensor]:
