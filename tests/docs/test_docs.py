@@ -96,6 +96,15 @@ def test_the_reference_is_up_to_date() -> None:
     assert all(f"| `{name}` |" in module.page() for name in ("alpha", "d", "updates", "n_rung"))
 
 
+def test_every_option_of_a_generator_that_is_added_is_explained() -> None:
+    command: Any = typer.main.get_command(app)
+    options = [option.opts[0] for option in command.commands["teacher"].commands["add"].params if option.opts]
+    text = (ROOT / "docs" / "how-to" / "own-gan.md").read_text()
+    of_every_command = {"source", "--store", "--data-root", "--download", "--plugin", "--help", "--name"}
+    assert {"--latent-law", "--range", "--n"} <= set(options)
+    assert [option for option in options if option not in text and option not in of_every_command] == []
+
+
 def test_every_page_can_be_reached_from_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
     for page in (ROOT / "docs").rglob("*.md"):
