@@ -46,17 +46,30 @@ class Examination:
             ) from None
         self._deadline = time.monotonic() + SECONDS_TO_ANSWER
         self._nodes = {node["NodeID"]: node for node in nodes}
-        self._actors = {one: _start(one) for one in self._nodes}
-        self.asked = {
-            one: actor.examine.remote(store, data_root, probe, quick, self._nodes[one]["Resources"].get("GPU", 0) > 0)
-            for one, actor in self._actors.items()
-        }
+        self._words = store, data_root, probe, quick
+        self._actors: dict[str, Any] = {}
+        self._crashed: set[str] = set()
+        self.asked: dict[str, Any] = {}
+        for one in self._nodes:
+            self._ask(one)
+
+    def _ask(self, one: str) -> None:
+        self._actors[one] = _start(one)
+        has_gpus = self._nodes[one]["Resources"].get("GPU", 0) > 0
+        self.asked[one] = self._actors[one].examine.remote(*self._words, has_gpus)
 
     def answers(self) -> Iterator[tuple[str, Node]]:
-        """Yield the answers that have come by now, each once, and those of nodes that have not answered in time."""
+        """Yield the answers that have come by now, each once, and those of nodes that have not answered in time.
+
+        A node whose worker process crashed is asked once more: processes of Ray do so now and then.
+        """
         late = time.monotonic() > self._deadline
         for one, asked in list(self.asked.items()):
             if late or ray.wait([asked], timeout=0)[0]:
+                if one not in self._crashed and _has_crashed(asked):
+                    self._crashed.add(one)
+                    self._ask(one)
+                    continue
                 del self.asked[one]
                 yield one, _answer(self._nodes[one], self._actors[one], asked)
         if not self.asked:
@@ -153,17 +166,31 @@ def _answer(node: dict[str, Any], actor: Any, asked: Any) -> Node:
     except ray.exceptions.GetTimeoutError:
         return Node(name, None, f"no answer within {SECONDS_TO_ANSWER:.0f} s; see `ray status`", gpus=gpus)
     except ray.exceptions.RayError as error:
-        return Node(name, None, f"{_reason(error)}; install the driver's version of sweeper there", gpus=gpus)
+        return Node(name, None, _problem(error), gpus=gpus)
     finally:
         ray.kill(actor)
 
 
-def _reason(error: Exception) -> str:
-    """Return the line of an error of Ray that names its cause."""
+def _has_crashed(asked: Any) -> bool:
+    """Return whether the process of the actor ended without an error of Python."""
+    try:
+        ray.get(asked, timeout=0)
+    except ray.exceptions.ActorDiedError as error:
+        return not error.actor_init_failed
+    except ray.exceptions.RayError:
+        pass
+    return False
+
+
+def _problem(error: Exception) -> str:
+    """Return the line of an error of Ray that names its cause, and what to do."""
     told = [line.strip() for line in str(error).strip().splitlines() if line.strip()]
     lines = [line for line in told if not line.startswith("The actor never ran")]  # the cause is the line before
     causes = [line for line in lines if "Error:" in line and not line.startswith("ray.exceptions")]
-    return (causes or lines or [type(error).__name__])[-1]
+    if causes:
+        return f"{causes[-1]}; install the driver's version of sweeper there"
+    line = lines[-1] if lines else type(error).__name__
+    return f"{line.partition(' Some common causes')[0].rstrip('.')}; see the logs of Ray there"
 
 
 @contextmanager

@@ -24,8 +24,10 @@ ENVIRONMENT = {"RAY_AUTH_MODE": "disabled", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER":
 
 def serve() -> None:
     """Start a head without CPUs. Obey lines of stdin: add JSON, kill NUMBER; print a line for each."""
+    from ray._common.utils import get_default_ray_temp_dir
     from ray.cluster_utils import Cluster
 
+    os.makedirs(get_default_ray_temp_dir(), exist_ok=True)  # Cluster writes its address there
     head = json.loads(sys.argv[1])
     cluster = Cluster(initialize_head=True, head_node_args={"include_dashboard": False, **head})
     print(cluster.address, flush=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sweeper.execution.tune  # noqa: F401, it comes before Ray
-from sweeper.doctor.nodes import _reason
+from sweeper.doctor.nodes import _problem
 from tests.conftest import Done
 from tests.faults.nodes import ENVIRONMENT, Nodes
 
@@ -31,6 +31,28 @@ for answer in answers:
     print(*of_node(driver, answer))
 """
 
+# Nodes whose processes end without a word: the first one alone, or each.
+CRASHES = """
+import os, signal, sys
+from pathlib import Path
+import ray
+from sweeper.doctor import nodes
+from sweeper.doctor.findings import of_node
+class Examiner(nodes.Examiner):
+    def examine(self, store, *words):
+        mark = store.parent / ray.get_runtime_context().get_node_id()
+        if always or not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().examine(store, *words)
+nodes.Examiner, store = Examiner, Path(sys.argv[2])
+ray.init(address=sys.argv[1], log_to_driver=False)
+for always in (False, True):
+    driver, answers = nodes.examine_nodes(store, Path("data"))
+    for answer in answers:
+        print("NODE", answer.error or "answers")
+"""
+
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
@@ -40,9 +62,20 @@ def address() -> Iterator[str]:
         yield nodes.address
 
 
-def test_the_reason_of_an_actor_that_never_ran_is_its_cause() -> None:
+def _drive(code: str, address: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code as a driver, with the address and a store."""
+    return subprocess.run(
+        [sys.executable, "-c", code, address, str(folder / "runs")],
+        env={**os.environ, **ENVIRONMENT},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+
+
+def test_the_problem_of_an_actor_that_never_ran_is_its_cause() -> None:
     told = "The actor died.\n\tclass_name: Examiner\nIts node was lost.\nThe actor never ran - it was cancelled."
-    assert _reason(RuntimeError(told)) == "Its node was lost."
+    assert _problem(RuntimeError(told)) == "Its node was lost; see the logs of Ray there"
 
 
 def test_a_machine_is_examined(sweeper: Callable[..., Done], tmp_path: Path) -> None:
@@ -72,15 +105,19 @@ def test_every_node_of_a_cluster_is_examined(sweeper: Callable[..., Done], addre
 
 
 def test_a_node_without_this_sweeper_is_named(address: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", STRANGER, address, str(tmp_path / "runs")],
-        env={**os.environ, **ENVIRONMENT},
-        capture_output=True,
-        text=True,
-        timeout=200,
-    )
+    done = _drive(STRANGER, address, tmp_path)
     assert done.stdout.count("No module named 'only_here'; install the driver's version of sweeper there") == 2, done
-    assert done.stdout.startswith("stop node ")
+    assert all(line.startswith("stop node ") for line in done.stdout.splitlines() if "only_here" in line)
+
+
+def test_a_node_whose_process_crashes_is_asked_once_more(address: str, tmp_path: Path) -> None:
+    done = _drive(CRASHES, address, tmp_path)
+    told = [line.removeprefix("NODE ") for line in done.stdout.splitlines() if line.startswith("NODE ")]
+    assert len(told) == 4, done
+    assert told[:2] == ["answers", "answers"]
+    for line in told[2:]:
+        assert line.startswith("The actor is dead because its worker process has died. ")
+        assert line.endswith("; see the logs of Ray there")
 
 
 @pytest.mark.long
