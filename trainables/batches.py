@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainables import networks
 from trainables.arithmetic import bank_bytes
 from trainables.bank import Bank
 from trainables.latents import Order, latents
+from trainables.narrow import innermost
 from trainables.objectives import Part
 from trainables.rendering import to_float
 from trainables.resident import Tensors, copied, lives_on, resident
@@ -46,22 +48,21 @@ class Window:
 
 
 class _ReadAhead:
-    """Batches on the host as arrays. Several batches are read at once, which is faster than one by one."""
+    """Batches on the host. Several batches are read at once, which is faster than one by one."""
 
-    def __init__(self, order: Order, read: Callable[[np.ndarray], tuple[np.ndarray, ...]], spec: TrialSpec) -> None:
-        """read: item numbers [n] → arrays [n, …] of these items."""
-        self.order, self.read, self.batch_size = order, read, spec.batch_size
+    def __init__(self, order: Order, read: Callable[[np.ndarray], tuple[Tensor, ...]], spec: TrialSpec) -> None:
+        """read: item numbers [rows, batch_size] → tensors [rows, batch_size, …] of these items."""
+        self.order, self.read, self.spec = order, read, spec
         self.rows = max(1, AHEAD // (spec.batch_size * spec.channels * spec.image_size**2))
-        self.number, self.arrays = -1, tuple[np.ndarray, ...]()
+        self.number, self.tensors = -1, tuple[Tensor, ...]()
 
-    def __call__(self, step: int) -> tuple[np.ndarray, ...]:
-        """Return the arrays [batch_size, …] of batch `step`."""
+    def __call__(self, step: int) -> tuple[Tensor, ...]:
+        """Return the tensors [batch_size, …] of batch `step`."""
         number, row = divmod(step, self.rows)
         if number != self.number:
-            self.arrays = self.read(self.order.batch(number, self.rows * self.batch_size))
+            self.tensors = self.read(_items(self.order, number, self.rows, self.spec))
             self.number = number
-        items = slice(row * self.batch_size, (row + 1) * self.batch_size)
-        return tuple(array[items] for array in self.arrays)
+        return tuple(tensor[row] for tensor in self.tensors)
 
 
 class RealBatches:
@@ -72,7 +73,9 @@ class RealBatches:
         order = Order(f"real/{spec.seed}", len(pixels) if pixels is not None else 0)
         self.tensors: Tensors = ()
         self.window: Window | None = None
-        self.on_host = _ReadAhead(order, lambda items: (pixels[items],), spec) if pixels is not None else None
+        self.on_host = (
+            _ReadAhead(order, lambda items: (torch.from_numpy(pixels[items]),), spec) if pixels is not None else None
+        )
         if pixels is not None and lives_on(device) and Part.REAL in spec.loads:
             images = pixels
             found = resident(pixels, device, images.nbytes, lambda: (copied([images], len(images), device),))
@@ -87,7 +90,7 @@ class RealBatches:
             row = self.window.turn(step)
             return self._select(self.window.table[row])
         (pixels,) = self.on_host(step)
-        return to_float(_to_device(pixels, self.device))
+        return to_float(_moved(pixels, self.device))
 
     def at(self, row: Tensor) -> Tensor:
         """Return the same for a row [1] of the window, which is read on the device."""
@@ -108,8 +111,9 @@ class BankBatches:
         self.bank = bank if uses_bank else None
         self.batch_size, self.device, self.law = spec.batch_size, device, spec.law
         self.stream = f"training/{spec.seed}"
+        self.is_narrow = networks.is_narrow(spec.generator, spec.batch_size, device)
         order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
-        self.on_host = _ReadAhead(order, self.bank, spec) if self.bank else None
+        self.on_host = _ReadAhead(order, self._read, spec) if self.bank else None
         self.tensors: Tensors = ()
         self.window: Window | None = None
         if not lives_on(device):
@@ -128,8 +132,8 @@ class BankBatches:
         if self.on_host is None:
             z = latents(self.stream, step * self.batch_size, self.batch_size, self.law)
             return _to_device(z, self.device), None
-        z, images = self.on_host(step)
-        return _to_device(z, self.device), to_float(_to_device(images, self.device))
+        chosen, images = (_moved(tensor, self.device) for tensor in self.on_host(step))
+        return chosen, to_float(images)
 
     def at(self, row: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the same for a row [1] of the window, which is read on the device."""
@@ -141,6 +145,12 @@ class BankBatches:
             return items, None
         z, images = self.tensors
         return z.index_select(0, items), to_float(images.index_select(0, items))
+
+    def _read(self, items: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Return z and images [rows, batch_size, …], the images in the order in memory of the generator's."""
+        assert self.bank is not None
+        z, images = (torch.from_numpy(array).unflatten(0, items.shape) for array in self.bank(items.ravel()))
+        return z, innermost(images) if self.is_narrow else images
 
     def _copied(self) -> Tensors:
         assert self.bank is not None
@@ -158,6 +168,9 @@ def _items(order: Order, number: int, rows: int, spec: TrialSpec) -> np.ndarray:
 
 
 def _to_device(batch: np.ndarray, device: torch.device) -> Tensor:
+    return _moved(torch.from_numpy(batch), device)
+
+
+def _moved(host: Tensor, device: torch.device) -> Tensor:
     # Only a copy from pinned memory is asynchronous.
-    host = torch.from_numpy(batch)
     return host.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else host

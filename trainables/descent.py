@@ -109,13 +109,24 @@ def _step(optimizer: Optimizer) -> None:
     steps, means, squares = ([state[name] for state in states] for name in ("step", "exp_avg", "exp_avg_sq"))
     gradients = [parameter.grad for parameter in parameters]
     rate, (beta1, beta2) = group["lr"], group["betas"]
-    torch._foreach_add_(steps, 1)
+    _joined(steps, states).add_(1)
     torch._fused_adam_(
         parameters, gradients, means, squares, [], steps, lr=rate, beta1=beta1, beta2=beta2, weight_decay=0.0,
         eps=group["eps"], amsgrad=False, maximize=False,
     )  # fmt: skip
     for parameter in parameters:
         parameter.grad = None
+
+
+def _joined(steps: list[Tensor], states: list[dict[str, Tensor]]) -> Tensor:
+    """Return the tensor of which the counts of all steps are views. Make it, if the state is new or loaded."""
+    joined = steps[0]._base
+    if joined is None:
+        joined = torch.stack(steps)
+        steps[:] = joined.unbind()
+        for state, step in zip(states, steps, strict=True):
+            state["step"] = step
+    return joined
 
 
 def _is_plain_adam(optimizer: Optimizer) -> bool:

@@ -1,7 +1,8 @@
 """Narrow networks on a CPU: the computation of torch's layers, with the batch innermost in memory.
 
-The generator's maps are [C, H, W, N]. torch's kernels fill a vector register with channels, of which a narrow network
-has 1 to 32. With the batch innermost, a register holds one channel of several images. Convolutions are matrix products.
+The generator's maps are [1, C, H, W·N], as if of one image whose rows hold the batch. torch's kernels fill a vector
+register with channels, of which a narrow network has 1 to 32. With the batch innermost, a register holds one channel of
+several images. Convolutions are matrix products.
 The discriminator keeps torch's convolutions, in channels_last; its normalisation and the gradient of its input are
 computed here. Backward passes are written by hand, of the layers in narrow_layers.py. Parameters and buffers are those
 of the modules in networks.py, whose rule is_narrow decides where this file is used.
@@ -9,6 +10,7 @@ of the modules in networks.py, whose rule is_narrow decides where this file is u
 There is no second derivative. A gradient penalty uses torch's layers.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,19 +20,20 @@ from torch.nn.functional import conv2d, leaky_relu_
 
 from trainables.narrow_layers import (
     Columns,
-    Rows,
     RunningStatistics,
     Sums,
-    normalise,
     normalise_backward,
-    patches,
+    normalise_columns,
+    normalise_columns_backward,
+    patches_of,
     pixels,
     running,
     transposed_convolution,
+    transposed_convolution_backward,
     transposed_convolution_channels_last,
 )
 
-_tanh_backward = torch.ops.aten.tanh_backward.default
+_tanh_backward = torch.ops.aten.tanh_backward.grad_input
 _threshold_backward = torch.ops.aten.threshold_backward.default
 _leaky_relu_backward = torch.ops.aten.leaky_relu_backward.default
 _convolution_backward = torch.ops.aten.convolution_backward.default
@@ -48,43 +51,42 @@ class GeneratorFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, statistics: RunningStatistics, z: Tensor, *parameters: Tensor) -> Tensor:
-        weights, biases, sums = parameters[::2], parameters[1::2], Sums(Rows.channels)
+        weights, biases, batch = parameters[::2], parameters[1::2], z.shape[0]
+        statistics.count(1)
         hidden = _project(z, weights[0])
         ctx.layers = []
-        for norm, bias, weight in zip(statistics.norms, biases, weights[1:], strict=False):
-            normalised = hidden.view(len(hidden), -1)
-            scale = normalise(normalised, Rows(normalised), norm.eps, sums)
-            active = (normalised + bias.view(-1, 1)).relu_()
-            ctx.layers.append((normalised, scale, active, hidden.shape))
-            hidden = transposed_convolution(
-                active.view(hidden.shape), weight if weight is not weights[-1] else 2 * weight
+        for norm, (mean, variance), bias, weight in zip(
+            statistics.norms, statistics.pairs, biases, weights[1:], strict=False
+        ):
+            normalised, _, scale = torch.native_batch_norm(
+                hidden.contiguous(), None, None, mean, variance, True, norm.momentum or 0.0, norm.eps
             )
-        images = _tanh_of_half(hidden.add_(2 * biases[-1].view(-1, 1, 1, 1)))
-        statistics.update(sums)
+            active = (normalised + bias).relu_()
+            ctx.layers.append((normalised, scale, active))
+            hidden = transposed_convolution(active, weight, batch)
+        images = (hidden + biases[-1].view(-1, 1, 1)).tanh_()
         ctx.save_for_backward(z, images, *parameters)
-        return images.permute(3, 0, 1, 2)
+        return _outward(images, batch)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         _refuse_second_derivatives()
         z, images, *parameters = ctx.saved_tensors
-        weights, gradients = parameters[::2], list(parameters)
-        back = _tanh_backward(innermost(gradient).permute(1, 2, 3, 0), images)
-        gradients[-1] = back.flatten(1).sum(1)
+        weights, gradients, batch = parameters[::2], list(parameters), z.shape[0]
+        patches = patches_of(ctx.layers[-1][-1], weights[-1], batch)
+        _tanh_backward(_inward(innermost(gradient)), images, grad_input=patches.inside)
+        gradients[-1] = patches.inside.sum((0, 2, 3))
         for depth in reversed(range(len(ctx.layers))):
-            normalised, scale, active, shape = ctx.layers[depth]
-            weight = weights[depth + 1]
-            matrix, into_active = weight.flatten(1), torch.empty_like(active)
-            into_weight = torch.zeros_like(matrix)
-            for place, windows in patches(back):
-                torch.mm(matrix, windows, out=into_active[:, place])
-                into_weight.addmm_(active[:, place], windows.t())
+            normalised, scale, active = ctx.layers[depth]
+            into_active, gradients[2 * depth + 2] = transposed_convolution_backward(patches, active, weights[depth + 1])
             back = _threshold_backward(into_active, active, 0)
-            total = normalise_backward(back, normalised, scale, Rows(back))
-            back = back.view(shape)
-            gradients[2 * depth + 1] = total.view(-1, 1, 1)
-            gradients[2 * depth + 2] = into_weight.view(weight.shape)
-        first = back.view(-1, len(z))
+            gradients[2 * depth + 1] = normalise_backward(back, normalised).view(-1, 1, 1)
+            into = back
+            if depth:
+                patches = patches_of(ctx.layers[depth - 1][-1], weights[depth], batch)
+                into = patches.inside
+            torch.mul(back, scale.view(-1, 1, 1), out=into)
+        first = back.view(-1, batch)
         gradients[0] = (z.t() @ first.t()).view(weights[0].shape)
         into_z = (weights[0].flatten(1) @ first).t() if ctx.needs_input_grad[1] else None
         return None, into_z, *gradients
@@ -98,7 +100,7 @@ class DiscriminatorFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, statistics: RunningStatistics, groups: int, images: Tensor, *parameters: Tensor) -> Tensor:
-        weights, biases, sums = parameters[::2], parameters[1::2], Sums(Columns.channels)
+        weights, biases, sums = parameters[::2], parameters[1::2], Sums()
         first, scale = pixels(outermost(images)), None
         # With one channel both memory formats have equal strides; torch recognises channels_last only in this form.
         inputs = first.flatten().view(first.shape).permute(0, 3, 1, 2)
@@ -108,7 +110,7 @@ class DiscriminatorFunction(torch.autograd.Function):
             active = hidden
             if depth:
                 columns = Columns(hidden, groups)
-                scale = normalise(columns.matrix(hidden), columns, statistics.norms[depth - 1].eps, sums)
+                scale = normalise_columns(columns.matrix(hidden), columns, statistics.norms[depth - 1].eps, sums)
                 active = hidden + biases[depth]
             leaky_relu_(active, SLOPE)
             ctx.layers.append((inputs, hidden, scale, active))
@@ -135,7 +137,7 @@ class DiscriminatorFunction(torch.autograd.Function):
             columns = Columns(back, ctx.groups)
             matrix = columns.matrix(back)
             if depth:
-                total = normalise_backward(matrix, columns.matrix(normalised), scale, columns)
+                total = normalise_columns_backward(matrix, columns.matrix(normalised), scale, columns)
             else:
                 total = columns.sum(matrix)
             if learns:
@@ -147,9 +149,9 @@ class DiscriminatorFunction(torch.autograd.Function):
                 back = transposed_convolution_channels_last(back, weights[depth])
         if not into_images:
             return None, None, None, *gradients
-        last = pixels(back)
-        maps = last.flatten(1).t().contiguous().view(*last.shape[1:], -1).permute(2, 0, 1, 3)
-        into = transposed_convolution(maps, weights[0]).permute(3, 0, 1, 2)
+        last, batch = pixels(back), len(back)
+        maps = _transposed(last.flatten(1)).view(*last.shape[1:], -1).permute(2, 0, 1, 3).flatten(2).unsqueeze(0)
+        into = _outward(transposed_convolution(maps, weights[0], batch).clone(), batch)
         return None, None, into if ctx.innermost else outermost(into), *gradients
 
 
@@ -158,17 +160,17 @@ class SquaredError(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, images: Tensor, target: Tensor) -> Tensor:
-        error = (images.permute(1, 2, 3, 0) - innermost(target).permute(1, 2, 3, 0)).flatten()
+        error = _inward(images) - _inward(innermost(target))
         ctx.save_for_backward(error)
-        ctx.shape = images.shape
-        return error.square().mean()
+        ctx.batch = images.shape[0]
+        flat = error.flatten()
+        return torch.dot(flat, flat).div_(flat.shape[0])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         _refuse_second_derivatives()
         (error,) = ctx.saved_tensors
-        back = error.mul(2 / len(error)).mul_(gradient)
-        return back.view(*ctx.shape[1:], -1).permute(3, 0, 1, 2), None
+        return _outward(error * (gradient * (2 / error.numel())), ctx.batch), None
 
 
 def _refuse_second_derivatives() -> None:
@@ -193,34 +195,50 @@ def _generate(statistics: RunningStatistics, z: Tensor, parameters: Sequence[Ten
     hidden = _project(z, weights[0])
     for norm, bias, weight in zip(statistics.norms, biases, weights[1:], strict=False):
         mean, variance = running(norm)
-        scale = (variance + norm.eps).rsqrt_().view(-1, 1, 1, 1)
-        active = hidden.mul_(scale).add_(bias.unsqueeze(3) - mean.view(-1, 1, 1, 1) * scale).relu_()
-        hidden = transposed_convolution(active, weight if weight is not weights[-1] else 2 * weight)
-    return _tanh_of_half(hidden.add_(2 * biases[-1].view(-1, 1, 1, 1))).permute(3, 0, 1, 2)
+        active = torch.native_batch_norm(
+            hidden.contiguous(), None, bias.flatten(), mean, variance, False, 0.0, norm.eps
+        )[0]
+        hidden = transposed_convolution(active.relu_(), weight, len(z))
+    return _outward((hidden + biases[-1].view(-1, 1, 1)).tanh_(), len(z))
 
 
 def innermost(images: Tensor) -> Tensor:
-    """Return images [N, C, H, W] with N innermost in memory. torch transposes a matrix faster than it permutes axes."""
-    if images.stride(0) == 1:
+    """Return images [..., N, C, H, W] with N innermost in memory."""
+    if images.stride(-4) == 1:
         return images
-    return images.flatten(1).t().contiguous().view(*images.shape[1:], -1).permute(3, 0, 1, 2)
+    *before, batch, channels, height, width = images.shape
+    return _transposed(images.flatten(-3)).view(*before, channels, height, width, batch).movedim(-1, -4)
 
 
 def outermost(images: Tensor) -> Tensor:
     """Return images [N, C, H, W] with N outermost in memory."""
     if images.stride(0) != 1:
         return images
-    return images.permute(1, 2, 3, 0).flatten(0, 2).t().contiguous().view(images.shape)
+    return _transposed(images.permute(1, 2, 3, 0).flatten(0, 2)).view(images.shape)
+
+
+def _transposed(matrices: Tensor) -> Tensor:
+    """Return the transposes of matrices [..., a, b] in new memory. torch's fastest kernel for it shuffles channels."""
+    *before, rows, columns = matrices.shape
+    size = rows * columns
+    channels = matrices.contiguous().as_strided((math.prod(before), size, 1, 1), (size, 1, size, size))
+    return torch.channel_shuffle(channels, rows).view(*before, columns, rows)
+
+
+def _inward(images: Tensor) -> Tensor:
+    """View images [N, C, H, W], with N innermost in memory, as maps [1, C, H, W·N]."""
+    return images.permute(1, 2, 3, 0).flatten(2).unsqueeze(0)
+
+
+def _outward(maps: Tensor, batch: int) -> Tensor:
+    """View maps [1, C, H, W·N] as images [N, C, H, W]."""
+    _, channels, height, row = maps.shape
+    return maps.view(channels, height, row // batch, batch).permute(3, 0, 1, 2)
 
 
 def _project(z: Tensor, weight: Tensor) -> Tensor:
-    """Map z [N, latent_size] by weight [latent_size, C, 4, 4] to [C, 4, 4, N]."""
-    return (weight.flatten(1).t() @ z.t()).view(*weight.shape[1:], -1)
-
-
-def _tanh_of_half(x: Tensor) -> Tensor:
-    """Compute tanh(x / 2) in place, by torch's sigmoid, which is faster than its tanh."""
-    return x.sigmoid_().mul_(2).sub_(1)
+    """Map z [N, latent_size] by weight [latent_size, C, 4, 4] to [1, C, 4, 4·N]."""
+    return (weight.flatten(1).t() @ z.t()).view(1, weight.shape[1], weight.shape[2], -1)
 
 
 def _channels_last(x: Tensor) -> Tensor:

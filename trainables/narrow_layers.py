@@ -7,7 +7,8 @@ an update are made once. All is float32 on the CPU.
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, reduce
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 BLOCK = 1024 * 1024  # bytes that a matrix product reads and writes, so that they stay in a core's L2 cache
-FRAMES = 32  # that a thread keeps; a generator has one per layer and one more, in training and in rendering
+SHAPES = 32  # of layers whose views a thread keeps; a generator has up to 6, in training and in rendering
 
 
 def _floats(*shape: int) -> Tensor:
@@ -25,44 +26,22 @@ def _floats(*shape: int) -> Tensor:
 
 
 class _Scratch(threading.local):
-    """Memory of a thread that each product overwrites. A fresh tensor would lie outside the caches."""
+    """Memory of a thread that each layer overwrites. A fresh tensor would lie outside the caches.
 
-    def __init__(self, views: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        self.make_views, self.memory = views, _floats(0)
-        self.views: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-
-    def __call__(self, *shape: int) -> tuple[Tensor, Tensor]:
-        """Return the views of the memory in this shape."""
-        if shape not in self.views:
-            size = math.prod(shape)
-            if size > len(self.memory):
-                self.memory = _floats(size)
-                self.views.clear()
-            with torch.inference_mode(False):
-                self.views[shape] = self.make_views(self.memory[:size].view(shape))
-        return self.views[shape]
-
-
-class _Frames(threading.local):
-    """Maps of a thread with a border of zeros. Each call overwrites the frame of the one before of its shape."""
+    Larger memory is new memory: views of the old one stay valid.
+    """
 
     def __init__(self) -> None:
-        self.frames: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self.memory = _floats(BLOCK // 4)
 
-    def __call__(self, maps: Tensor) -> Tensor:
-        """Copy maps [C, H, W, N] into a frame [C, H + 2, W + 2, N]."""
-        if maps.shape not in self.frames:
-            if len(self.frames) == FRAMES:
-                self.frames.clear()
-            channels, height, width, batch = maps.shape
-            frame = _floats(channels, height + 2, width + 2, batch).zero_()
-            self.frames[maps.shape] = frame, frame[:, 1:-1, 1:-1]
-        frame, inside = self.frames[maps.shape]
-        inside.copy_(maps)
-        return frame
+    def __call__(self, *shape: int) -> Tensor:
+        size = math.prod(shape)
+        if size > len(self.memory):
+            self.memory = _floats(size)
+        return self.memory[:size].view(shape)
 
 
-_framed = _Frames()
+_window_memory, _corner_memory, _map_memory = _Scratch(), _Scratch(), _Scratch()
 
 
 def pixels(x: Tensor) -> Tensor:
@@ -70,34 +49,131 @@ def pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1)
 
 
-def transposed_convolution(x: Tensor, weight: Tensor) -> Tensor:
-    """Map x [I, H, W, N] by weight [I, O, 4, 4] to [O, 2H, 2W, N], with stride 2 and padding 1.
+class _Windows:
+    """The square windows of a part of a frame, as a matrix."""
 
-    Four output pixels meet at each corner between inputs. They depend on the 2×2 inputs around the corner alone, so one
-    matrix product computes them. The rows of pixels around corner (i, j) are 2i − 1 and 2i.
-    """
-    inputs, outputs = weight.shape[:2]
-    _, height, width, batch = x.shape
-    kernel = weight.take(_corner_order(inputs, outputs))
-    # The output has a border, which is cut off at the end: one row of pixels above and one below.
-    out, frame = x.new_empty(outputs, height + 1, 2, width, 2, batch), _framed(x)
-    for start, stop in _blocks(height + 1, 16 * (inputs + outputs) * (width + 1) * batch):
-        corners, corners_pixels = _corners(4 * outputs, stop - start, width + 1, batch)
-        torch.mm(kernel, _windows(frame[:, start : stop + 1], 2, 1), out=corners)
-        out[:, start:stop] = corners_pixels
-    return out.view(outputs, 2 * height + 2, 2 * width, batch)[:, 1:-1]
+    def __init__(self, frame: Tensor, side: int, stride: int) -> None:
+        """frame: [C, H, W, N]. The matrix is [C·side², ·]."""
+        channels, height, width, batch = frame.shape
+        plane, row, column, _ = frame.stride()
+        shape = (channels, side, side, (height - side) // stride + 1, (width - side) // stride + 1, batch)
+        self.source = frame.as_strided(
+            shape, (plane, row, column, stride * row, stride * column, 1), frame.storage_offset()
+        )
+        self.windows = _window_memory(*shape)
+        self.matrix = self.windows.flatten(0, 2).flatten(1)
+        self.transposed = self.matrix.t()
+
+    def load(self) -> Tensor:
+        """Copy the windows into the matrix. Return it, until another one is loaded."""
+        self.windows.copy_(self.source)
+        return self.matrix
 
 
-def _as_pixels(corners: Tensor) -> tuple[Tensor, Tensor]:
-    """View corners [4·O, rows, W + 1, N] as a matrix [4·O, ·] and as pixels [O, rows, 2, W, 2, N]."""
-    outputs, rows, columns, batch = corners.shape
-    row, plane = columns * batch, rows * columns * batch  # a plane: the pixels at one side of their corners
-    return corners.flatten(1), corners.as_strided(
-        (outputs // 4, rows, 2, columns - 1, 2, batch), (4 * plane, row, 2 * plane, batch, plane + batch, 1)
+def _frame(channels: int, height: int, width: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Return memory [C, H + 2, W + 2, N] with a border of zeros, and its inside as maps [1, C, H, W·N]."""
+    frame = _floats(channels, height + 2, width + 2, batch).zero_()
+    return frame, frame[:, 1:-1, 1:-1].flatten(2).unsqueeze(0)
+
+
+class _Upsampling:
+    """The views of memory that a transposed convolution from [1, I, H, W·N] to [1, O, 2H, 2W·N] needs."""
+
+    def __init__(self, inputs: int, outputs: int, height: int, width: int, batch: int) -> None:
+        frame, self.inside = _frame(inputs, height, width, batch)
+        # The output has a border, which is cut off at the end: one row of pixels above and one below.
+        out = _map_memory(outputs, height + 1, 2, width, 2, batch)
+        self.cut = out.view(1, outputs, 2 * height + 2, -1)[:, :, 1:-1]
+        self.blocks = []
+        for start, stop in _blocks(height + 1, 16 * (inputs + outputs) * (width + 1) * batch):
+            corners, corners_pixels = _corners(outputs, stop - start, width, batch)
+            windows = _Windows(frame[:, start : stop + 1], 2, 1)
+            self.blocks.append((windows, corners, corners_pixels, out[:, start:stop]))
+
+
+class Patches:
+    """The views of memory for the input windows of a convolution (4×4, stride 2, padding 1) of [1, C, 2H, 2W·N]."""
+
+    def __init__(self, channels: int, height: int, width: int, batch: int) -> None:
+        frame, self.inside = _frame(channels, 2 * height, 2 * width, batch)
+        rows = list(_blocks(height, 64 * channels * width * batch))
+        self.blocks = [_Windows(frame[:, 2 * start : 2 * stop + 2], 4, 2) for start, stop in rows]
+        self.sizes = [(stop - start) * width * batch for start, stop in rows]
+
+
+def _blocks(rows: int, size: int) -> Iterator[tuple[int, int]]:
+    """Yield the first row and the end of each block. A row takes `size` bytes."""
+    step = max(1, BLOCK // size)
+    return ((start, min(start + step, rows)) for start in range(0, rows, step))
+
+
+def _corners(outputs: int, rows: int, width: int, batch: int) -> tuple[Tensor, Tensor]:
+    """Return memory for corners as a matrix [4·O, rows·(W + 1)·N], and as pixels [O, rows, 2, W, 2, N]."""
+    memory = _corner_memory(4 * outputs, rows * (width + 1) * batch)
+    row, plane = (width + 1) * batch, rows * (width + 1) * batch  # a plane: the pixels at one side of their corners
+    return memory, memory.as_strided(
+        (outputs, rows, 2, width, 2, batch), (4 * plane, row, 2 * plane, batch, plane + batch, 1)
     )
 
 
-_corners = _Scratch(_as_pixels)
+V = TypeVar("V")
+
+
+class _Views(threading.local, Generic[V]):
+    """The views of a thread, by the sizes that they are made from."""
+
+    def __init__(self, make: Callable[..., V]) -> None:
+        self.make, self.made = make, dict[tuple[int, ...], V]()
+
+    def __call__(self, *sizes: int) -> V:
+        if sizes not in self.made:
+            if len(self.made) == SHAPES:
+                self.made.clear()
+            with torch.inference_mode(False):
+                self.made[sizes] = self.make(*sizes)
+        return self.made[sizes]
+
+
+_upsampling, _patches = _Views(_Upsampling), _Views(Patches)
+
+
+def transposed_convolution(x: Tensor, weight: Tensor, batch: int) -> Tensor:
+    """Map x [1, I, H, W·N] by weight [I, O, 4, 4] to [1, O, 2H, 2W·N], with stride 2 and padding 1.
+
+    The next call of the thread overwrites the result. Four output pixels meet at each corner between inputs. They
+    depend on the 2×2 inputs around the corner alone, so one matrix product computes them. The rows of pixels around
+    corner (i, j) are 2i − 1 and 2i.
+    """
+    inputs, outputs = weight.shape[:2]
+    _, _, height, row = x.shape
+    views = _upsampling(inputs, outputs, height, row // batch, batch)
+    kernel = weight.take(_corner_order(inputs, outputs))
+    views.inside.copy_(x)
+    for windows, corners, corners_pixels, out in views.blocks:
+        torch.mm(kernel, windows.load(), out=corners)
+        out.copy_(corners_pixels)
+    return views.cut
+
+
+def patches_of(x: Tensor, weight: Tensor, batch: int) -> Patches:
+    """Return the patches of the output of transposed_convolution. The next layer of this shape overwrites them."""
+    _, _, height, row = x.shape
+    return _patches(weight.shape[1], height, row // batch, batch)
+
+
+def transposed_convolution_backward(back: Patches, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the gradients of x [1, I, H, W·N] and of weight.
+
+    back: patches_of(x, weight, N), with the gradient of the output in its `inside`.
+    """
+    inputs = x.shape[1]
+    matrix, into_x, into_weight = weight.flatten(1), torch.empty_like(x), list[Tensor]()
+    x_blocks = x.view(inputs, -1).split_with_sizes(back.sizes, 1)
+    into_blocks = into_x.view(inputs, -1).split_with_sizes(back.sizes, 1)
+    for windows, x_block, into_block in zip(back.blocks, x_blocks, into_blocks, strict=True):
+        torch.mm(matrix, windows.load(), out=into_block)
+        into_weight.append(torch.mm(x_block, windows.transposed))
+    return into_x, reduce(Tensor.add_, into_weight).view(weight.shape)
 
 
 def transposed_convolution_channels_last(x: Tensor, weight: Tensor) -> Tensor:
@@ -121,63 +197,13 @@ def _corner_order(inputs: int, outputs: int, channels_last: bool = False) -> Ten
     return torch.from_numpy(places[..., ::-1].transpose(1, 3, 5, 0, 2, 4).reshape(4 * outputs, 4 * inputs))
 
 
-def patches(x: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield the input windows of a convolution (4×4, stride 2, padding 1) of x [C, 2H, 2W, N].
-
-    In blocks [16C, ·], each with its position in H·W·N.
-    """
-    channels, height, width, batch = x.shape
-    frame, step = _framed(x), width // 2 * batch
-    for start, stop in _blocks(height // 2, 64 * channels * step):
-        yield slice(start * step, stop * step), _windows(frame[:, 2 * start : 2 * stop + 2], 4, 2)
-
-
-def _blocks(rows: int, size: int) -> Iterator[tuple[int, int]]:
-    """Yield the first row and the end of each block. A row takes `size` bytes."""
-    step = max(1, BLOCK // size)
-    return ((start, min(start + step, rows)) for start in range(0, rows, step))
-
-
-def _windows(x: Tensor, side: int, stride: int) -> Tensor:
-    """Return the square windows of x [C, H, W, N] as a matrix [C·side², ·], until the next call."""
-    channels, height, width, batch = x.shape
-    plane, row, column, _ = x.stride()
-    shape = (channels, side, side, (height - side) // stride + 1, (width - side) // stride + 1, batch)
-    windows, matrix = _patches(*shape)
-    windows.copy_(x.as_strided(shape, (plane, row, column, stride * row, stride * column, 1)))
-    return matrix
-
-
-_patches = _Scratch(lambda windows: (windows, windows.flatten(0, 2).flatten(1)))
-
-
-class Rows:
-    """The layout of maps as a matrix [C, ·]: sums per channel [C, 1], and how values per channel spread over it."""
-
-    channels = 0  # the dimension of channels in a sum
-
-    def __init__(self, matrix: Tensor) -> None:
-        self.count = matrix.shape[1]  # values in a sum
-
-    def sum(self, matrix: Tensor) -> Tensor:
-        return matrix.sum(1, keepdim=True)
-
-    def dot(self, a: Tensor, b: Tensor) -> Tensor:
-        return self.sum(a * b)
-
-    def spread(self, values: Tensor) -> Tensor:
-        return values
-
-
-class Columns(Rows):
+class Columns:
     """The layout of maps [N, C, H, W] in channels_last as [groups, ·, H·W·C]: sums [groups, C]."""
-
-    channels = 1
 
     def __init__(self, maps: Tensor, groups: int) -> None:
         batch, self.width, height, width = maps.shape
         self.groups, self.pixels = groups, height * width
-        self.count = batch // groups * self.pixels
+        self.count = batch // groups * self.pixels  # values in a sum
 
     def matrix(self, maps: Tensor) -> Tensor:
         return pixels(maps).view(self.groups, -1, self.pixels * self.width)
@@ -205,29 +231,36 @@ class RunningStatistics:
             [norm.num_batches_tracked for norm in self.norms if norm.num_batches_tracked is not None]
         )
         views = self.values.split(self.widths * 2)
-        for norm, mean, variance, batches in zip(self.norms, views, views[len(means) :], self.batches, strict=False):
+        self.pairs = list(zip(views, views[len(means) :], strict=False))  # means and variances, by layer
+        for norm, (mean, variance), batches in zip(self.norms, self.pairs, self.batches, strict=True):
             norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
+
+    def count(self, batches: int) -> None:
+        """Count batches."""
+        if self.norms[0]._buffers["running_mean"] is not self.pairs[0][0]:
+            self._join()  # the network was moved to another device or type
+        self.batches.add_(batches)
 
     def update(self, sums: "Sums") -> None:
         """Update as torch does, group by group: the running variance averages the unbiased variance."""
-        if running(self.norms[0])[0].data_ptr() != self.values.data_ptr():
-            self._join()  # the network was moved to another device or type
-        found = torch.cat(sums.totals + sums.squares, sums.channels)
-        groups = found if sums.channels else found.t()
+        self.count(sums.totals[0].shape[0])
+        groups = torch.cat(sums.totals + sums.squares, 1)
         for group in groups.div_(_divisors(tuple(self.widths), tuple(sums.counts))).unbind():
             self.values.lerp_(group, self.norms[0].momentum or 0.0)
-        self.batches.add_(len(groups))
 
 
 class Sums:
-    """The sums per channel of a forward pass, layer by layer."""
+    """The sums per channel [groups, C] of a forward pass, layer by layer."""
 
-    def __init__(self, channels: int) -> None:
-        """channels: as in the layout of the layers."""
-        self.channels = channels
+    def __init__(self) -> None:
         self.totals: list[Tensor] = []
         self.squares: list[Tensor] = []
         self.counts: list[int] = []  # of values in a sum
+
+    def add(self, total: Tensor, squares: Tensor, count: int) -> None:
+        self.totals.append(total)
+        self.squares.append(squares)
+        self.counts.append(count)
 
 
 @cache
@@ -245,22 +278,33 @@ def running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def normalise(matrix: Tensor, layout: Rows, eps: float, sums: Sums) -> Tensor:
-    """Normalise each channel in place. Return the factors, in the layout of the matrix."""
-    total, count = layout.sum(matrix), layout.count
-    matrix.sub_(layout.spread(total), alpha=1 / count)
-    squares = layout.dot(matrix, matrix)
-    scale = layout.spread(squares.div(count).add_(eps).rsqrt_())
+def normalise_backward(back: Tensor, normalised: Tensor) -> Tensor:
+    """Turn the output's gradient of normalisation and bias [1, C, H, W·N] into the input's less its factor, in place.
+
+    The factor is the reciprocal of the deviation. Return the sums per channel. torch's own kernel sums so roughly that
+    gradients of weights at 64×64 are up to 4e-6 from float64.
+    """
+    share = normalised.shape[1] / normalised.numel()
+    total = back.sum((0, 2, 3), keepdim=True)
+    along = (back * normalised).sum((0, 2, 3), keepdim=True)
+    back.addcmul_(normalised, along, value=-share).sub_(total, alpha=share)
+    return total
+
+
+def normalise_columns(matrix: Tensor, columns: Columns, eps: float, sums: Sums) -> Tensor:
+    """Normalise each channel of each group in place. Return the factors, in the layout of the matrix."""
+    total, count = columns.sum(matrix), columns.count
+    matrix.sub_(columns.spread(total), alpha=1 / count)
+    squares = columns.sum(matrix * matrix)
+    scale = columns.spread(squares.div(count).add_(eps).rsqrt_())
     matrix.mul_(scale)
-    sums.totals.append(total)
-    sums.squares.append(squares)
-    sums.counts.append(count)
+    sums.add(total, squares, count)
     return scale
 
 
-def normalise_backward(gradient: Tensor, normalised: Tensor, scale: Tensor, layout: Rows) -> Tensor:
+def normalise_columns_backward(gradient: Tensor, normalised: Tensor, scale: Tensor, columns: Columns) -> Tensor:
     """Turn the output's gradient of normalisation and bias into the input's, in place. Return its sums per channel."""
-    total, along, count = layout.sum(gradient), layout.dot(gradient, normalised), layout.count
-    gradient.addcmul_(normalised, layout.spread(along), value=-1 / count)
-    gradient.sub_(layout.spread(total), alpha=1 / count).mul_(scale)
+    total, along, count = columns.sum(gradient), columns.sum(gradient * normalised), columns.count
+    gradient.addcmul_(normalised, columns.spread(along), value=-1 / count)
+    gradient.sub_(columns.spread(total), alpha=1 / count).mul_(scale)
     return total

@@ -89,7 +89,7 @@ def unambiguous(make: Callable[[int], tuple[Any, Tensor]]) -> tuple[Any, Tensor]
 
 @every_width_and_shape
 def test_a_generator_s_gradients_are_those_of_float64(d: int, size: int, channels: int, everywhere: None) -> None:
-    """A bias's is a sum whose terms cancel: rounding shows more."""
+    """A bias's is a sum whose terms cancel: rounding shows more, in torch's layers too (1.4e-5)."""
 
     def make(seed: int) -> tuple[Any, Tensor]:
         random = torch.Generator().manual_seed(seed)
@@ -99,7 +99,7 @@ def test_a_generator_s_gradients_are_those_of_float64(d: int, size: int, channel
     target = torch.rand(BATCH, channels, size, size, generator=torch.Generator().manual_seed(1)) * 2 - 1
     found = compare(network, z, lambda images: mse_loss(images, target.to(images.dtype)))
     for name, (ours, _) in zip(["z", *dict(network.named_parameters())], found, strict=True):
-        assert ours < (1e-5 if name.endswith("bias") else 1e-6), name
+        assert ours < (2e-5 if name.endswith("bias") else 1e-6), name
 
 
 @every_width_and_shape
@@ -189,6 +189,20 @@ def test_a_loss_does_not_depend_on_the_order_in_memory(loss: str, inside: bool) 
     torch.testing.assert_close(found, expected)
     assert torch.equal(narrow.innermost(fake), fake)
     assert torch.equal(narrow.outermost(narrow.innermost(fake)), fake)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32, torch.float64])
+def test_only_the_order_in_memory_changes(dtype: torch.dtype) -> None:
+    images = torch.arange(2 * 5 * 3 * 8 * 8).view(2, 5, 3, 8, 8).to(dtype)
+    for given in (images, images[1], images[:, 1:4], images[0, ::2], images[..., :4, ::2]):
+        moved = narrow.innermost(given)
+        assert torch.equal(moved, given)
+        assert moved.stride(-4) == 1
+    assert narrow.outermost(narrow.innermost(images[0])).is_contiguous()
+    leaf = images[0].double().requires_grad_()
+    (narrow.innermost(leaf) * images[0]).sum().backward()
+    assert leaf.grad is not None
+    assert torch.equal(leaf.grad, images[0].double())
 
 
 def test_the_squared_error_is_torch_s() -> None:
@@ -309,12 +323,15 @@ def test_adam_s_step_is_torch_s(options: dict[str, Any], without_gradient: int, 
     ours, theirs = built.generator(2), built.generator(2)
     optimizers = [torch.optim.Adam(network.parameters(), lr=0.01, **options) for network in (ours, theirs)]
     pairs = list(zip(ours.parameters(), theirs.parameters(), strict=True))
-    for step in range(3):
+    for step in range(5):
         for a, b in pairs[without_gradient:]:
             a.grad = torch.randn(a.shape, generator=torch.Generator().manual_seed(step))
             b.grad = a.grad.clone()
         assert descent._is_plain_adam(optimizers[0]) == (is_plain and step > 0), "the first step creates the state"
         descent._step(optimizers[0])
         optimizers[1].step()
+        assert all(state["step"] == step + 1 for state in optimizers[0].state.values())
+        if step == 2:
+            optimizers[0].load_state_dict(deepcopy(optimizers[0].state_dict()))  # as a checkpoint does
     assert all(torch.equal(a, b) for a, b in pairs)
     assert all(a.grad is None for a, _ in pairs)
