@@ -111,7 +111,8 @@ class BankBatches:
         self.bank = bank if uses_bank else None
         self.batch_size, self.device, self.law = spec.batch_size, device, spec.law
         self.stream = f"training/{spec.seed}"
-        self.is_narrow = networks.is_narrow(spec.generator, spec.batch_size, device)
+        is_plain = spec.precision == "no" and not spec.compile
+        self.is_narrow = is_plain and networks.is_narrow(spec.generator, spec.batch_size, device)
         order = Order(f"bank/{spec.seed}", self.bank.count if self.bank else 0)
         self.on_host = _ReadAhead(order, self._read, spec) if self.bank else None
         self.tensors: Tensors = ()

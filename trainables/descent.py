@@ -121,7 +121,7 @@ def _step(optimizer: Optimizer) -> None:
 def _joined(steps: list[Tensor], states: list[dict[str, Tensor]]) -> Tensor:
     """Return the tensor of which the counts of all steps are views. Make it, if the state is new or loaded."""
     joined = steps[0]._base
-    if joined is None:
+    if joined is None or any(step._base is not joined for step in steps):
         joined = torch.stack(steps)
         steps[:] = joined.unbind()
         for state, step in zip(states, steps, strict=True):

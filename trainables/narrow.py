@@ -22,7 +22,7 @@ from trainables.narrow_layers import (
     Columns,
     RunningStatistics,
     Sums,
-    normalise_backward,
+    normalise_backward_unscaled,
     normalise_columns,
     normalise_columns_backward,
     patches_of,
@@ -52,7 +52,7 @@ class GeneratorFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, statistics: RunningStatistics, z: Tensor, *parameters: Tensor) -> Tensor:
         weights, biases, batch = parameters[::2], parameters[1::2], z.shape[0]
-        statistics.count(1)
+        statistics.count_batches(1)
         hidden = _project(z, weights[0])
         ctx.layers = []
         for norm, (mean, variance), bias, weight in zip(
@@ -80,7 +80,7 @@ class GeneratorFunction(torch.autograd.Function):
             normalised, scale, active = ctx.layers[depth]
             into_active, gradients[2 * depth + 2] = transposed_convolution_backward(patches, active, weights[depth + 1])
             back = _threshold_backward(into_active, active, 0)
-            gradients[2 * depth + 1] = normalise_backward(back, normalised).view(-1, 1, 1)
+            gradients[2 * depth + 1] = normalise_backward_unscaled(back, normalised).view(-1, 1, 1)
             into = back
             if depth:
                 patches = patches_of(ctx.layers[depth - 1][-1], weights[depth], batch)
@@ -163,8 +163,7 @@ class SquaredError(torch.autograd.Function):
         error = _inward(images) - _inward(innermost(target))
         ctx.save_for_backward(error)
         ctx.batch = images.shape[0]
-        flat = error.flatten()
-        return torch.dot(flat, flat).div_(flat.shape[0])
+        return error.square().mean()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
@@ -218,7 +217,10 @@ def outermost(images: Tensor) -> Tensor:
 
 
 def _transposed(matrices: Tensor) -> Tensor:
-    """Return the transposes of matrices [..., a, b] in new memory. torch's fastest kernel for it shuffles channels."""
+    """Return the transposes of matrices [..., a, b] in new memory.
+
+    torch's fastest kernel for it shuffles channels in channels_last, whose strides are stated: one pixel has them all.
+    """
     *before, rows, columns = matrices.shape
     size = rows * columns
     channels = matrices.contiguous().as_strided((math.prod(before), size, 1, 1), (size, 1, size, size))

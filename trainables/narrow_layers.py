@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 BLOCK = 1024 * 1024  # bytes that a matrix product reads and writes, so that they stay in a core's L2 cache
-SHAPES = 32  # of layers whose views a thread keeps; a generator has up to 6, in training and in rendering
+SHAPES = 16  # of layers whose views a thread keeps; a generator at 64×64 has 4 in training and 4 in rendering
 
 
 def _floats(*shape: int) -> Tensor:
@@ -57,9 +57,7 @@ class _Windows:
         channels, height, width, batch = frame.shape
         plane, row, column, _ = frame.stride()
         shape = (channels, side, side, (height - side) // stride + 1, (width - side) // stride + 1, batch)
-        self.source = frame.as_strided(
-            shape, (plane, row, column, stride * row, stride * column, 1), frame.storage_offset()
-        )
+        self.source = frame.as_strided(shape, (plane, row, column, stride * row, stride * column, 1))
         self.windows = _window_memory(*shape)
         self.matrix = self.windows.flatten(0, 2).flatten(1)
         self.transposed = self.matrix.t()
@@ -177,7 +175,7 @@ def transposed_convolution_backward(back: Patches, x: Tensor, weight: Tensor) ->
 
 
 def transposed_convolution_channels_last(x: Tensor, weight: Tensor) -> Tensor:
-    """Do the same by a 2×2 convolution: x [N, I, H, W] to [N, O, 2H, 2W], both in channels_last."""
+    """Compute transposed_convolution by a 2×2 convolution: x [N, I, H, W] to [N, O, 2H, 2W], both in channels_last."""
     inputs, outputs = weight.shape[:2]
     batch, _, height, width = x.shape
     kernel = weight.take(_corner_order(inputs, outputs, channels_last=True))
@@ -235,15 +233,16 @@ class RunningStatistics:
         for norm, (mean, variance), batches in zip(self.norms, self.pairs, self.batches, strict=True):
             norm.running_mean, norm.running_var, norm.num_batches_tracked = mean, variance, batches
 
-    def count(self, batches: int) -> None:
-        """Count batches."""
-        if self.norms[0]._buffers["running_mean"] is not self.pairs[0][0]:
-            self._join()  # the network was moved to another device or type
+    def count_batches(self, batches: int) -> None:
+        """Call it before `pairs` is used."""
+        mean = self.norms[0]._buffers["running_mean"]
+        if mean is None or mean.data_ptr() != self.values.data_ptr():
+            self._join()  # the network was moved to another device or type, or pickled
         self.batches.add_(batches)
 
     def update(self, sums: "Sums") -> None:
         """Update as torch does, group by group: the running variance averages the unbiased variance."""
-        self.count(sums.totals[0].shape[0])
+        self.count_batches(sums.totals[0].shape[0])
         groups = torch.cat(sums.totals + sums.squares, 1)
         for group in groups.div_(_divisors(tuple(self.widths), tuple(sums.counts))).unbind():
             self.values.lerp_(group, self.norms[0].momentum or 0.0)
@@ -278,7 +277,7 @@ def running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return norm.running_mean, norm.running_var
 
 
-def normalise_backward(back: Tensor, normalised: Tensor) -> Tensor:
+def normalise_backward_unscaled(back: Tensor, normalised: Tensor) -> Tensor:
     """Turn the output's gradient of normalisation and bias [1, C, H, W·N] into the input's less its factor, in place.
 
     The factor is the reciprocal of the deviation. Return the sums per channel. torch's own kernel sums so roughly that

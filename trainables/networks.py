@@ -69,7 +69,7 @@ def is_narrow(shape: GeneratorShape | DiscriminatorShape, batch: int, device: to
         return False
     if isinstance(shape, DiscriminatorShape):
         return shape.d <= 8 and batch >= 64
-    return shape.d <= {32: 12, 64: 6}[shape.image_size]
+    return shape.family == DEFAULT_FAMILY and shape.d <= {32: 12, 64: 6}[shape.image_size]
 
 
 def _needs_torch(x: Tensor) -> bool:

@@ -252,7 +252,7 @@ def mse(fake: Tensor, target: Tensor) -> Tensor:
 
     from trainables.narrow import SquaredError
 
-    if fake.stride(0) != 1 or target.requires_grad:
+    if fake.stride(0) != 1 or target.requires_grad or fake.shape != target.shape:
         return mse_loss(fake, target)
     error: Tensor = SquaredError.apply(fake, target)  # the batch is innermost in memory
     return error

@@ -87,7 +87,7 @@ class CriticStep:
     @cached_property
     def _logits(self) -> Tensor:
         """Real and fake in one call, which a narrow discriminator computes faster than two."""
-        logits: Tensor = self.discriminator(torch.stack([self.real, outermost(self.fake)]))
+        logits: Tensor = self.discriminator(torch.stack([outermost(self.real), outermost(self.fake)]))
         return logits
 
     @property

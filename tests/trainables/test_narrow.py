@@ -1,8 +1,10 @@
 """narrow.py against torch's layers: gradients nearer to float64, images and statistics within float32's rounding."""
 
+import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 from typing import Any
@@ -217,6 +219,12 @@ def test_the_squared_error_is_torch_s() -> None:
         torch.testing.assert_close(ours, theirs)
 
 
+def test_a_target_of_another_shape_is_broadcast() -> None:
+    fake = narrow.innermost(torch.rand(8, 1, 4, 4))
+    found = LOSSES["mse"](SimpleNamespace(fake=fake, target=fake[:1]))
+    torch.testing.assert_close(found, (fake - fake[:1]).square().mean())
+
+
 def test_a_target_has_its_gradient() -> None:
     """A loss of a plug-in may compare images of the generator with each other."""
     images = narrow.innermost(torch.rand(8, 1, 4, 4)).requires_grad_()
@@ -248,12 +256,13 @@ def test_passes_do_not_disturb_each_other() -> None:
 def test_running_statistics_are_those_of_a_network_that_was_copied_or_moved() -> None:
     network, z = alive(built.generator(2), 0), torch.randn(BATCH, 100)
     moved = deepcopy(network).double().float()  # its buffers are other tensors now
-    copied = deepcopy(network)
+    copied, pickled = deepcopy(network), pickle.loads(pickle.dumps(network))
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    trained(moved, [z]), trained(copied, [z])
+    trained(moved, [z]), trained(copied, [z]), trained(pickled, [z])
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     for name, value in moved.state_dict().items():
         assert torch.equal(value, copied.state_dict()[name]), name
+        assert torch.equal(value, pickled.state_dict()[name]), name
         assert torch.equal(value, before[name]) == name.endswith(("weight", "bias")), name
 
 
@@ -290,6 +299,7 @@ def test_the_rule_is_of_kind_width_size_batch_and_device_alone() -> None:
     assert is_narrow(discriminator, 64, cpu)
     assert not is_narrow(discriminator, 8, cpu)
     assert not is_narrow(built.shape(64), 64, cpu)
+    assert not is_narrow(replace(built.shape(2), family="residual"), 64, cpu)
     assert not any(is_narrow(shape, 64, gpu) for shape in (built.shape(1), discriminator))
 
 
