@@ -145,7 +145,7 @@ def transposed_convolution(x: Tensor, weight: Tensor, batch: int) -> Tensor:
     inputs, outputs = weight.shape[:2]
     _, _, height, row = x.shape
     views = _upsampling(inputs, outputs, height, row // batch, batch)
-    kernel = weight.take(_corner_order(inputs, outputs))
+    kernel = _corner_kernel(weight)
     views.inside.copy_(x)
     for windows, corners, corners_pixels, out in views.blocks:
         torch.mm(kernel, windows.load(), out=corners)
@@ -176,17 +176,23 @@ def transposed_convolution_backward(back: Patches, x: Tensor, weight: Tensor) ->
 
 def transposed_convolution_channels_last(x: Tensor, weight: Tensor) -> Tensor:
     """Compute transposed_convolution by a 2×2 convolution: x [N, I, H, W] to [N, O, 2H, 2W], both in channels_last."""
-    inputs, outputs = weight.shape[:2]
     batch, _, height, width = x.shape
-    kernel = weight.take(_corner_order(inputs, outputs, channels_last=True))
+    outputs, kernel = weight.shape[1], _corner_kernel(weight, channels_last=True)
     corners = pixels(conv2d(x, kernel.permute(0, 3, 1, 2), None, 1, 1))
     out = x.new_empty(batch, height + 1, 2, width + 1, 2 * outputs)
     out.copy_(corners.unflatten(3, (2, -1)).transpose(2, 3))
     return out.view(batch, 2 * height + 2, 2 * width + 2, outputs)[:, 1:-1, 1:-1].permute(0, 3, 1, 2)
 
 
+def _corner_kernel(weight: Tensor, channels_last: bool = False) -> Tensor:
+    """Return the kernel [4·O, 4·I] of corners from weight [I, O, 4, 4]; in channels_last [4·O, 2, 2, I]."""
+    inputs, outputs = weight.shape[:2]
+    # torch takes entries of a tensor that is not contiguous three times as slowly.
+    return weight.contiguous().take(_corner_order(inputs, outputs, channels_last))
+
+
 @cache
-def _corner_order(inputs: int, outputs: int, channels_last: bool = False) -> Tensor:
+def _corner_order(inputs: int, outputs: int, channels_last: bool) -> Tensor:
     """Return the positions of a corner kernel's entries in the weight of its transposed convolution."""
     # The row of a weight is 2 · (input's side) + (corner's side); farther inputs have smaller rows.
     places = np.arange(inputs * outputs * 16).reshape(inputs, outputs, 2, 2, 2, 2)[:, :, ::-1, :, ::-1]
@@ -210,7 +216,7 @@ class Columns:
         return matrix.sum(1).view(self.groups, -1, self.width).sum(1)
 
     def spread(self, values: Tensor) -> Tensor:
-        return values.repeat(1, self.pixels).unsqueeze(1)
+        return values.unsqueeze(1).expand(-1, self.pixels, -1).reshape(self.groups, 1, -1)
 
 
 class RunningStatistics:
