@@ -43,8 +43,8 @@ SECTIONS = {
         "script's time excludes the start of Ray. Scores: the bank has 128,000 latents, so that no student sees one "
         "twice, as in the script; one scorer, n = 5,000, selection latents; means over the configurations of each d. "
         "The deviation is that of a trial of sweeper over two seeds, pooled over the configurations. At d = 2, whose "
-        "trials differ most, the script's students are better by 1.3 of it here, and were worse by 1.4 in a run of an "
-        "older revision.",
+        "trials differ most, the script's students were better by 1.3 of it, and worse by 1.4, in runs of older "
+        "revisions.",
         "benchmarks/plain_tune.py --teacher-d 64",
     ),
     "whole_job": Section(
