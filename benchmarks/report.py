@@ -53,7 +53,7 @@ SECTIONS = {
         "configurations each), the table. 2,000 updates, a rung at 600, eta 3, 5,000 digits at 32×32, two slots. The "
         "script has a Tuner with Tune's ASHAScheduler per role and d. Scores of both are by one scorer, on the report "
         "latents, of one training each: GANs of d = 2 differ by 30% from seed to seed (results.md). Of sweeper's "
-        "time the teachers of d = 64 took 179 s, of the script's 535 s.",
+        "time the teachers of d = 64 took 179 s, of the script's 535 s. Measured with revision 3 of the training step.",
         "benchmarks/whole_job.py",
     ),
     "replaying": Section(
