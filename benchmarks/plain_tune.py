@@ -62,9 +62,7 @@ def trainable(config: dict[str, Any]) -> None:
     teacher.eval()
     student = PlainGenerator(config["d"], 32, 1)
     initialise(student)
-    average = torch.optim.swa_utils.AveragedModel(
-        student, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
-    )
+    average = torch.optim.swa_utils.AveragedModel(student, multi_avg_fn=average_weights, use_buffers=True)
     optimizer = torch.optim.Adam(student.parameters(), lr=config["lr"], betas=(0.5, 0.999))
     joint = config["loss"] == "joint"
     if joint:
@@ -97,6 +95,15 @@ def trainable(config: dict[str, Any]) -> None:
             if update == UPDATES:
                 torch.save(average.module.state_dict(), Path(config["out"]) / f"{config['name']}.pt")
             tune.report({"fid": report(average, config, N)[0], "updates": update})
+
+
+def average_weights(averages: list[Any], currents: list[Any], updates: Any) -> None:
+    """Average with 0.99, and less at the beginning, as sweeper does. updates: averaged before."""
+    import torch
+
+    update = int(updates) + 1
+    if averages[0].is_floating_point():  # the others count batches
+        torch._foreach_lerp_(averages, currents, 1 - min(0.99, (1 + update) / (10 + update)))
 
 
 def image_batches(folder: str) -> Iterator[Any]:

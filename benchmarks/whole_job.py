@@ -39,7 +39,7 @@ def gan_trainable(config: dict[str, Any]) -> None:
     """Train one GAN and report its FID at each rung."""
     import torch
     from dcgan import PlainDiscriminator, PlainGenerator, initialise
-    from plain_tune import image_batches, report
+    from plain_tune import average_weights, image_batches, report
     from ray import tune
     from torch import nn
 
@@ -48,9 +48,7 @@ def gan_trainable(config: dict[str, Any]) -> None:
     generator, discriminator = PlainGenerator(config["d"], 32, 1), PlainDiscriminator(8, 32, 1)
     initialise(generator)
     initialise(discriminator)
-    average = torch.optim.swa_utils.AveragedModel(
-        generator, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
-    )
+    average = torch.optim.swa_utils.AveragedModel(generator, multi_avg_fn=average_weights, use_buffers=True)
     optimizer = torch.optim.Adam(generator.parameters(), lr=config["lr"], betas=(0.5, 0.999))
     optimizer_d = torch.optim.Adam(discriminator.parameters(), lr=config["lr_discriminator"], betas=(0.5, 0.999))
     batches, bce = image_batches(config["images"]), nn.functional.binary_cross_entropy_with_logits
@@ -199,6 +197,8 @@ def main() -> None:
         seconds: dict[str, float] = json.loads(timings.read_text()) if timings.exists() else {}
         (folder / "space.py").write_text(SPACE)
         if "sweeper" not in seconds:
+            if store.exists():
+                sys.exit(f"{folder} has a part of sweeper's sweeps without their time; delete it")
             seconds["sweeper"] = run_sweeper(folder, store)
             timings.write_text(json.dumps(seconds))
         if "script" not in seconds:

@@ -68,8 +68,8 @@ def is_narrow(shape: GeneratorShape | DiscriminatorShape, batch: int, device: to
     if device.type != "cpu" or shape.image_size > 64:
         return False
     if isinstance(shape, DiscriminatorShape):
-        return shape.d <= 8 and batch >= 64
-    return shape.family == DEFAULT_FAMILY and shape.d <= {32: 12, 64: 6}[shape.image_size]
+        return shape.d <= {32: 16, 64: 8}[shape.image_size] and batch >= 64
+    return shape.family == DEFAULT_FAMILY and shape.d <= {32: 24, 64: 12}[shape.image_size]
 
 
 def _needs_torch(x: Tensor) -> bool:

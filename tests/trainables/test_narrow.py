@@ -28,7 +28,8 @@ SHAPES = [(32, 1), (32, 3), (64, 1), (64, 3)]
 BATCH = 8
 
 every_width_and_shape = pytest.mark.parametrize(
-    ("d", "size", "channels"), [(d, size, channels) for d in WIDTHS for size, channels in SHAPES]
+    ("d", "size", "channels"),
+    [(d, size, channels) for d in WIDTHS for size, channels in SHAPES] + [(24, 32, 1), (16, 32, 3), (12, 64, 1)],
 )
 
 
@@ -299,6 +300,8 @@ def test_the_rule_is_of_kind_width_size_batch_and_device_alone() -> None:
     assert is_narrow(discriminator, 64, cpu)
     assert not is_narrow(discriminator, 8, cpu)
     assert not is_narrow(built.shape(64), 64, cpu)
+    assert is_narrow(DiscriminatorShape(16, 32, 1), 64, cpu)
+    assert not is_narrow(DiscriminatorShape(16, 64, 1), 64, cpu)
     assert not is_narrow(replace(built.shape(2), family="residual"), 64, cpu)
     assert not any(is_narrow(shape, 64, gpu) for shape in (built.shape(1), discriminator))
 
