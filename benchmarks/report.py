@@ -14,14 +14,21 @@ from textwrap import fill
 
 import torch
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from trainables.spec import REVISION
+
 PAGE = Path(__file__).parent.parent / "docs" / "performance.md"
 HEAD = """# Performance
 
 Written by `make bench` (`benchmarks/report.py`). Ratios compare two programs that ran in turn on one machine, without
-a GPU: [On a GPU](gpu.md) has what an H100 gave. The sections on trials and networks were measured before revision 2 of
-the training step, except "An update" and "The acceptance of a GPU".
+a GPU: [On a GPU](gpu.md) has what an H100 gave. The last line of a section has the versions, that of the training step
+(`revision`) included. Sections without it are older than revision 5.
 """
-WHERE = f"({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__})"
+WHERE = (
+    f"({os.cpu_count()} CPUs, {platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, "
+    f"revision {REVISION})"
+)
 
 
 @dataclass(frozen=True)
@@ -49,20 +56,14 @@ SECTIONS = {
     ),
     "whole_job": Section(
         "The whole job against a Ray Tune script with ASHA",
-        "Teachers of d = 2, 4, 8, 16, 64, the choice, students of d = 2, 4, 8, 16 (nine rates by MSE, and by the joint "
-        "loss with two alphas), the table. 27 configurations per role and d, 2,000 updates, rungs at 25, 75, 225 and "
-        "675, eta 3, 5,000 digits at 32×32, two slots. The script has a Tuner with Tune's ASHAScheduler per role and "
-        "d, and the same rungs. Scores of both are by one scorer, on the report latents, of one training each: GANs of "
-        "d = 2 differ by 30% from seed to seed (results.md). sweeper's bank has 20,000 latents, as its spaces have; "
-        "the script's students never see one twice.",
-        "benchmarks/whole_job.py --configurations 27",
-    ),
-    "whole_job_4": Section(
-        "The whole job with four configurations per role and d",
-        "A rung at 600, a bank of 128,000 latents, and otherwise as above. So few configurations leave little to "
-        "prune. Of sweeper's time the teachers of d = 64 took 179 s, of the script's 535 s. Measured with revision 3 "
-        "of the training step.",
-        "benchmarks/whole_job.py --configurations 4",
+        "Teachers of d = 2, 4, 8, 16, 64 (four configurations each), the choice, students of d = 2, 4, 8, 16 (four "
+        "configurations each), the table. 2,000 updates, a rung at 600, eta 3, 5,000 digits at 32×32, two slots. The "
+        "script has a Tuner with Tune's ASHAScheduler per role and d. Its time excludes the start of Ray. It takes the "
+        "classifier and the real statistics from sweeper's store, chooses its teacher by FID where sweeper does by IS, "
+        "and scores one set of latents of each best generator, where sweeper scores three sets of every finished one. "
+        "The table's scores of both are by one scorer, on the report latents, of one training each: trainings of GANs "
+        "of d = 2 differ by 30% in FID from seed to seed (results.md).",
+        "benchmarks/whole_job.py",
     ),
     "replaying": Section(
         "The simulator against sweeps that sleep",
@@ -73,7 +74,7 @@ SECTIONS = {
         "benchmarks/replaying.py",
     ),
     "plain_256": Section(
-        "The same with a teacher of d = 256",
+        "A student sweep against the script, teacher of d = 256",
         "The teacher was trained for 20 updates (its cost does not depend on what it has learned). The script's cost "
         "per update is measured in runs of 20 and 60 updates per trial, and extrapolated; warm-up has the same share "
         "of each run. sweeper's sweep ran to its end, with a bank of 20,000 latents.",

@@ -33,7 +33,7 @@ from trainables.shapes import (
 
 IMAGE_SIZES = (32, 64, 128, 256)
 # Of trials that are new. 2: narrow.py computes narrow networks on a CPU. 3: real and fake images in one pass.
-# 4: torch's batch normalisation and tanh in narrow.py. 5: generators of d 13 to 24 and discriminators of 9 to 16 in it.
+# 4: torch's batch normalisation and tanh in narrow.py. 5: wider networks in it.
 REVISION = 5
 PRECISIONS = ("no", "tf32", "bf16", "fp16")
 ROLES = ("teacher", "student")
