@@ -297,6 +297,8 @@ def main() -> None:
         for name in ("sweeper", *map(str, lengths)):
             if name not in seconds:
                 if name == "sweeper":
+                    if (store / "sweeps" / "mnist5k-students.json").exists():
+                        sys.exit(f"{folder} has a part of sweeper's students without their time; delete it")
                     seconds[name] = run_sweeper("students", folder, store)
                 else:
                     seconds[name] = run_script(store, folder, options.teacher_d, int(name))

@@ -31,8 +31,7 @@ def test_it_does_not_depend_on_the_size_of_blocks(monkeypatch: pytest.MonkeyPatc
     generator = np.random.default_rng(1)
     x, y = draw(generator, 57), draw(generator, 91, 0.5)
     whole = kid(x, y)
-    monkeypatch.setattr("trainables.scores.kid._ROWS", 10)
-    monkeypatch.setattr("trainables.scores.kid._COLUMNS", 13)
+    monkeypatch.setattr("trainables.scores.kid._BLOCK", 10)
     assert kid(x, y) == pytest.approx(whole)
 
 
